@@ -1,0 +1,50 @@
+# One name for each thing a developer does. `just` lists them.
+set positional-arguments
+
+default:
+    @just --list
+
+# Installs everything, with the local model
+setup:
+    uv sync --all-extras
+
+fmt:
+    uv run ruff format .
+    uv run ruff check --fix .
+
+lint:
+    uv run ruff format --check .
+    uv run ruff check .
+    uv run deptry src
+
+types:
+    uv run mypy
+
+imports:
+    uv run lint-imports
+
+# Every test, on SQLite and PostgreSQL
+test *args:
+    uv run --all-extras pytest -n 2 --dist loadfile "$@"
+
+# Pure tests only: seconds
+test-fast *args:
+    uv run pytest tests/unit "$@"
+
+# Upgrades the database of the settings to the newest schema
+migrate:
+    uv run ai-agent db upgrade
+
+# Writes a new migration from the tables: just migration "add a column"
+migration message:
+    uv run alembic -c migrations/alembic.ini revision --autogenerate -m "{{message}}"
+
+# Server CPU per request as ratios to the floor and to the original design
+bench *args:
+    uv run python benchmarks/run.py "$@"
+
+run *args:
+    uv run --extra local ai-agent serve "$@"
+
+# What must hold before a commit
+check: lint types imports
