@@ -1,0 +1,104 @@
+"""An agent: a model, its instructions and its tools, under a name. The canonical resource for newcomers."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from ai_agent.domain.errors import FieldError
+from ai_agent.domain.fields import Description, Input, JsonObject, Name, StoredJson, SystemPrompt, check_metadata
+from ai_agent.domain.pages import Page
+
+
+class Provider(StrEnum):
+    """`openai` is also everything that speaks its protocol at the operator's `OPENAI_BASE_URL`."""
+
+    OPENAI = "openai"
+    ANTHROPIC = "anthropic"
+    LOCAL = "local"
+
+
+class AgentStatus(StrEnum):
+    IDLE = "idle"
+    PROCESSING = "processing"
+    WAITING = "waiting"
+    ERROR = "error"
+    COMPLETED = "completed"
+
+
+class ModelConfig(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """Which model answers, and its bounds. Tokens are the provider's own, times are seconds."""
+
+    provider: Provider | None = None
+    model: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    max_tokens: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
+    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] | None = None
+    max_steps: Annotated[int, Meta(ge=1, le=1000)] | None = None
+    max_total_tokens: Annotated[int, Meta(ge=1, le=100_000_000)] | None = None
+
+
+ToolNames = Annotated[list[Name], Meta(max_length=128)]
+
+
+class Agent(msgspec.Struct):
+    id: UUID
+    name: str
+    description: str | None
+    system_prompt: str | None
+    model_config: StoredJson
+    tools: StoredJson
+    status: AgentStatus
+    version: int
+    metadata: StoredJson
+    created_at: datetime
+    updated_at: datetime
+
+
+class AgentPage(Page):
+    items: list[Agent]
+
+
+class CreateAgent(Input):
+    name: Name
+    description: Description | None = None
+    system_prompt: SystemPrompt | None = None
+    model_config: ModelConfig = msgspec.field(default_factory=ModelConfig)
+    tools: ToolNames = []
+    metadata: JsonObject = {}
+
+    def check(self) -> list[FieldError]:
+        self.name = self.name.strip()
+        blank = [] if self.name else [FieldError("name", "Must not be blank", self.name)]
+        return blank + check_metadata(self.metadata)
+
+
+class ReplaceAgent(CreateAgent):
+    """PUT: what is absent goes back to its default."""
+
+
+class PatchAgent(Input):
+    """JSON Merge Patch: what is absent stays, null clears."""
+
+    name: Name | UnsetType = UNSET
+    description: Description | None | UnsetType = UNSET
+    system_prompt: SystemPrompt | None | UnsetType = UNSET
+    model_config: dict[str, Any] | None | UnsetType = UNSET
+    tools: ToolNames | None | UnsetType = UNSET
+    metadata: JsonObject | None | UnsetType = UNSET
+
+    def check(self) -> list[FieldError]:
+        blank: list[FieldError] = []
+        if isinstance(self.name, str):
+            self.name = self.name.strip()
+            blank = [] if self.name else [FieldError("name", "Must not be blank", self.name)]
+        return blank + check_metadata(self.metadata)
+
+
+class AgentFilter(msgspec.Struct, frozen=True):
+    status: AgentStatus | None = None
+    search: str | None = None

@@ -1,0 +1,125 @@
+"""The errors a client can meet. Raised where they are known, turned into a response once, in `api/errors.py`."""
+
+from typing import Any, ClassVar
+
+import msgspec
+
+
+class FieldError(msgspec.Struct, frozen=True):
+    """One bad field of a request: its path in the client's own names, what is wrong, and the start of its value."""
+
+    field: str
+    message: str
+    value: Any = None
+
+
+class AIAgentError(Exception):
+    """Base of all errors that have a place in the contract; the class says status and code."""
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+
+    def __init__(self, message: str, *, details: dict[str, Any] | None = None, headers: dict[str, str] | None = None):
+        super().__init__(message)
+        self.message = message
+        self.details = details
+        self.headers = headers or {}
+
+
+class MalformedRequest(AIAgentError):
+    status, code = 400, "malformed_request"
+
+
+class AuthenticationError(AIAgentError):
+    status, code = 401, "authentication_error"
+
+    def __init__(self, message: str = "A valid API key is required"):
+        super().__init__(message, headers={"WWW-Authenticate": "Bearer"})
+
+
+class AuthorizationError(AIAgentError):
+    status, code = 403, "authorization_error"
+
+
+class NotFound(AIAgentError):
+    status, code = 404, "not_found"
+
+
+class MethodNotAllowed(AIAgentError):
+    status, code = 405, "method_not_allowed"
+
+
+class Conflict(AIAgentError):
+    status, code = 409, "conflict"
+
+
+class SessionBusy(AIAgentError):
+    status, code = 409, "session_busy"
+
+
+class PayloadTooLarge(AIAgentError):
+    status, code = 413, "payload_too_large"
+
+
+class UnsupportedMediaType(AIAgentError):
+    status, code = 415, "unsupported_media_type"
+
+
+class InvalidFields(AIAgentError):
+    """The request can be read, and some of its fields are wrong: all of those that are known, at once."""
+
+    status, code = 422, "validation_error"
+
+    def __init__(self, errors: list[FieldError], message: str | None = None):
+        names = ", ".join(error.field for error in errors[:5])
+        super().__init__(message or f"Invalid: {names}")
+        self.errors = errors
+
+
+class LimitExceeded(AIAgentError):
+    """A run reached one of its own bounds: steps, tokens or cost."""
+
+    status, code = 422, "limit_exceeded"
+
+
+class InternalError(AIAgentError):
+    status, code = 500, "internal_error"
+
+
+class ExternalServiceError(AIAgentError):
+    """A model, tool or MCP server failed: 503 when trying again may help, else 502."""
+
+    code = "external_service_error"
+
+    def __init__(self, message: str, *, service_name: str, service_type: str = "model", retryable: bool = True):
+        details = {"service_name": service_name, "service_type": service_type, "is_retryable": retryable}
+        super().__init__(message, details=details, headers={"Retry-After": "5"} if retryable else None)
+        self.retryable = retryable
+        self.status = 503 if retryable else 502  # type: ignore[misc]  # the one error whose status is its own
+
+
+class ServiceUnavailable(AIAgentError):
+    """The database or the queue is down."""
+
+    status, code = 503, "service_unavailable"
+
+    def __init__(self, message: str, *, retry_after: int = 1):
+        super().__init__(message, headers={"Retry-After": str(retry_after)})
+
+
+class OperationTimeout(AIAgentError):
+    """An operation took longer than `timeout_duration` seconds."""
+
+    status, code = 504, "timeout_error"
+
+    def __init__(self, message: str, *, timeout_duration: float):
+        super().__init__(message, details={"timeout_duration": timeout_duration})
+
+
+class ConfigurationError(Exception):
+    """A setting or the surroundings are wrong: one line that names it, and a hint that says what to do."""
+
+    def __init__(self, message: str, hint: str = ""):
+        super().__init__(message)
+        self.message = message
+        self.hint = hint

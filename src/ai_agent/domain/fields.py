@@ -1,0 +1,92 @@
+"""The types and bounds that fields of several resources share."""
+
+from datetime import UTC, datetime
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+import uuid_utils.compat
+from msgspec import Meta
+
+from ai_agent.domain.errors import FieldError, InvalidFields
+
+METADATA_BYTES = 16 * 1024
+METADATA_DEPTH = 8
+CONTENT_BYTES = 1024 * 1024
+
+Title = Annotated[str, Meta(max_length=500)]
+Name = Annotated[str, Meta(min_length=1, max_length=255)]
+Description = Annotated[str, Meta(max_length=4096)]
+SystemPrompt = Annotated[str, Meta(max_length=100_000)]
+Content = Annotated[str, Meta(max_length=CONTENT_BYTES)]
+Label = Annotated[str, Meta(min_length=1, max_length=255)]
+
+JsonObject = dict[str, Any]
+"""A JSON object as the client sent it."""
+
+StoredJson = msgspec.Raw
+"""JSON on its way from the database to the client, which nobody here reads and so nobody decodes."""
+
+
+
+class Input(msgspec.Struct, forbid_unknown_fields=True):
+    """A request's body. Subclasses check what types cannot say in `check()`; unknown fields are refused."""
+
+    def check(self) -> list[FieldError]:
+        """Returns what is wrong with the values, beyond their types."""
+        return []
+
+    def __post_init__(self) -> None:
+        if errors := self.check():
+            raise InvalidFields(errors)
+
+
+def new_id() -> UUID:
+    """A UUIDv7: unique without asking anyone, and in order of time."""
+    return uuid_utils.compat.uuid7()
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def depth(value: object) -> int:
+    """The nesting of lists and objects in a decoded JSON value; a scalar has depth 0."""
+    deepest, waiting = 0, [(value, 0)]
+    while waiting:
+        item, level = waiting.pop()
+        if isinstance(item, dict | list):
+            deepest = max(deepest, level + 1)
+            waiting.extend((child, level + 1) for child in (item.values() if isinstance(item, dict) else item))
+    return deepest
+
+
+def check_metadata(value: object) -> list[FieldError]:
+    """At most 16 KiB encoded and 8 levels deep."""
+    if not isinstance(value, dict) or not value:
+        return []
+    if depth(value) > METADATA_DEPTH:
+        return [FieldError("metadata", f"Is nested deeper than {METADATA_DEPTH} levels")]
+    if len(msgspec.json.encode(value)) > METADATA_BYTES:
+        return [FieldError("metadata", f"Is longer than {METADATA_BYTES} bytes as JSON")]
+    return []
+
+
+def check_content(field: str, value: object) -> list[FieldError]:
+    """At most 1 MiB in UTF-8. Content is kept byte for byte, so the bound is on bytes."""
+    if isinstance(value, str) and len(value) > CONTENT_BYTES // 4 and len(value.encode()) > CONTENT_BYTES:
+        return [FieldError(field, f"Is longer than {CONTENT_BYTES} bytes in UTF-8", value[:200])]
+    return []
+
+
+def merge_patch(target: object, patch: object) -> object:
+    """RFC 7396: members of `patch` replace those of `target`, null removes them."""
+    if not isinstance(patch, dict):
+        return patch
+    merged = dict(target) if isinstance(target, dict) else {}
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        else:
+            merged[key] = merge_patch(merged.get(key), value)
+    return merged

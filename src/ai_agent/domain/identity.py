@@ -1,0 +1,46 @@
+"""Who calls, and what they may do."""
+
+from enum import StrEnum
+
+import msgspec
+
+
+class Scope(StrEnum):
+    """What a key may be used for. `admin` includes all the others."""
+
+    SESSIONS_READ = "sessions:read"
+    SESSIONS_WRITE = "sessions:write"
+    AGENTS_READ = "agents:read"
+    AGENTS_WRITE = "agents:write"
+    AGENTS_EXECUTE = "agents:execute"
+    TOPICS_READ = "topics:read"
+    TOOLS_READ = "tools:read"
+    TOOLS_WRITE = "tools:write"
+    TOOLS_INVOKE = "tools:invoke"
+    MCP_READ = "mcp:read"
+    MCP_WRITE = "mcp:write"
+    NOTIFICATIONS_WRITE = "notifications:write"
+    TOPICS_PUBLISH = "topics:publish"
+    ADMIN = "admin"
+
+
+class Tier(StrEnum):
+    DEFAULT = "default"
+    AUTHENTICATED = "authenticated"
+    PREMIUM = "premium"
+
+
+class Principal(msgspec.Struct, frozen=True):
+    """The authenticated caller. `subject` owns every row the caller makes."""
+
+    subject: str
+    scopes: frozenset[str]
+    tier: Tier = Tier.AUTHENTICATED
+    key_id: str | None = None
+
+    def may(self, scope: str) -> bool:
+        return scope in self.scopes or Scope.ADMIN in self.scopes
+
+
+ADMIN_SUBJECT = "admin"
+"""The owner of the key made at the first start, of the agent `assistant`, and of everything with authentication off."""

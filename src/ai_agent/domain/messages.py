@@ -1,0 +1,82 @@
+"""A message of a session. Messages form a tree: each follows its parent."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Annotated
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from ai_agent.domain.errors import FieldError
+from ai_agent.domain.fields import Content, Input, JsonObject, StoredJson, check_content, check_metadata
+from ai_agent.domain.pages import Page
+
+ToolCalls = Annotated[list[JsonObject], Meta(max_length=128)]
+
+
+class Role(StrEnum):
+    USER = "user"
+    ASSISTANT = "assistant"
+    SYSTEM = "system"
+    TOOL = "tool"
+
+
+class Message(msgspec.Struct):
+    id: UUID
+    session_id: UUID
+    role: Role
+    content: str
+    metadata: StoredJson
+    tool_calls: StoredJson
+    parent_message_id: UUID | None
+    agent_id: UUID | None
+    execution_id: UUID | None
+    position: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class MessagePage(Page):
+    items: list[Message]
+
+
+class ReplaceMessage(Input):
+    content: Content
+    role: Role = Role.USER
+    metadata: JsonObject = {}
+    tool_calls: ToolCalls = []
+
+    def check(self) -> list[FieldError]:
+        return check_content("content", self.content) + check_metadata(self.metadata)
+
+
+class CreateMessage(ReplaceMessage):
+    parent_message_id: UUID | None = None
+
+
+class PatchMessage(Input):
+    """JSON Merge Patch: what is absent stays, null clears."""
+
+    content: Content | UnsetType = UNSET
+    role: Role | UnsetType = UNSET
+    metadata: JsonObject | None | UnsetType = UNSET
+    tool_calls: ToolCalls | None | UnsetType = UNSET
+
+    def check(self) -> list[FieldError]:
+        return check_content("content", self.content) + check_metadata(self.metadata)
+
+
+class MessageFilter(msgspec.Struct, frozen=True):
+    session_id: UUID
+    role: Role | None = None
+    parent_message_id: UUID | None = None
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+
+class HistoryEntry(msgspec.Struct, frozen=True):
+    """One message of the branch that a run is fed."""
+
+    role: Role
+    content: str

@@ -1,0 +1,169 @@
+"""Every setting, once: its name, its bounds, what it is for. `.env.example` is written from here."""
+
+import os
+import re
+import secrets
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, get_type_hints
+
+import dotenv
+import msgspec
+import platformdirs
+from msgspec import Meta
+
+from ai_agent.domain.errors import ConfigurationError
+
+PREFIX = "AI_AGENT_"
+
+
+class Environment(StrEnum):
+    DEVELOPMENT = "development"
+    PRODUCTION = "production"
+
+
+class Auth(StrEnum):
+    REQUIRED = "required"
+    DISABLED = "disabled"
+
+
+class LogLevel(StrEnum):
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class Settings(msgspec.Struct, kw_only=True, frozen=True):
+    """Read from the environment and `.env`, prefix `AI_AGENT_`; providers' keys under their own well-known names."""
+
+    environment: Annotated[
+        Environment, Meta(description="`production` refuses to start with what is only good enough at home.")
+    ] = Environment.DEVELOPMENT
+    data_dir: Annotated[
+        Path | None, Meta(description="Where the embedded database and generated keys live. Default: the user's data directory.")
+    ] = None
+    database_url: Annotated[
+        str | None, Meta(description="postgresql://user:password@host/database. Default: SQLite in the data directory.")
+    ] = None
+    db_pool_size: Annotated[int, Meta(ge=1, le=1000, description="Connections to PostgreSQL of one process.")] = 10
+    db_statement_timeout: Annotated[float, Meta(gt=0, description="Seconds one statement may take.")] = 2.0
+    secret_key: Annotated[
+        Annotated[str, Meta(min_length=32)] | None,
+        Meta(description="At least 32 characters; signs and hashes. Generated in development, required in production."),
+    ] = None
+    auth: Annotated[Auth, Meta(description="`disabled` is allowed on loopback only.")] = Auth.REQUIRED
+    bootstrap_api_key: Annotated[
+        str | None, Meta(description="An admin key made at start when absent. `ai-agent keys generate` makes one.")
+    ] = None
+    max_body_bytes: Annotated[int, Meta(ge=1024, description="Larger request bodies are refused with 413.")] = 2 * 1024 * 1024
+    execution_timeout: Annotated[float, Meta(gt=0, description="Seconds one run of an agent may take.")] = 600.0
+    execution_concurrency: Annotated[int, Meta(ge=1, le=1000, description="Runs at the same time in one process.")] = 16
+    execution_lease_seconds: Annotated[float, Meta(gt=0, description="A worker silent for longer has lost its run.")] = 6.0
+    execution_heartbeat_seconds: Annotated[float, Meta(gt=0, description="How often a worker renews its leases.")] = 2.0
+    execution_sweep_seconds: Annotated[float, Meta(gt=0, description="How often lost and forgotten runs are looked for.")] = 2.0
+    execution_max_attempts: Annotated[int, Meta(ge=1, description="A run that lost this many workers fails.")] = 3
+    openai_api_key: Annotated[str | None, Meta(description="Key for OpenAI, or for what speaks its protocol.")] = None
+    openai_base_url: Annotated[str | None, Meta(description="Another server that speaks OpenAI's protocol, up to /v1.")] = None
+    anthropic_api_key: Annotated[str | None, Meta(description="Key for Anthropic.")] = None
+    anthropic_base_url: Annotated[str | None, Meta(description="Another server that speaks Anthropic's protocol.")] = None
+    drain_window_seconds: Annotated[float, Meta(ge=0, description="Seconds that streams and runs get at shutdown.")] = 20.0
+    log_level: Annotated[LogLevel, Meta(description="The least severe line that is written.")] = LogLevel.INFO
+    log_format: Annotated[
+        LogFormat | None, Meta(description="Default: `json` in production, `console` in development.")
+    ] = None
+
+    @property
+    def directory(self) -> Path:
+        return self.data_dir or Path(platformdirs.user_data_dir("ai-agent"))
+
+    @property
+    def database(self) -> str:
+        return self.database_url or f"sqlite:///{self.directory / 'ai-agent.db'}"
+
+    @property
+    def format(self) -> LogFormat:
+        production = self.environment is Environment.PRODUCTION
+        return self.log_format or (LogFormat.JSON if production else LogFormat.CONSOLE)
+
+    @property
+    def secret(self) -> str:
+        """The secret key, from the setting or from the data directory, where the first start has put it."""
+        return self.secret_key or kept_secret(self.directory / "secret.key", lambda: secrets.token_urlsafe(48))
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field."""
+    own = field.startswith(("openai_", "anthropic_"))
+    return field.upper() if own else PREFIX + field.upper()
+
+
+def load_settings(environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+    """Settings from the environment over `.env`. Raises ConfigurationError that names the wrong variable."""
+    if environment is None:
+        environment = {**{k: v for k, v in dotenv.dotenv_values(".env").items() if v is not None}, **os.environ}
+    fields = {variable(name): name for name in Settings.__struct_fields__}
+    given = {fields[name]: text for name, text in environment.items() if name in fields and text != ""}
+    try:
+        settings = msgspec.convert({**given, **overrides}, Settings, strict=False, dec_hook=_path)
+    except msgspec.ValidationError as error:
+        raise _named(error) from None
+    _check_production(settings)
+    return settings
+
+
+def _path(kind: type[Any], value: object) -> object:
+    if kind is Path and isinstance(value, str | Path):
+        return Path(value).expanduser()
+    raise TypeError(f"{kind} is not a setting's type")
+
+
+def _named(error: msgspec.ValidationError) -> ConfigurationError:
+    message, _, path = str(error).partition(" - at `$.")
+    name = re.split(r"[`\[.]", path, maxsplit=1)[0]
+    meaning = get_type_hints(Settings, include_extras=True)[name].__metadata__[-1].description if path else ""
+    return ConfigurationError(f"{variable(name)}: {message}", meaning)
+
+
+def _check_production(settings: Settings) -> None:
+    if settings.environment is not Environment.PRODUCTION:
+        return
+    if settings.secret_key is None:
+        raise ConfigurationError("AI_AGENT_SECRET_KEY is required in production", "Set it to 32 or more random characters")
+    if settings.auth is Auth.DISABLED:
+        raise ConfigurationError("AI_AGENT_AUTH=disabled is not allowed in production", "Remove it and use API keys")
+
+
+def kept_secret(path: Path, make: "Any") -> str:
+    """The text in a file that only its owner can read; made at the first use. Two processes agree on one."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text: str = make()
+        draft = path.with_name(f"{path.name}.{os.getpid()}")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(text)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return path.read_text().strip()
+
+
+def env_example() -> str:
+    """The text of `.env.example`."""
+    lines = ["# Every setting, with its default. Copy to .env and change what you need.", ""]
+    hints = get_type_hints(Settings, include_extras=True)
+    for field in msgspec.structs.fields(Settings):
+        lines += [f"# {hints[field.name].__metadata__[-1].description}"]
+        default = "" if field.default is None else field.default
+        lines += [f"#{variable(field.name)}={default}", ""]
+    return "\n".join(lines)

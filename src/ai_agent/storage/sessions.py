@@ -1,0 +1,141 @@
+"""Sessions of an owner."""
+
+from datetime import datetime
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import sqlalchemy as sa
+
+from ai_agent.domain.sessions import Session, SessionFilter, SessionStatus
+from ai_agent.storage import keyset
+from ai_agent.storage.database import Connection
+from ai_agent.storage.filters import conditions, contains
+from ai_agent.storage.statements import Statement
+from ai_agent.storage.tables import sessions
+
+SORTABLE = ("last_activity", "created_at", "updated_at")
+
+_COLUMNS = [sessions.c[name] for name in Session.__struct_fields__]
+_MINE = (sessions.c.id == sa.bindparam("session_id"), sessions.c.owner_id == sa.bindparam("owner"))
+_GET = Statement(sa.select(*_COLUMNS).where(*_MINE), Session)
+_GET_FOR_UPDATE = Statement(sa.select(*_COLUMNS).where(*_MINE).with_for_update(), Session)
+_INSERT = Statement(
+    sa.insert(sessions)
+    .values({name: sa.bindparam(name) for name in [*Session.__struct_fields__, "owner_id"]})
+    .returning(*_COLUMNS),
+    Session,
+)
+_UPDATE = Statement(
+    sa.update(sessions)
+    .where(*_MINE)
+    .values(
+        user_id=sa.bindparam("user_id"),
+        title=sa.bindparam("title"),
+        metadata=sa.bindparam("metadata", type_=sessions.c.metadata.type),
+        updated_at=sa.bindparam("updated_at"),
+        row_version=sessions.c.row_version + 1,
+    )
+    .returning(*_COLUMNS),
+    Session,
+)
+_DELETE = Statement(sa.delete(sessions).where(*_MINE))
+_TAKE_POSITION = Statement(
+    sa.update(sessions)
+    .where(*_MINE)
+    .values(
+        message_count=sessions.c.message_count + 1,
+        next_position=sessions.c.next_position + 1,
+        last_activity=sa.bindparam("at"),
+        row_version=sessions.c.row_version + 1,
+    )
+    .returning(sessions.c.next_position),
+    int,
+)
+_FORGET_MESSAGE = Statement(
+    sa.update(sessions)
+    .where(*_MINE)
+    .values(
+        message_count=sessions.c.message_count - 1,
+        last_activity=sa.bindparam("at"),
+        row_version=sessions.c.row_version + 1,
+    )
+)
+_SET_STATUS = Statement(
+    sa.update(sessions)
+    .where(sessions.c.id == sa.bindparam("session_id"))
+    .values(status=sa.bindparam("new_status"), row_version=sessions.c.row_version + 1)
+)
+
+
+async def get(connection: Connection, owner: str, session_id: UUID, *, for_update: bool = False) -> Session | None:
+    statement = _GET_FOR_UPDATE if for_update else _GET
+    return await connection.first(statement, session_id=session_id, owner=owner)
+
+
+async def insert(connection: Connection, owner: str, session: Session) -> None:
+    values = msgspec.structs.asdict(session) | {"metadata": bytes(session.metadata).decode(), "owner_id": owner}
+    await connection.first(_INSERT, **values)
+
+
+async def update(
+    connection: Connection, owner: str, session_id: UUID, *, user_id: str | None, title: str | None, metadata: str, at: datetime
+) -> Session | None:
+    return await connection.first(
+        _UPDATE, session_id=session_id, owner=owner, user_id=user_id, title=title, metadata=metadata, updated_at=at
+    )
+
+
+async def delete(connection: Connection, owner: str, session_id: UUID) -> bool:
+    return await connection.run(_DELETE, session_id=session_id, owner=owner) == 1
+
+
+async def take_position(connection: Connection, owner: str, session_id: UUID, at: datetime) -> int | None:
+    """Counts one message more and gives its position, from 1; locks the session until the transaction ends."""
+    return await connection.first(_TAKE_POSITION, session_id=session_id, owner=owner, at=at)
+
+
+async def forget_message(connection: Connection, owner: str, session_id: UUID, at: datetime) -> None:
+    await connection.run(_FORGET_MESSAGE, session_id=session_id, owner=owner, at=at)
+
+
+async def set_status(connection: Connection, session_id: UUID, status: SessionStatus) -> None:
+    await connection.run(_SET_STATUS, session_id=session_id, new_status=status)
+
+
+def _matching(present: tuple[str, ...]) -> list[sa.ColumnElement[bool]]:
+    available = {
+        "user_id": lambda: sessions.c.user_id == sa.bindparam("user_id"),
+        "status": lambda: sessions.c.status == sa.bindparam("status"),
+        "search": lambda: contains(sessions.c.title, "search"),
+        "created_after": lambda: sessions.c.created_at > sa.bindparam("created_after"),
+        "created_before": lambda: sessions.c.created_at < sa.bindparam("created_before"),
+    }
+    return [sessions.c.owner_id == sa.bindparam("owner"), *conditions(available, present)]
+
+
+@cache
+def _page(present: tuple[str, ...], sort_by: str, descending: bool, after: bool) -> Statement[Session]:
+    element = sa.select(*_COLUMNS).where(*_matching(present))
+    column = sessions.c[sort_by]
+    return Statement(keyset.page_statement(element, column, sessions.c.id, descending=descending, after=after), Session)
+
+
+@cache
+def _total(present: tuple[str, ...]) -> Statement[int]:
+    return Statement(sa.select(sa.func.count()).select_from(sessions).where(*_matching(present)), int)
+
+
+async def page(
+    connection: Connection, owner: str, wanted: SessionFilter, *, sort_by: str, descending: bool, **bounds: Any
+) -> list[Session]:
+    """`bounds`: row_limit, row_offset, and after a cursor after_value and after_id."""
+    given = {k: v for k, v in msgspec.structs.asdict(wanted).items() if v is not None}
+    statement = _page(tuple(given), sort_by, descending, "after_id" in bounds)
+    return await connection.all(statement, owner=owner, **given, **bounds)
+
+
+async def total(connection: Connection, owner: str, wanted: SessionFilter) -> int:
+    given = {k: v for k, v in msgspec.structs.asdict(wanted).items() if v is not None}
+    return await connection.first(_total(tuple(given)), owner=owner, **given) or 0

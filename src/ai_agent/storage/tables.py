@@ -1,0 +1,200 @@
+"""The tables, as SQLAlchemy Core. Migrations are written from here; a test holds the two together.
+
+Ids are UUIDv7, times are UTC, JSON is stored as the client sent it. On SQLite all three are text that sorts like the value.
+"""
+
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql import JSONB
+
+metadata = sa.MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+Id = sa.Uuid().with_variant(sa.String(36), "sqlite")
+Time = sa.DateTime(timezone=True).with_variant(sa.String(27), "sqlite")
+Json = JSONB().with_variant(sa.Text(), "sqlite")
+
+
+def _id(name: str, *args: sa.ForeignKey, nullable: bool = False) -> "sa.Column[Any]":
+    return sa.Column(name, Id, *args, nullable=nullable)
+
+
+def _json(name: str) -> "sa.Column[Any]":
+    return sa.Column(name, Json, nullable=False)
+
+
+def _time(name: str, *, nullable: bool = False) -> "sa.Column[Any]":
+    return sa.Column(name, Time, nullable=nullable)
+
+
+sessions = sa.Table(
+    "sessions",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("owner_id", sa.String(255), nullable=False),
+    sa.Column("user_id", sa.String(255)),
+    sa.Column("title", sa.String(500)),
+    _json("metadata"),
+    sa.Column("message_count", sa.Integer, nullable=False, server_default="0"),
+    # The next message's place. It never goes back, so a place is never given twice.
+    sa.Column("next_position", sa.Integer, nullable=False, server_default="0"),
+    _time("last_activity"),
+    sa.Column("status", sa.String(16), nullable=False, server_default="idle"),
+    sa.Column("row_version", sa.Integer, nullable=False, server_default="1"),
+    _time("created_at"),
+    _time("updated_at"),
+    sa.Index("ix_sessions_owner_last_activity", "owner_id", "last_activity", "id"),
+    sa.Index("ix_sessions_owner_created_at", "owner_id", "created_at", "id"),
+    sa.Index("ix_sessions_owner_updated_at", "owner_id", "updated_at", "id"),
+)
+
+agents = sa.Table(
+    "agents",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("owner_id", sa.String(255), nullable=False),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("description", sa.Text),
+    sa.Column("system_prompt", sa.Text),
+    _json("model_config"),
+    _json("tools"),
+    sa.Column("status", sa.String(16), nullable=False, server_default="idle"),
+    sa.Column("version", sa.Integer, nullable=False, server_default="1"),
+    _json("metadata"),
+    sa.Column("row_version", sa.Integer, nullable=False, server_default="1"),
+    _time("created_at"),
+    _time("updated_at"),
+    sa.UniqueConstraint("owner_id", "name"),
+    sa.Index("ix_agents_owner_created_at", "owner_id", "created_at", "id"),
+    sa.Index("ix_agents_owner_updated_at", "owner_id", "updated_at", "id"),
+)
+
+messages = sa.Table(
+    "messages",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("owner_id", sa.String(255), nullable=False),
+    _id("session_id", sa.ForeignKey("sessions.id", ondelete="CASCADE")),
+    sa.Column("role", sa.String(16), nullable=False),
+    sa.Column("content", sa.Text, nullable=False),
+    _json("metadata"),
+    _json("tool_calls"),
+    _id("parent_message_id", sa.ForeignKey("messages.id", ondelete="SET NULL"), nullable=True),
+    # No foreign keys: a message outlives the agent and the run that wrote it.
+    _id("agent_id", nullable=True),
+    _id("execution_id", nullable=True),
+    sa.Column("position", sa.Integer, nullable=False),
+    sa.Column("row_version", sa.Integer, nullable=False, server_default="1"),
+    _time("created_at"),
+    _time("updated_at"),
+    sa.UniqueConstraint("session_id", "position"),
+    sa.Index("ix_messages_parent_message_id", "parent_message_id"),
+)
+
+executions = sa.Table(
+    "executions",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("owner_id", sa.String(255), nullable=False),
+    # No foreign key: history outlives the agent.
+    _id("agent_id"),
+    sa.Column("agent_version", sa.Integer, nullable=False),
+    _id("session_id", sa.ForeignKey("sessions.id", ondelete="CASCADE")),
+    sa.Column("status", sa.String(16), nullable=False),
+    _id("input_message_id", nullable=True),
+    _id("output_message_id", nullable=True),
+    sa.Column("error", Json),
+    sa.Column("usage", Json),
+    sa.Column("attempt", sa.Integer, nullable=False, server_default="1"),
+    # Grows at every claim: a worker that lost its lease writes nothing more.
+    sa.Column("fence", sa.Integer, nullable=False, server_default="0"),
+    _time("lease_until", nullable=True),
+    sa.Column("cancel_requested", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("timeout_seconds", sa.Float),
+    _json("metadata"),
+    sa.Column("correlation_id", sa.String(128)),
+    # One live execution per session: the partial unique index below.
+    sa.Column("holds_session", sa.Boolean, nullable=False),
+    sa.Column("epoch", sa.String(8), nullable=False),
+    sa.Column("next_seq", sa.Integer, nullable=False, server_default="1"),
+    _time("queued_at"),
+    _time("started_at", nullable=True),
+    _time("first_token_at", nullable=True),
+    _time("finished_at", nullable=True),
+    sa.Index(
+        "uq_executions_live_session",
+        "session_id",
+        unique=True,
+        postgresql_where=sa.text("holds_session"),
+        sqlite_where=sa.text("holds_session"),
+    ),
+    sa.Index(
+        "ix_executions_unfinished",
+        "status",
+        "lease_until",
+        postgresql_where=sa.text("status IN ('queued', 'running')"),
+        sqlite_where=sa.text("status IN ('queued', 'running')"),
+    ),
+    sa.Index("ix_executions_agent", "agent_id", "status"),
+    sa.Index("ix_executions_session", "session_id"),
+)
+
+execution_events = sa.Table(
+    "execution_events",
+    metadata,
+    sa.Column("execution_id", Id, sa.ForeignKey("executions.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("seq", sa.Integer, primary_key=True),
+    _id("eid"),
+    sa.Column("type", sa.String(64), nullable=False),
+    _json("data"),
+    _time("created_at"),
+)
+
+api_keys = sa.Table(
+    "api_keys",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    # HMAC-SHA-256 under the secret key, in hexadecimal: the key itself is nowhere.
+    sa.Column("digest", sa.String(64), nullable=False, unique=True),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("owner_id", sa.String(255), nullable=False),
+    _json("scopes"),
+    sa.Column("tier", sa.String(16), nullable=False),
+    _time("expires_at", nullable=True),
+    _time("revoked_at", nullable=True),
+    _time("last_used_at", nullable=True),
+    _time("created_at"),
+)
+
+outbox = sa.Table(
+    "outbox",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("channel", sa.String(300), nullable=False),
+    sa.Column("type", sa.String(64), nullable=False),
+    _json("data"),
+    _time("created_at"),
+)
+
+idempotency_keys = sa.Table(
+    "idempotency_keys",
+    metadata,
+    sa.Column("owner_id", sa.String(255), primary_key=True),
+    sa.Column("path", sa.String(1024), primary_key=True),
+    sa.Column("key", sa.String(255), primary_key=True),
+    sa.Column("body_digest", sa.String(64), nullable=False),
+    sa.Column("status", sa.Integer),
+    sa.Column("headers", Json),
+    sa.Column("body", sa.LargeBinary),
+    _time("lease_until", nullable=True),
+    _time("created_at"),
+    sa.Index("ix_idempotency_keys_created_at", "created_at"),
+)
