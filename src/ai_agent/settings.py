@@ -47,7 +47,8 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         Environment, Meta(description="`production` refuses to start with what is only good enough at home.")
     ] = Environment.DEVELOPMENT
     data_dir: Annotated[
-        Path | None, Meta(description="Where the embedded database and generated keys live. Default: the user's data directory.")
+        Path | None,
+        Meta(description="Where the embedded database and generated keys live. Default: the user's data directory."),
     ] = None
     database_url: Annotated[
         str | None, Meta(description="postgresql://user:password@host/database. Default: SQLite in the data directory.")
@@ -62,18 +63,30 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     bootstrap_api_key: Annotated[
         str | None, Meta(description="An admin key made at start when absent. `ai-agent keys generate` makes one.")
     ] = None
-    max_body_bytes: Annotated[int, Meta(ge=1024, description="Larger request bodies are refused with 413.")] = 2 * 1024 * 1024
+    max_body_bytes: Annotated[int, Meta(ge=1024, description="Larger request bodies are refused with 413.")] = (
+        2 * 1024 * 1024
+    )
     execution_timeout: Annotated[float, Meta(gt=0, description="Seconds one run of an agent may take.")] = 600.0
     execution_concurrency: Annotated[int, Meta(ge=1, le=1000, description="Runs at the same time in one process.")] = 16
-    execution_lease_seconds: Annotated[float, Meta(gt=0, description="A worker silent for longer has lost its run.")] = 6.0
+    execution_lease_seconds: Annotated[
+        float, Meta(gt=0, description="A worker silent for longer has lost its run.")
+    ] = 6.0
     execution_heartbeat_seconds: Annotated[float, Meta(gt=0, description="How often a worker renews its leases.")] = 2.0
-    execution_sweep_seconds: Annotated[float, Meta(gt=0, description="How often lost and forgotten runs are looked for.")] = 2.0
+    execution_sweep_seconds: Annotated[
+        float, Meta(gt=0, description="How often lost and forgotten runs are looked for.")
+    ] = 2.0
     execution_max_attempts: Annotated[int, Meta(ge=1, description="A run that lost this many workers fails.")] = 3
     openai_api_key: Annotated[str | None, Meta(description="Key for OpenAI, or for what speaks its protocol.")] = None
-    openai_base_url: Annotated[str | None, Meta(description="Another server that speaks OpenAI's protocol, up to /v1.")] = None
+    openai_base_url: Annotated[
+        str | None, Meta(description="Another server that speaks OpenAI's protocol, up to /v1.")
+    ] = None
     anthropic_api_key: Annotated[str | None, Meta(description="Key for Anthropic.")] = None
-    anthropic_base_url: Annotated[str | None, Meta(description="Another server that speaks Anthropic's protocol.")] = None
-    drain_window_seconds: Annotated[float, Meta(ge=0, description="Seconds that streams and runs get at shutdown.")] = 20.0
+    anthropic_base_url: Annotated[str | None, Meta(description="Another server that speaks Anthropic's protocol.")] = (
+        None
+    )
+    drain_window_seconds: Annotated[float, Meta(ge=0, description="Seconds that streams and runs get at shutdown.")] = (
+        20.0
+    )
     log_level: Annotated[LogLevel, Meta(description="The least severe line that is written.")] = LogLevel.INFO
     log_format: Annotated[
         LogFormat | None, Meta(description="Default: `json` in production, `console` in development.")
@@ -135,7 +148,9 @@ def _check_production(settings: Settings) -> None:
     if settings.environment is not Environment.PRODUCTION:
         return
     if settings.secret_key is None:
-        raise ConfigurationError("AI_AGENT_SECRET_KEY is required in production", "Set it to 32 or more random characters")
+        raise ConfigurationError(
+            "AI_AGENT_SECRET_KEY is required in production", "Set it to 32 or more random characters"
+        )
     if settings.auth is Auth.DISABLED:
         raise ConfigurationError("AI_AGENT_AUTH=disabled is not allowed in production", "Remove it and use API keys")
 

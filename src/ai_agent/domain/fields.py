@@ -28,7 +28,6 @@ StoredJson = msgspec.Raw
 """JSON on its way from the database to the client, which nobody here reads and so nobody decodes."""
 
 
-
 class Input(msgspec.Struct, forbid_unknown_fields=True):
     """A request's body. Subclasses check what types cannot say in `check()`; unknown fields are refused."""
 

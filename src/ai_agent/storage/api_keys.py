@@ -15,10 +15,10 @@ _COLUMNS = [api_keys.c[name] for name in ApiKey.__struct_fields__]
 _BY_DIGEST = Statement(sa.select(*_COLUMNS).where(api_keys.c.digest == sa.bindparam("digest")), ApiKey)
 _LIST = Statement(sa.select(*_COLUMNS).order_by(api_keys.c.created_at, api_keys.c.id), ApiKey)
 _COUNT = Statement(sa.select(sa.func.count()).select_from(api_keys), int)
-_INSERT = Statement(
+_INSERT: Statement[None] = Statement(
     sa.insert(api_keys).values({c.name: sa.bindparam(c.name) for c in api_keys.c if c.name != "last_used_at"})
 )
-_REVOKE = Statement(
+_REVOKE: Statement[None] = Statement(
     sa.update(api_keys)
     .where(api_keys.c.id == sa.bindparam("key_id"), api_keys.c.revoked_at.is_(None))
     .values(revoked_at=sa.bindparam("at"))

@@ -6,18 +6,14 @@ Source: M. Winand, "We need tool support for keyset pagination" (use-the-index-l
 import base64
 import hashlib
 import hmac
-from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any, TypeVar
+from typing import Any
 from uuid import UUID
 
 import msgspec
 import sqlalchemy as sa
 
 from ai_agent.domain.errors import FieldError, InvalidFields
-from ai_agent.domain.pages import PageRequest
-
-Item = TypeVar("Item")
 
 _TAG_BYTES = 12
 
@@ -27,6 +23,20 @@ class Position(msgspec.Struct, array_like=True, frozen=True):
 
     value: datetime | int | str
     id: UUID
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """Which rows of the ordered list: so many, behind a position or an offset."""
+
+    limit: int
+    offset: int = 0
+    after: Position | None = None
+
+    def parameters(self) -> dict[str, Any]:
+        bounds: dict[str, Any] = {"row_limit": self.limit, "row_offset": self.offset}
+        if self.after is not None:
+            bounds |= {"after_value": self.after.value, "after_id": self.after.id}
+        return bounds
 
 
 class CursorCodec:
@@ -66,18 +76,3 @@ def page_statement(
     order = (column.desc(), identity.desc()) if descending else (column.asc(), identity.asc())
     limit, offset = sa.bindparam("row_limit", type_=sa.Integer), sa.bindparam("row_offset", type_=sa.Integer)
     return statement.order_by(*order).limit(limit).offset(offset)
-
-
-class Slice(msgspec.Struct):
-    """What a page's Struct needs, beside its items."""
-
-    items: list[Any]
-    next_cursor: str | None
-    has_more: bool
-
-
-def cut(rows: Sequence[Item], request: PageRequest, encode: Callable[[Item], str]) -> Slice:
-    """Rows of one more than the limit become a page: the extra one only tells that there is more."""
-    items = list(rows[: request.limit])
-    has_more = len(rows) > request.limit
-    return Slice(items, encode(items[-1]) if has_more else None, has_more)

@@ -2,7 +2,6 @@
 
 from datetime import datetime
 from functools import cache
-from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -11,7 +10,7 @@ import sqlalchemy as sa
 from ai_agent.domain.sessions import Session, SessionFilter, SessionStatus
 from ai_agent.storage import keyset
 from ai_agent.storage.database import Connection
-from ai_agent.storage.filters import conditions, contains
+from ai_agent.storage.filters import given
 from ai_agent.storage.statements import Statement
 from ai_agent.storage.tables import sessions
 
@@ -40,7 +39,7 @@ _UPDATE = Statement(
     .returning(*_COLUMNS),
     Session,
 )
-_DELETE = Statement(sa.delete(sessions).where(*_MINE))
+_DELETE: Statement[None] = Statement(sa.delete(sessions).where(*_MINE))
 _TAKE_POSITION = Statement(
     sa.update(sessions)
     .where(*_MINE)
@@ -53,7 +52,7 @@ _TAKE_POSITION = Statement(
     .returning(sessions.c.next_position),
     int,
 )
-_FORGET_MESSAGE = Statement(
+_FORGET_MESSAGE: Statement[None] = Statement(
     sa.update(sessions)
     .where(*_MINE)
     .values(
@@ -62,7 +61,7 @@ _FORGET_MESSAGE = Statement(
         row_version=sessions.c.row_version + 1,
     )
 )
-_SET_STATUS = Statement(
+_SET_STATUS: Statement[None] = Statement(
     sa.update(sessions)
     .where(sessions.c.id == sa.bindparam("session_id"))
     .values(status=sa.bindparam("new_status"), row_version=sessions.c.row_version + 1)
@@ -80,7 +79,14 @@ async def insert(connection: Connection, owner: str, session: Session) -> None:
 
 
 async def update(
-    connection: Connection, owner: str, session_id: UUID, *, user_id: str | None, title: str | None, metadata: str, at: datetime
+    connection: Connection,
+    owner: str,
+    session_id: UUID,
+    *,
+    user_id: str | None,
+    title: str | None,
+    metadata: str,
+    at: datetime,
 ) -> Session | None:
     return await connection.first(
         _UPDATE, session_id=session_id, owner=owner, user_id=user_id, title=title, metadata=metadata, updated_at=at
@@ -104,15 +110,16 @@ async def set_status(connection: Connection, session_id: UUID, status: SessionSt
     await connection.run(_SET_STATUS, session_id=session_id, new_status=status)
 
 
+_FILTERS = {
+    "user_id": sessions.c.user_id == sa.bindparam("user_id"),
+    "status": sessions.c.status == sa.bindparam("status"),
+    "created_after": sessions.c.created_at > sa.bindparam("created_after"),
+    "created_before": sessions.c.created_at < sa.bindparam("created_before"),
+}
+
+
 def _matching(present: tuple[str, ...]) -> list[sa.ColumnElement[bool]]:
-    available = {
-        "user_id": lambda: sessions.c.user_id == sa.bindparam("user_id"),
-        "status": lambda: sessions.c.status == sa.bindparam("status"),
-        "search": lambda: contains(sessions.c.title, "search"),
-        "created_after": lambda: sessions.c.created_at > sa.bindparam("created_after"),
-        "created_before": lambda: sessions.c.created_at < sa.bindparam("created_before"),
-    }
-    return [sessions.c.owner_id == sa.bindparam("owner"), *conditions(available, present)]
+    return [sessions.c.owner_id == sa.bindparam("owner"), *(_FILTERS[name] for name in present)]
 
 
 @cache
@@ -128,14 +135,13 @@ def _total(present: tuple[str, ...]) -> Statement[int]:
 
 
 async def page(
-    connection: Connection, owner: str, wanted: SessionFilter, *, sort_by: str, descending: bool, **bounds: Any
+    connection: Connection, owner: str, wanted: SessionFilter, *, sort_by: str, descending: bool, bounds: keyset.Bounds
 ) -> list[Session]:
-    """`bounds`: row_limit, row_offset, and after a cursor after_value and after_id."""
-    given = {k: v for k, v in msgspec.structs.asdict(wanted).items() if v is not None}
-    statement = _page(tuple(given), sort_by, descending, "after_id" in bounds)
-    return await connection.all(statement, owner=owner, **given, **bounds)
+    filters = given(wanted)
+    statement = _page(tuple(filters), sort_by, descending, bounds.after is not None)
+    return await connection.all(statement, owner=owner, **filters, **bounds.parameters())
 
 
 async def total(connection: Connection, owner: str, wanted: SessionFilter) -> int:
-    given = {k: v for k, v in msgspec.structs.asdict(wanted).items() if v is not None}
-    return await connection.first(_total(tuple(given)), owner=owner, **given) or 0
+    filters = given(wanted)
+    return await connection.first(_total(tuple(filters)), owner=owner, **filters) or 0

@@ -20,7 +20,7 @@ Row = TypeVar("Row")
 
 _DIALECTS: dict[str, sa.Dialect] = {
     # Numbered and unnamed, as asyncpg wants them.
-    "postgresql": postgresql.dialect(paramstyle="numeric_dollar"),
+    "postgresql": postgresql.dialect(paramstyle="numeric_dollar"),  # type: ignore[no-untyped-call]  # SQLAlchemy leaves it untyped
     "sqlite": sqlite.dialect(paramstyle="qmark"),
 }
 
@@ -53,7 +53,7 @@ class Statement(Generic[Row]):
         return found
 
     def _compile(self, dialect: str) -> Compiled[Row]:
-        compiled = self.element.compile(dialect=_DIALECTS[dialect], compile_kwargs={"render_postcompile": True})
+        compiled = self.element.compile(dialect=_DIALECTS[dialect])
         names = tuple(compiled.positiontup or ())
         defaults = {name: value for name, value in compiled.params.items() if value is not None}
         return Compiled(str(compiled), names, defaults, self._builder(dialect))

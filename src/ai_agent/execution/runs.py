@@ -1,0 +1,161 @@
+"""The steps of a run in the database: begun, spoken, ended. Each is one transaction, fenced, with its events inside."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from ai_agent.domain.agents import Agent, AgentStatus
+from ai_agent.domain.events import EventType
+from ai_agent.domain.executions import ExecutionError, ExecutionStatus, Usage
+from ai_agent.domain.fields import new_id, now
+from ai_agent.domain.messages import HistoryEntry, Message, Role
+from ai_agent.domain.sessions import SessionStatus
+from ai_agent.realtime.execution_log import ExecutionLog
+from ai_agent.storage import agents, executions, messages, sessions
+from ai_agent.storage.database import Connection, Database
+from ai_agent.storage.executions import Claim
+
+_TERMINAL_EVENT = {
+    ExecutionStatus.COMPLETED: EventType.COMPLETED,
+    ExecutionStatus.FAILED: EventType.FAILED,
+    ExecutionStatus.CANCELLED: EventType.CANCELLED,
+}
+
+
+class RunInput(msgspec.Struct, frozen=True):
+    """What a run is made of: the agent's row, and the branch of messages that ends with the new one."""
+
+    agent: Agent | None
+    branch: list[HistoryEntry]
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    status: ExecutionStatus
+    content: str
+    usage: Usage
+    error: ExecutionError | None = None
+    metadata: dict[str, Any] = {}
+
+
+class LostClaim(Exception):
+    """Another worker has the run, or it is gone: this one stops and changes nothing."""
+
+
+class Runs:
+    def __init__(self, database: Database, log: ExecutionLog, *, lease_seconds: float, max_attempts: int):
+        self._database = database
+        self._log = log
+        self._lease = lease_seconds
+        self._max_attempts = max_attempts
+
+    async def begin(self, execution_id: UUID) -> tuple[Claim, RunInput] | None:
+        """Claims a queued run and tells readers. None when it is no longer queued."""
+        async with self._database.unit_of_work() as rows:
+            claim = await executions.claim(rows, execution_id, lease=self._lease, at=now())
+            if claim is None:
+                return None
+            event = EventType.STARTED if claim.attempt == 1 else EventType.RESTARTED
+            await self._log.append(rows, claim.id, (event, {"attempt": claim.attempt}))
+            agent = await agents.get(rows, claim.owner_id, claim.agent_id)
+            branch = await messages.branch(rows, claim.input_message_id)
+        self._log.announce(claim.id)
+        return claim, RunInput(agent, branch)
+
+    async def speak(self, claim: Claim, events: Sequence[tuple[EventType, Any]], *, first: bool) -> None:
+        """Logs tokens. Raises LostClaim when the run is no longer this worker's."""
+        async with self._database.unit_of_work() as rows:
+            if first:
+                mine = await executions.set_first_token(rows, claim, now())
+            else:
+                mine = await executions.renew(rows, claim, lease=self._lease) is not None
+            if not mine or not await self._log.append(rows, claim.id, *events):
+                raise LostClaim
+        self._log.announce(claim.id)
+
+    async def renew(self, claim: Claim) -> bool:
+        """Keeps the lease; tells whether a cancel was asked for. Raises LostClaim."""
+        async with self._database.unit_of_work() as rows:
+            cancelled = await executions.renew(rows, claim, lease=self._lease)
+        if cancelled is None:
+            raise LostClaim
+        return cancelled
+
+    async def end(self, claim: Claim, message_id: UUID, outcome: Outcome) -> None:
+        """The answer, the usage, the status and the terminal event, in one transaction. Raises LostClaim."""
+        async with self._database.unit_of_work() as rows:
+            output = await self._store_answer(rows, claim, message_id, outcome)
+            ended = await executions.finish(
+                rows,
+                claim,
+                status=outcome.status,
+                output=output,
+                error=msgspec.json.encode(outcome.error).decode() if outcome.error else None,
+                usage=msgspec.json.encode(outcome.usage).decode(),
+                at=now(),
+            )
+            if not ended:
+                raise LostClaim
+            await sessions.set_status(rows, claim.session_id, SessionStatus.IDLE)
+            failed = outcome.status is ExecutionStatus.FAILED
+            await agents.set_status(rows, claim.agent_id, AgentStatus.ERROR if failed else AgentStatus.COMPLETED)
+            event = (_TERMINAL_EVENT[outcome.status], _terminal_data(claim, output, outcome))
+            await self._log.append(rows, claim.id, event)
+        self._log.announce(claim.id)
+
+    async def _store_answer(self, rows: Connection, claim: Claim, message_id: UUID, outcome: Outcome) -> UUID | None:
+        if not outcome.content and outcome.status is not ExecutionStatus.COMPLETED:
+            return None
+        at = now()
+        position = await sessions.take_position(rows, claim.owner_id, claim.session_id, at)
+        if position is None:
+            raise LostClaim
+        answer = Message(
+            id=message_id,
+            session_id=claim.session_id,
+            role=Role.ASSISTANT,
+            content=outcome.content,
+            metadata=msgspec.Raw(msgspec.json.encode(outcome.metadata)),
+            tool_calls=msgspec.Raw(b"[]"),
+            parent_message_id=claim.input_message_id,
+            agent_id=claim.agent_id,
+            execution_id=claim.id,
+            position=position,
+            created_at=at,
+            updated_at=at,
+        )
+        await messages.insert(rows, claim.owner_id, answer)
+        return message_id
+
+    async def recover(self) -> list[UUID]:
+        """Takes runs from workers that went silent, and answers every run that waits for one."""
+        async with self._database.read() as rows:
+            lost = await executions.lost(rows)
+        for claim in lost:
+            await self._give_back(claim)
+        async with self._database.read() as rows:
+            return await executions.queued(rows)
+
+    async def _give_back(self, claim: Claim) -> None:
+        if claim.attempt < self._max_attempts:
+            async with self._database.unit_of_work() as rows:
+                await executions.release(rows, claim)
+            return
+        error = ExecutionError("worker_lost", f"The run lost its worker {claim.attempt} times")
+        try:
+            await self.end(claim, new_id(), Outcome(ExecutionStatus.FAILED, "", Usage(estimated=True), error))
+        except LostClaim:
+            return
+
+    async def release(self, claim: Claim) -> None:
+        """Leaves a run that a shutdown interrupts to the next worker."""
+        async with self._database.unit_of_work() as rows:
+            await executions.release(rows, claim)
+
+
+def _terminal_data(claim: Claim, output: UUID | None, outcome: Outcome) -> dict[str, Any]:
+    if outcome.error is not None:
+        return {"code": outcome.error.code, "message": outcome.error.message, "retryable": outcome.error.retryable}
+    elapsed = int((now() - claim.queued_at).total_seconds() * 1000)
+    return {"message_id": output, "usage": outcome.usage, "execution_time_ms": elapsed}

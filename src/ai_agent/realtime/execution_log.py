@@ -1,0 +1,76 @@
+"""The event log of executions: rows in SQL, and a signal in the process for those who listen at this moment.
+
+The rows are the truth. A listener in the process that runs the execution hears of each row at once; another finds it by
+looking every `POLL_SECONDS`. Both read the same rows, so a reconnect sees exactly what a live reader saw.
+"""
+
+import asyncio
+import contextlib
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from ai_agent.domain.events import TERMINAL, EventType, StoredEvent
+from ai_agent.domain.fields import new_id, now
+from ai_agent.storage import executions
+from ai_agent.storage.database import Connection, Database
+
+POLL_SECONDS = 0.5
+READ_ROWS = 200
+
+
+class ExecutionLog:
+    def __init__(self, database: Database):
+        self._database = database
+        self._listeners: dict[UUID, set[asyncio.Event]] = defaultdict(set)
+
+    async def append(self, connection: Connection, execution_id: UUID, *events: tuple[EventType, Any]) -> bool:
+        """Writes events in the caller's transaction, False when the execution is gone. `announce` after the commit."""
+        first = await executions.take_seqs(connection, execution_id, len(events))
+        if first is None:
+            return False
+        at = now()
+        for seq, (kind, data) in enumerate(events, first):
+            await executions.append_event(connection, _event(execution_id, seq, kind, data, at))
+        return True
+
+    def announce(self, execution_id: UUID) -> None:
+        """Wakes those who follow the execution: there is something new to read."""
+        for listener in self._listeners.get(execution_id, ()):
+            listener.set()
+
+    async def follow(self, execution_id: UUID, after: int) -> AsyncIterator[StoredEvent | None]:
+        """Events after `after` in order, those stored and those to come, until the terminal one. None: still waiting."""
+        with self._listening(execution_id) as changed:
+            while True:
+                changed.clear()
+                async with self._database.read() as connection:
+                    rows = await executions.events_after(connection, execution_id, after, READ_ROWS)
+                for row in rows:
+                    yield row
+                    after = row.seq
+                    if row.type in TERMINAL:
+                        return
+                if not rows:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(changed.wait(), POLL_SECONDS)
+                    yield None
+
+    @contextlib.contextmanager
+    def _listening(self, execution_id: UUID) -> Iterator[asyncio.Event]:
+        changed = asyncio.Event()
+        self._listeners[execution_id].add(changed)
+        try:
+            yield changed
+        finally:
+            self._listeners[execution_id].discard(changed)
+            if not self._listeners[execution_id]:
+                del self._listeners[execution_id]
+
+
+def _event(execution_id: UUID, seq: int, kind: EventType, data: Any, at: datetime) -> StoredEvent:
+    return StoredEvent(execution_id, seq, new_id(), kind, at, msgspec.Raw(msgspec.json.encode(data)))

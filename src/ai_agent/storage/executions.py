@@ -1,0 +1,256 @@
+"""Executions and their events. Every write of a worker names the fence it claimed: with an old one it changes nothing."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+from ai_agent.domain.events import StoredEvent
+from ai_agent.domain.executions import Execution
+from ai_agent.storage.database import Connection
+from ai_agent.storage.statements import Statement
+from ai_agent.storage.tables import Time, execution_events, executions
+
+
+class seconds_from_now(FunctionElement[datetime]):  # noqa: N801  # a SQL function's name
+    """The database's time and so many seconds: leases are compared on one clock, whatever the nodes' clocks say."""
+
+    type = Time
+    inherit_cache = True
+
+
+@compiles(seconds_from_now, "postgresql")
+def _postgresql(element: FunctionElement[datetime], compiler: SQLCompiler, **kw: Any) -> str:
+    seconds = compiler.process(element.clauses, **kw)
+    return f"clock_timestamp() + make_interval(secs => {seconds})"
+
+
+@compiles(seconds_from_now, "sqlite")
+def _sqlite(element: FunctionElement[datetime], compiler: SQLCompiler, **kw: Any) -> str:
+    seconds = compiler.process(element.clauses, **kw)
+    return f"strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', {seconds} || ' seconds')"
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What a worker holds: the run, and the fence under which it may write."""
+
+    id: UUID
+    owner_id: str
+    agent_id: UUID
+    session_id: UUID
+    input_message_id: UUID
+    fence: int
+    attempt: int
+    timeout_seconds: float | None
+    correlation_id: str | None
+    queued_at: datetime
+
+
+class Log(msgspec.Struct, frozen=True):
+    """Where the event log of an execution stands: its epoch and its newest `seq`."""
+
+    epoch: str
+    top: int
+    status: str
+
+
+_id = executions.c.id == sa.bindparam("execution_id")
+_fenced = (_id, executions.c.fence == sa.bindparam("my_fence"), executions.c.status == "running")
+_COLUMNS = [executions.c[name] for name in Execution.__struct_fields__]
+_CLAIM_COLUMNS = [executions.c[name] for name in Claim.__struct_fields__]
+_lease = seconds_from_now(sa.bindparam("lease", type_=sa.Float))
+_now = seconds_from_now(sa.literal_column("0"))
+
+_GET = Statement(sa.select(*_COLUMNS).where(_id, executions.c.owner_id == sa.bindparam("owner")), Execution)
+_INSERTED = [c.name for c in _COLUMNS] + ["owner_id", "holds_session", "epoch", "timeout_seconds", "correlation_id"]
+_INSERT: Statement[None] = Statement(sa.insert(executions).values({name: sa.bindparam(name) for name in _INSERTED}))
+_CLAIM = Statement(
+    sa.update(executions)
+    .where(_id, executions.c.status == "queued")
+    .values(
+        status="running",
+        fence=executions.c.fence + 1,
+        lease_until=_lease,
+        started_at=sa.func.coalesce(executions.c.started_at, sa.bindparam("at", type_=Time)),
+    )
+    .returning(*_CLAIM_COLUMNS),
+    Claim,
+)
+_RENEW = Statement(
+    sa.update(executions).where(*_fenced).values(lease_until=_lease).returning(executions.c.cancel_requested), bool
+)
+_FIRST_TOKEN: Statement[None] = Statement(
+    sa.update(executions).where(*_fenced).values(first_token_at=sa.bindparam("at"))
+)
+_RELEASE: Statement[None] = Statement(
+    sa.update(executions).where(*_fenced).values(status="queued", lease_until=None, attempt=executions.c.attempt + 1)
+)
+_FINISH: Statement[None] = Statement(
+    sa.update(executions)
+    .where(*_fenced)
+    .values(
+        status=sa.bindparam("new_status"),
+        output_message_id=sa.bindparam("output_message_id"),
+        error=sa.bindparam("error", type_=executions.c.error.type),
+        usage=sa.bindparam("usage", type_=executions.c.usage.type),
+        finished_at=sa.bindparam("at"),
+        lease_until=None,
+        holds_session=False,
+    )
+)
+_LOST = Statement(
+    sa.select(*_CLAIM_COLUMNS)
+    .where(executions.c.status == "running", executions.c.lease_until < _now)
+    .order_by(executions.c.id)
+    .limit(100),
+    Claim,
+)
+_QUEUED = Statement(
+    sa.select(executions.c.id).where(executions.c.status == "queued").order_by(executions.c.id).limit(1000), UUID
+)
+_LIVE_OF_SESSION = Statement(
+    sa.select(executions.c.id).where(executions.c.session_id == sa.bindparam("session_id"), executions.c.holds_session),
+    UUID,
+)
+_REQUEST_CANCEL = Statement(
+    sa.update(executions)
+    .where(_id, executions.c.owner_id == sa.bindparam("owner"), executions.c.finished_at.is_(None))
+    .values(cancel_requested=True)
+    .returning(executions.c.status),
+    str,
+)
+_TAKE_SEQ = Statement(
+    sa.update(executions)
+    .where(_id)
+    .values(next_seq=executions.c.next_seq + sa.bindparam("count", type_=sa.Integer))
+    .returning(executions.c.next_seq),
+    int,
+)
+_LOG = Statement(
+    sa.select(executions.c.epoch, (executions.c.next_seq - 1).label("top"), executions.c.status).where(
+        _id, executions.c.owner_id == sa.bindparam("owner")
+    ),
+    Log,
+)
+_EVENT_COLUMNS = [execution_events.c[name] for name in StoredEvent.__struct_fields__]
+_APPEND: Statement[None] = Statement(
+    sa.insert(execution_events).values({name: sa.bindparam(name) for name in StoredEvent.__struct_fields__})
+)
+_EVENTS_AFTER = Statement(
+    sa.select(*_EVENT_COLUMNS)
+    .where(
+        execution_events.c.execution_id == sa.bindparam("execution_id"),
+        execution_events.c.seq > sa.bindparam("after_seq"),
+    )
+    .order_by(execution_events.c.seq)
+    .limit(sa.bindparam("row_limit", type_=sa.Integer)),
+    StoredEvent,
+)
+
+
+async def get(connection: Connection, owner: str, execution_id: UUID) -> Execution | None:
+    return await connection.first(_GET, execution_id=execution_id, owner=owner)
+
+
+async def insert(
+    connection: Connection,
+    owner: str,
+    execution: Execution,
+    *,
+    epoch: str,
+    timeout: float | None,
+    correlation_id: str | None,
+) -> None:
+    """Raises UniqueViolation when the session has a live execution already."""
+    values = msgspec.structs.asdict(execution) | {
+        "metadata": bytes(execution.metadata).decode(),
+        "error": None,
+        "usage": None,
+    }
+    own = {"owner_id": owner, "holds_session": True, "epoch": epoch}
+    await connection.run(_INSERT, **values, **own, timeout_seconds=timeout, correlation_id=correlation_id)
+
+
+async def claim(connection: Connection, execution_id: UUID, *, lease: float, at: datetime) -> Claim | None:
+    """Takes a queued run for `lease` seconds, or None when it is no longer queued."""
+    return await connection.first(_CLAIM, execution_id=execution_id, lease=lease, at=at)
+
+
+async def renew(connection: Connection, claim: Claim, *, lease: float) -> bool | None:
+    """Extends the lease; tells whether a cancel was asked for, None when the run is no longer ours."""
+    return await connection.first(_RENEW, execution_id=claim.id, my_fence=claim.fence, lease=lease)
+
+
+async def set_first_token(connection: Connection, claim: Claim, at: datetime) -> bool:
+    return await connection.run(_FIRST_TOKEN, execution_id=claim.id, my_fence=claim.fence, at=at) == 1
+
+
+async def release(connection: Connection, claim: Claim) -> bool:
+    """Puts the run back in the queue, for another attempt."""
+    return await connection.run(_RELEASE, execution_id=claim.id, my_fence=claim.fence) == 1
+
+
+async def finish(
+    connection: Connection,
+    claim: Claim,
+    *,
+    status: str,
+    output: UUID | None,
+    error: str | None,
+    usage: str | None,
+    at: datetime,
+) -> bool:
+    return (
+        await connection.run(
+            _FINISH,
+            execution_id=claim.id,
+            my_fence=claim.fence,
+            new_status=status,
+            output_message_id=output,
+            error=error,
+            usage=usage,
+            at=at,
+        )
+        == 1
+    )
+
+
+async def lost(connection: Connection) -> list[Claim]:
+    """Runs whose worker has let its lease run out."""
+    return await connection.all(_LOST)
+
+
+async def queued(connection: Connection) -> list[UUID]:
+    return await connection.all(_QUEUED)
+
+
+async def live_of_session(connection: Connection, session_id: UUID) -> list[UUID]:
+    return await connection.all(_LIVE_OF_SESSION, session_id=session_id)
+
+
+async def request_cancel(connection: Connection, owner: str, execution_id: UUID) -> str | None:
+    """Marks the run; answers its status, None when it has ended or is not the owner's."""
+    return await connection.first(_REQUEST_CANCEL, execution_id=execution_id, owner=owner)
+
+
+async def log(connection: Connection, owner: str, execution_id: UUID) -> Log | None:
+    return await connection.first(_LOG, execution_id=execution_id, owner=owner)
+
+
+async def take_seqs(connection: Connection, execution_id: UUID, count: int) -> int | None:
+    """Reserves `count` numbers and answers the first; None when the execution is gone."""
+    next_seq = await connection.first(_TAKE_SEQ, execution_id=execution_id, count=count)
+    return None if next_seq is None else next_seq - count
+
+
+async def append_event(connection: Connection, event: StoredEvent) -> None:
+    await connection.run(_APPEND, **msgspec.structs.asdict(event) | {"data": bytes(event.data).decode()})
+
+
+async def events_after(connection: Connection, execution_id: UUID, seq: int, limit: int) -> list[StoredEvent]:
+    return await connection.all(_EVENTS_AFTER, execution_id=execution_id, after_seq=seq, row_limit=limit)

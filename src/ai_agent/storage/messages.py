@@ -1,0 +1,160 @@
+"""Messages of a session, in their order of arrival and as the tree that their parents make."""
+
+from functools import cache
+from uuid import UUID
+
+import msgspec
+import sqlalchemy as sa
+
+from ai_agent.domain.messages import HistoryEntry, Message, MessageFilter
+from ai_agent.storage import keyset
+from ai_agent.storage.database import Connection
+from ai_agent.storage.filters import given
+from ai_agent.storage.statements import Statement
+from ai_agent.storage.tables import messages
+
+BRANCH_LENGTH = 1000
+
+_COLUMNS = [messages.c[name] for name in Message.__struct_fields__]
+_MINE = (messages.c.id == sa.bindparam("message_id"), messages.c.owner_id == sa.bindparam("owner"))
+_GET = Statement(sa.select(*_COLUMNS).where(*_MINE), Message)
+_GET_FOR_UPDATE = Statement(sa.select(*_COLUMNS).where(*_MINE).with_for_update(), Message)
+_IN_SESSION = (messages.c.session_id == sa.bindparam("session_id"), messages.c.owner_id == sa.bindparam("owner"))
+_HAS = Statement(sa.select(sa.func.count()).where(*_MINE, *_IN_SESSION), int)
+_INSERT = Statement(
+    sa.insert(messages)
+    .values(
+        {name: sa.bindparam(name) for name in [*Message.__struct_fields__, "owner_id"]}
+        | {
+            "parent_message_id": sa.func.coalesce(
+                sa.bindparam("parent_message_id", type_=messages.c.id.type),
+                sa.select(messages.c.id)
+                .where(messages.c.session_id == sa.bindparam("session_id"))
+                .order_by(messages.c.position.desc())
+                .limit(1)
+                .scalar_subquery(),
+            )
+        }
+    )
+    .returning(*_COLUMNS),
+    Message,
+)
+_UPDATE = Statement(
+    sa.update(messages)
+    .where(*_MINE)
+    .values(
+        role=sa.bindparam("role"),
+        content=sa.bindparam("content"),
+        metadata=sa.bindparam("metadata", type_=messages.c.metadata.type),
+        tool_calls=sa.bindparam("tool_calls"),
+        updated_at=sa.bindparam("updated_at"),
+        row_version=messages.c.row_version + 1,
+    )
+    .returning(*_COLUMNS),
+    Message,
+)
+_REPARENT: Statement[None] = Statement(
+    sa.update(messages)
+    .where(messages.c.parent_message_id == sa.bindparam("message_id"))
+    .values(parent_message_id=sa.bindparam("new_parent"), row_version=messages.c.row_version + 1)
+)
+_DELETE: Statement[None] = Statement(sa.delete(messages).where(*_MINE))
+
+_branch = (
+    sa.select(messages.c.id, messages.c.parent_message_id, messages.c.role, messages.c.content, messages.c.position)
+    .where(messages.c.id == sa.bindparam("message_id"))
+    .cte("branch", recursive=True)
+)
+_branch = _branch.union_all(
+    sa.select(
+        messages.c.id, messages.c.parent_message_id, messages.c.role, messages.c.content, messages.c.position
+    ).where(messages.c.id == _branch.c.parent_message_id)
+)
+_BRANCH = Statement(
+    sa.select(_branch.c.role, _branch.c.content).order_by(_branch.c.position.desc()).limit(BRANCH_LENGTH), HistoryEntry
+)
+
+
+async def get(connection: Connection, owner: str, message_id: UUID, *, for_update: bool = False) -> Message | None:
+    statement = _GET_FOR_UPDATE if for_update else _GET
+    return await connection.first(statement, message_id=message_id, owner=owner)
+
+
+async def is_in_session(connection: Connection, owner: str, session_id: UUID, message_id: UUID) -> bool:
+    found = await connection.first(_HAS, owner=owner, session_id=session_id, message_id=message_id)
+    return found == 1
+
+
+async def insert(connection: Connection, owner: str, message: Message) -> Message:
+    """Without a parent the message follows the newest of its session, whose row the caller has locked."""
+    values = msgspec.structs.asdict(message) | {
+        "metadata": bytes(message.metadata).decode(),
+        "tool_calls": bytes(message.tool_calls).decode(),
+        "owner_id": owner,
+    }
+    stored = await connection.first(_INSERT, **values)
+    assert stored is not None  # noqa: S101  # INSERT … RETURNING answers the row or raises
+    return stored
+
+
+async def update(connection: Connection, owner: str, message: Message) -> Message | None:
+    return await connection.first(
+        _UPDATE,
+        message_id=message.id,
+        owner=owner,
+        role=message.role,
+        content=message.content,
+        metadata=bytes(message.metadata).decode(),
+        tool_calls=bytes(message.tool_calls).decode(),
+        updated_at=message.updated_at,
+    )
+
+
+async def delete(connection: Connection, owner: str, message: Message) -> None:
+    """Removes the message; its replies follow its parent."""
+    await connection.run(_REPARENT, message_id=message.id, new_parent=message.parent_message_id)
+    await connection.run(_DELETE, message_id=message.id, owner=owner)
+
+
+async def branch(connection: Connection, message_id: UUID) -> list[HistoryEntry]:
+    """The message and its ancestors, oldest first; at most the newest 1,000."""
+    entries = await connection.all(_BRANCH, message_id=message_id)
+    return entries[::-1]
+
+
+_FILTERS = {
+    "session_id": messages.c.session_id == sa.bindparam("session_id"),
+    "role": messages.c.role == sa.bindparam("role"),
+    "parent_message_id": messages.c.parent_message_id == sa.bindparam("parent_message_id"),
+    "created_after": messages.c.created_at > sa.bindparam("created_after"),
+    "created_before": messages.c.created_at < sa.bindparam("created_before"),
+}
+
+
+def _matching(present: tuple[str, ...]) -> list[sa.ColumnElement[bool]]:
+    return [messages.c.owner_id == sa.bindparam("owner"), *(_FILTERS[name] for name in present)]
+
+
+@cache
+def _page(present: tuple[str, ...], descending: bool, after: bool) -> Statement[Message]:
+    element = sa.select(*_COLUMNS).where(*_matching(present))
+    column = messages.c.position
+    return Statement(keyset.page_statement(element, column, messages.c.id, descending=descending, after=after), Message)
+
+
+@cache
+def _total(present: tuple[str, ...]) -> Statement[int]:
+    return Statement(sa.select(sa.func.count()).select_from(messages).where(*_matching(present)), int)
+
+
+async def page(
+    connection: Connection, owner: str, wanted: MessageFilter, *, descending: bool, bounds: keyset.Bounds
+) -> list[Message]:
+    filters = given(wanted)
+    statement = _page(tuple(filters), descending, bounds.after is not None)
+    return await connection.all(statement, owner=owner, **filters, **bounds.parameters())
+
+
+async def total(connection: Connection, owner: str, wanted: MessageFilter) -> int:
+    filters = given(wanted)
+    return await connection.first(_total(tuple(filters)), owner=owner, **filters) or 0

@@ -1,0 +1,133 @@
+"""The schema's history: Alembic's scripts, run against either database. Alembic is imported only when it is needed."""
+
+import asyncio
+import io
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from ai_agent.domain.errors import ConfigurationError
+from ai_agent.storage.database import Connection, Database, sqlite_path
+from ai_agent.storage.statements import Statement
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+
+HEAD = "0001"
+"""The newest revision; a test holds it to the scripts, so that a start need not read them."""
+
+_VERSION = Statement(sa.select(sa.column("version_num", sa.String)).select_from(sa.table("alembic_version")), str)
+
+
+def engine_url(url: str) -> sa.URL:
+    """The address as SQLAlchemy's asyncio drivers want it."""
+    path = sqlite_path(url)
+    if path is not None:
+        return sa.URL.create("sqlite+aiosqlite", database=str(path))
+    return sa.make_url(url).set(drivername="postgresql+asyncpg")
+
+
+def scripts() -> Path:
+    """Beside the package when it is installed, at the top of the repository when it is worked on."""
+    packaged = Path(__file__).parents[1] / "migrations"
+    return packaged if packaged.is_dir() else Path(__file__).parents[3] / "migrations"
+
+
+async def current_revision(database: Database) -> str | None:
+    """The revision of an open database, None when it has no schema."""
+    async with database.read() as connection:
+        return await _read_version(connection)
+
+
+async def _read_version(connection: Connection) -> str | None:
+    try:
+        return await connection.first(_VERSION)
+    except Exception as error:
+        # The two drivers name the missing table each in their own way.
+        if type(error).__name__ == "UndefinedTableError" or "no such table" in str(error):
+            return None
+        raise
+
+
+async def prepare(database: Database, url: str) -> None:
+    """Migrates an embedded database; refuses to work on another schema of PostgreSQL than the code's."""
+    if await current_revision(database) == HEAD:
+        return
+    if database.dialect == "sqlite":
+        await upgrade(url)
+        return
+    raise ConfigurationError(f"The database's schema is not at revision {HEAD}", "Run: ai-agent db upgrade")
+
+
+async def upgrade(url: str, revision: str = "head") -> None:
+    await _run(url, lambda config: _command().upgrade(config, revision))
+
+
+async def downgrade(url: str, revision: str) -> None:
+    await _run(url, lambda config: _command().downgrade(config, revision))
+
+
+async def check(url: str) -> None:
+    """Raises ConfigurationError when the database's schema differs from the code's."""
+    from alembic.util.exc import CommandError
+
+    try:
+        await _run(url, lambda config: _command().check(config))
+    except CommandError as error:
+        raise ConfigurationError(f"The schema differs: {error}", "Run: ai-agent db upgrade") from None
+
+
+def _command() -> Any:
+    import alembic.command
+
+    return alembic.command
+
+
+async def _run(url: str, work: "Callable[[Config], object]") -> None:
+    from alembic.config import Config
+
+    config = Config(scripts() / "alembic.ini", stdout=io.StringIO())
+    engine = create_async_engine(engine_url(url))
+
+    def with_connection(connection: sa.Connection) -> None:
+        config.attributes["connection"] = connection
+        work(config)
+
+    try:
+        await _connected(engine, with_connection)
+    finally:
+        await engine.dispose()
+
+
+async def _connected(engine: AsyncEngine, work: Callable[[sa.Connection], None]) -> None:
+    try:
+        connection = await engine.connect()
+    except (OSError, sa.exc.DBAPIError) as error:
+        hint = "Check AI_AGENT_DATABASE_URL and that the server accepts connections"
+        reason = str(error).splitlines()[0]
+        raise ConfigurationError(f"The database cannot be reached: {reason}", hint) from error
+    try:
+        await connection.run_sync(work)
+        await connection.commit()
+    finally:
+        await connection.close()
+
+
+async def backup(url: str, target: Path) -> None:
+    """Copies an embedded database while it runs. Raises ConfigurationError on PostgreSQL."""
+    path = sqlite_path(url)
+    if path is None:
+        raise ConfigurationError("Only the embedded database is copied like this", "Use pg_dump for PostgreSQL")
+    await asyncio.to_thread(_copy, path, target)
+
+
+def _copy(path: Path, target: Path) -> None:
+    source, copy = sqlite3.connect(f"file:{path}?mode=ro", uri=True), sqlite3.connect(target)
+    with source, copy:
+        source.backup(copy)
+    source.close()
+    copy.close()
