@@ -128,6 +128,11 @@ class Runs:
         await messages.insert(rows, claim.owner_id, answer)
         return message_id
 
+    async def cancel_queued(self, execution_id: UUID) -> None:
+        """Ends a run that no worker has begun."""
+        if (begun := await self.begin(execution_id)) is not None:
+            await self.end(begun[0], new_id(), Outcome(ExecutionStatus.CANCELLED, "", Usage()))
+
     async def recover(self) -> list[UUID]:
         """Takes runs from workers that went silent, and answers every run that waits for one."""
         async with self._database.read() as rows:

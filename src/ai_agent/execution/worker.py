@@ -167,7 +167,9 @@ class Speech:
     def interrupted(self, status: ExecutionStatus, error: ExecutionError | None = None) -> Outcome:
         """The end of a run that was cut off: what was said is kept, its tokens are estimated."""
         content = "".join(self._spoken)
-        return Outcome(status, content, Usage(output_tokens=len(content) // 4, estimated=True), error, {"partial": True})
+        return Outcome(
+            status, content, Usage(output_tokens=len(content) // 4, estimated=True), error, {"partial": True}
+        )
 
     def failed(self, error: AIAgentError) -> Outcome:
         retryable = bool((error.details or {}).get("is_retryable", False))

@@ -1,0 +1,121 @@
+"""The outer wrapper, which every request passes, and authentication, which every route passes."""
+
+import re
+import time
+from typing import Any
+
+import structlog
+from litestar.enums import ScopeType
+from litestar.middleware import ASGIMiddleware
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+
+from ai_agent.api.guards import SCOPE
+from ai_agent.domain.errors import AuthenticationError
+from ai_agent.domain.fields import new_id
+from ai_agent.services.identity import ANYONE, IdentityService
+
+access_log = structlog.get_logger("access")
+
+_CORRELATION_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_SECURITY_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'none'"),
+    (b"referrer-policy", b"no-referrer"),
+]
+
+
+class OuterWrapper:
+    """Correlation, access log, security headers, time, HEAD. Around routing, so that 404 and 405 pass it too."""
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != ScopeType.HTTP:
+            await self._app(scope, receive, send)
+            return
+        await self._http(scope, receive, send)
+
+    async def _http(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        started = time.perf_counter()
+        correlation_id = _correlation_id(scope)
+        scope["correlation_id"] = correlation_id  # type: ignore[typeddict-unknown-key]  # ours, read by errors and handlers
+        structlog.contextvars.clear_contextvars()
+        structlog.contextvars.bind_contextvars(correlation_id=correlation_id)
+        method = scope["method"]
+        bodiless = method == "HEAD"
+        if bodiless:
+            scope["method"] = "GET"  # HEAD works wherever GET does.
+        status, size = 0, 0
+
+        async def wrapped(message: Message) -> None:
+            nonlocal status, size
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                message["headers"] = [*message["headers"], *_headers(correlation_id, started, message["headers"])]
+            elif message["type"] == "http.response.body":
+                size += len(message["body"])
+                if bodiless:
+                    message["body"] = b""
+            await send(message)
+
+        try:
+            await self._app(scope, receive, wrapped)
+        finally:
+            _log(scope, method, status, started, size)
+
+
+def _correlation_id(scope: HTTPScope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"x-correlation-id" and _CORRELATION_ID.fullmatch(value):
+            return value.decode()
+    return new_id().hex
+
+
+def _headers(correlation_id: str, started: float, present: Any) -> list[tuple[bytes, bytes]]:
+    own = {name for name, _ in present}
+    elapsed = time.perf_counter() - started
+    return [
+        (b"x-correlation-id", correlation_id.encode()),
+        (b"x-process-time", b"%.6f" % elapsed),
+        *(header for header in _SECURITY_HEADERS if header[0] not in own),
+    ]
+
+
+def _log(scope: HTTPScope, method: str, status: int, started: float, size: int) -> None:
+    principal = scope.get("user")
+    access_log.info(
+        "request",
+        method=method,
+        route=scope.get("path_template") or "unmatched",
+        status=status,
+        duration_ms=round((time.perf_counter() - started) * 1000, 3),
+        bytes=size,
+        principal=principal.subject if principal else None,
+    )
+
+
+class Authentication(ASGIMiddleware):
+    """Sets `scope["user"]` to the Principal. An operation whose scope is None needs none."""
+
+    scopes = (ScopeType.HTTP,)
+
+    def __init__(self, identity: IdentityService, *, required: bool):
+        self._identity = identity
+        self._required = required
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
+        handler = scope["route_handler"]
+        if handler.opt.get(SCOPE) is not None:
+            scope["user"] = await self._principal(scope) if self._required else ANYONE
+        await next_app(scope, receive, send)
+
+    async def _principal(self, scope: Scope) -> Any:
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                scheme, _, token = value.decode("latin-1").partition(" ")
+                if scheme.lower() != "bearer" or not token:
+                    break
+                return self._identity.known(token) or await self._identity.verify(token)
+        raise AuthenticationError

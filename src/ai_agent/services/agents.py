@@ -1,0 +1,135 @@
+"""Agents: create, read, list, change, delete. The canonical example of a resource."""
+
+import contextlib
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET
+
+from ai_agent.domain.agents import (
+    Agent,
+    AgentFilter,
+    AgentPage,
+    AgentStatus,
+    CreateAgent,
+    ModelConfig,
+    PatchAgent,
+    ReplaceAgent,
+)
+from ai_agent.domain.errors import Conflict, FieldError, InvalidFields, NotFound
+from ai_agent.domain.fields import merge_patch, new_id, now
+from ai_agent.domain.identity import Principal
+from ai_agent.domain.pages import PageRequest
+from ai_agent.services.paging import Pager
+from ai_agent.services.sessions import patched_metadata
+from ai_agent.storage import agents
+from ai_agent.storage.database import Database, UniqueViolation
+
+
+class AgentService:
+    def __init__(self, database: Database, pager: Pager):
+        self._database = database
+        self._pager = pager
+
+    async def create(self, principal: Principal, wanted: CreateAgent) -> Agent:
+        agent = new_agent(wanted)
+        with _name_taken(wanted.name):
+            async with self._database.unit_of_work() as rows:
+                await agents.insert(rows, principal.subject, agent)
+        return agent
+
+    async def get(self, principal: Principal, agent_id: UUID) -> Agent:
+        async with self._database.read() as rows:
+            return found(await agents.get(rows, principal.subject, agent_id))
+
+    async def list(self, principal: Principal, wanted: AgentFilter, request: PageRequest) -> AgentPage:
+        owner = principal.subject
+        async with self._database.read() as rows:
+            return await self._pager.page(
+                AgentPage,
+                request,
+                f"agents|{owner}|{wanted}",
+                lambda bounds: agents.page(
+                    rows, owner, wanted, sort_by=request.sort_by, descending=request.descending, bounds=bounds
+                ),
+                lambda: agents.total(rows, owner, wanted),
+            )
+
+    async def replace(self, principal: Principal, agent_id: UUID, wanted: ReplaceAgent) -> Agent:
+        agent = new_agent(wanted)
+        agent.id = agent_id
+        with _name_taken(wanted.name):
+            async with self._database.unit_of_work() as rows:
+                return found(await agents.update(rows, principal.subject, agent))
+
+    async def patch(self, principal: Principal, agent_id: UUID, patch: PatchAgent) -> Agent:
+        with _name_taken(patch.name):
+            async with self._database.unit_of_work() as rows:
+                agent = found(await agents.get(rows, principal.subject, agent_id, for_update=True))
+                _apply(agent, patch)
+                return found(await agents.update(rows, principal.subject, agent))
+
+    async def delete(self, principal: Principal, agent_id: UUID) -> None:
+        """Removes the agent. What it said stays; runs that wait for it fail."""
+        async with self._database.unit_of_work() as rows:
+            if not await agents.delete(rows, principal.subject, agent_id):
+                raise NotFound("Agent not found")
+
+
+def new_agent(wanted: CreateAgent) -> Agent:
+    at = now()
+    return Agent(
+        id=new_id(),
+        name=wanted.name,
+        description=wanted.description,
+        system_prompt=wanted.system_prompt,
+        model_config=_raw(wanted.model_config),
+        tools=_raw(wanted.tools),
+        status=AgentStatus.IDLE,
+        version=1,
+        metadata=_raw(wanted.metadata),
+        created_at=at,
+        updated_at=at,
+    )
+
+
+def _apply(agent: Agent, patch: PatchAgent) -> None:
+    for name in ("name", "description", "system_prompt"):
+        if (value := getattr(patch, name)) is not UNSET:
+            setattr(agent, name, value)
+    if patch.model_config is not UNSET:
+        agent.model_config = _raw(_patched_config(agent.model_config, patch.model_config))
+    if patch.tools is not UNSET:
+        agent.tools = _raw(patch.tools or [])
+    agent.metadata = msgspec.Raw(patched_metadata(agent.metadata, patch.metadata).encode())
+    agent.updated_at = now()
+
+
+def _patched_config(current: msgspec.Raw, patch: dict[str, Any] | None) -> ModelConfig:
+    if patch is None:
+        return ModelConfig()
+    try:
+        return msgspec.convert(merge_patch(msgspec.json.decode(current), patch), ModelConfig)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `$")
+        raise InvalidFields([FieldError("model_config" + path.rstrip("`"), message)]) from None
+
+
+@contextlib.contextmanager
+def _name_taken(name: object) -> Iterator[None]:
+    try:
+        yield
+    except UniqueViolation as error:
+        raise Conflict(f"An agent named {name} exists already", details={"field": "name"}) from error
+
+
+def _raw(value: object) -> msgspec.Raw:
+    return msgspec.Raw(msgspec.json.encode(value))
+
+
+def found(agent: Agent | None) -> Agent:
+    if agent is None:
+        raise NotFound("Agent not found")
+    return agent

@@ -1,0 +1,218 @@
+"""Executions: start a run, wait for it, follow it, cancel it. The run itself belongs to the worker."""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import msgspec
+
+from ai_agent.domain.agents import Agent, AgentStatus, ModelConfig
+from ai_agent.domain.errors import AIAgentError, FieldError, InvalidFields, NotFound, SessionBusy
+from ai_agent.domain.events import TERMINAL, EventFrame, EventPage, EventType, StoredEvent
+from ai_agent.domain.executions import (
+    ExecuteAgent,
+    Execution,
+    ExecutionAnswer,
+    ExecutionError,
+    ExecutionStatus,
+)
+from ai_agent.domain.fields import new_id, now
+from ai_agent.domain.identity import Principal
+from ai_agent.domain.messages import CreateMessage
+from ai_agent.domain.sessions import CreateSession, SessionStatus
+from ai_agent.execution.job_queue import JobQueue
+from ai_agent.execution.runs import Runs
+from ai_agent.realtime.execution_log import ExecutionLog
+from ai_agent.services.agents import found as found_agent
+from ai_agent.services.messages import add_message
+from ai_agent.services.sessions import new_session
+from ai_agent.storage import agents, executions, messages, sessions
+from ai_agent.storage.database import Connection, Database, UniqueViolation
+from ai_agent.storage.executions import Log
+
+_STATUS_OF = {
+    "external_service_error": 502,
+    "timeout_error": 504,
+    "limit_exceeded": 422,
+    "validation_error": 422,
+}
+
+
+class ExecutionService:
+    def __init__(self, database: Database, log: ExecutionLog, queue: JobQueue, runs: Runs):
+        self._database = database
+        self._runs = runs
+        self._log = log
+        self._queue = queue
+
+    async def start(
+        self, principal: Principal, agent_id: UUID, wanted: ExecuteAgent, correlation_id: str | None
+    ) -> Execution:
+        """Stores the message and the execution, and tells a worker. Raises NotFound, InvalidFields, SessionBusy."""
+        if wanted.agent_id is not None and wanted.agent_id != agent_id:
+            raise InvalidFields([FieldError("agent_id", "Differs from the agent in the path", str(wanted.agent_id))])
+        owner = principal.subject
+        try:
+            async with self._database.unit_of_work() as rows:
+                agent = found_agent(await agents.get(rows, owner, agent_id))
+                _check_runnable(agent)
+                execution = await self._accept(rows, owner, agent, wanted, correlation_id)
+        except UniqueViolation as error:
+            raise SessionBusy("The session has a live execution; wait for its end or cancel it") from error
+        await self._queue.enqueue(execution.id)
+        return execution
+
+    async def _accept(
+        self, rows: Connection, owner: str, agent: Agent, wanted: ExecuteAgent, correlation_id: str | None
+    ) -> Execution:
+        session_id = wanted.session_id
+        if session_id is None:
+            session = new_session(CreateSession())
+            await sessions.insert(rows, owner, session)
+            session_id = session.id
+        message = await add_message(rows, owner, session_id, CreateMessage(wanted.message))
+        execution = _new_execution(agent, session_id, message.id, wanted)
+        await executions.insert(
+            rows,
+            owner,
+            execution,
+            epoch=secrets.token_hex(4),
+            timeout=wanted.timeout_seconds,
+            correlation_id=correlation_id,
+        )
+        await sessions.set_status(rows, session_id, SessionStatus.ACTIVE)
+        await agents.set_status(rows, agent.id, AgentStatus.PROCESSING)
+        data = {"agent_id": agent.id, "session_id": session_id, "input_message_id": message.id}
+        await self._log.append(rows, execution.id, (EventType.QUEUED, data))
+        return execution
+
+    async def get(self, principal: Principal, execution_id: UUID) -> Execution:
+        async with self._database.read() as rows:
+            return found(await executions.get(rows, principal.subject, execution_id))
+
+    async def answer(self, principal: Principal, execution_id: UUID) -> ExecutionAnswer:
+        """Waits for the end. Raises the run's own error, with `details.execution_id`."""
+        async for _ in self._log.follow(execution_id, 0):
+            pass
+        execution = await self.get(principal, execution_id)
+        if execution.status is not ExecutionStatus.COMPLETED or execution.output_message_id is None:
+            raise _failure(execution)
+        async with self._database.read() as rows:
+            message = await messages.get(rows, principal.subject, execution.output_message_id)
+        if message is None:
+            raise NotFound("The answer was deleted", details={"execution_id": str(execution_id)})
+        finished = execution.finished_at or execution.queued_at
+        return ExecutionAnswer(
+            execution_id=execution.id,
+            session_id=execution.session_id,
+            message_id=message.id,
+            content=message.content,
+            metadata=message.metadata,
+            tool_calls=message.tool_calls,
+            usage=execution.usage,
+            execution_time_ms=int((finished - execution.queued_at).total_seconds() * 1000),
+        )
+
+    async def cancel(self, principal: Principal, execution_id: UUID) -> Execution:
+        """Asks the run to stop, and waits up to a second for it. A run that has ended stays as it is."""
+        async with self._database.unit_of_work() as rows:
+            status = await executions.request_cancel(rows, principal.subject, execution_id)
+        if status == ExecutionStatus.QUEUED:
+            await self._runs.cancel_queued(execution_id)
+        if status is not None:
+            await self._queue.cancel(execution_id)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(1):
+                    async for _ in self._log.follow(execution_id, 0):
+                        pass
+        return await self.get(principal, execution_id)
+
+    async def log_of(self, principal: Principal, execution_id: UUID) -> Log:
+        """Where the log stands. Raises NotFound."""
+        async with self._database.read() as rows:
+            log = await executions.log(rows, principal.subject, execution_id)
+        if log is None:
+            raise NotFound("Execution not found")
+        return log
+
+    async def events(self, principal: Principal, execution_id: UUID, after: int, limit: int) -> EventPage:
+        await self.log_of(principal, execution_id)
+        async with self._database.read() as rows:
+            stored = await executions.events_after(rows, execution_id, after, limit + 1)
+        items = [EventFrame.of(event) for event in stored[:limit]]
+        return EventPage(items=items, has_more=len(stored) > limit)
+
+    async def follow(
+        self, principal: Principal, execution_id: UUID, after: int, *, cancel_on_leave: bool
+    ) -> AsyncIterator[StoredEvent | None]:
+        """Events in order until the end; with `cancel_on_leave` a reader that goes away stops the run."""
+        ended = False
+        try:
+            async for event in self._log.follow(execution_id, after):
+                ended = event is not None and event.type in TERMINAL
+                yield event
+        finally:
+            if cancel_on_leave and not ended:
+                await asyncio.shield(self.cancel(principal, execution_id))
+
+
+def _check_runnable(agent: Agent) -> None:
+    config = msgspec.json.decode(agent.model_config, type=ModelConfig)
+    errors = []
+    if config.provider is None:
+        errors.append(FieldError("model_config.provider", "The agent has no provider"))
+    if config.model is None:
+        errors.append(FieldError("model_config.model", "The agent has no model"))
+    if errors:
+        raise InvalidFields(errors, "The agent cannot be executed: it has no model")
+
+
+def _new_execution(agent: Agent, session_id: UUID, message_id: UUID, wanted: ExecuteAgent) -> Execution:
+    return Execution(
+        id=new_id(),
+        agent_id=agent.id,
+        agent_version=agent.version,
+        session_id=session_id,
+        status=ExecutionStatus.QUEUED,
+        input_message_id=message_id,
+        output_message_id=None,
+        error=msgspec.Raw(b"null"),
+        usage=msgspec.Raw(b"null"),
+        attempt=1,
+        queued_at=now(),
+        started_at=None,
+        first_token_at=None,
+        finished_at=None,
+        metadata=msgspec.Raw(msgspec.json.encode(wanted.metadata)),
+    )
+
+
+def _failure(execution: Execution) -> AIAgentError:
+    details = {"execution_id": str(execution.id)}
+    if execution.status is ExecutionStatus.CANCELLED:
+        return AnsweredError(409, "conflict", "The execution was cancelled", details)
+    error = msgspec.json.decode(execution.error, type=ExecutionError | None)
+    if error is None:
+        return AnsweredError(500, "internal_error", "The execution ended without an answer", details)
+    status = _STATUS_OF.get(error.code, 500)
+    if error.code == "external_service_error" and error.retryable:
+        status = 503
+    return AnsweredError(status, error.code, error.message, (error.details or {}) | details)
+
+
+class AnsweredError(AIAgentError):
+    """The error that ended a run, as the answer of the request that waited for it."""
+
+    def __init__(self, status: int, code: str, message: str, details: dict[str, str]):
+        super().__init__(message, details=details, headers={"Retry-After": "5"} if status == 503 else None)
+        self.status = status  # type: ignore[misc]  # known only when the run has ended
+        self.code = code  # type: ignore[misc]
+
+
+def found(execution: Execution | None) -> Execution:
+    if execution is None:
+        raise NotFound("Execution not found")
+    return execution
+

@@ -1,0 +1,127 @@
+"""Sessions: create, read, list, change, delete."""
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from ai_agent.domain.errors import InvalidFields, NotFound
+from ai_agent.domain.fields import check_metadata, merge_patch, new_id, now
+from ai_agent.domain.identity import Principal
+from ai_agent.domain.pages import PageRequest
+from ai_agent.domain.sessions import (
+    CreateSession,
+    PatchSession,
+    ReplaceSession,
+    Session,
+    SessionFilter,
+    SessionPage,
+    SessionStatus,
+)
+from ai_agent.execution.job_queue import JobQueue
+from ai_agent.services.paging import Pager
+from ai_agent.storage import executions, sessions
+from ai_agent.storage.database import Database
+
+
+class SessionService:
+    def __init__(self, database: Database, pager: Pager, queue: JobQueue):
+        self._database = database
+        self._pager = pager
+        self._queue = queue
+
+    async def create(self, principal: Principal, wanted: CreateSession) -> Session:
+        session = new_session(wanted)
+        async with self._database.unit_of_work() as rows:
+            await sessions.insert(rows, principal.subject, session)
+        return session
+
+    async def get(self, principal: Principal, session_id: UUID) -> Session:
+        async with self._database.read() as rows:
+            return found(await sessions.get(rows, principal.subject, session_id))
+
+    async def list(self, principal: Principal, wanted: SessionFilter, request: PageRequest) -> SessionPage:
+        async with self._database.read() as rows:
+            return await self._pager.page(
+                SessionPage,
+                request,
+                f"sessions|{principal.subject}|{wanted}",
+                lambda bounds: sessions.page(
+                    rows,
+                    principal.subject,
+                    wanted,
+                    sort_by=request.sort_by,
+                    descending=request.descending,
+                    bounds=bounds,
+                ),
+                lambda: sessions.total(rows, principal.subject, wanted),
+            )
+
+    async def replace(self, principal: Principal, session_id: UUID, wanted: ReplaceSession) -> Session:
+        async with self._database.unit_of_work() as rows:
+            metadata = msgspec.json.encode(wanted.metadata).decode()
+            changed = await sessions.update(
+                rows,
+                principal.subject,
+                session_id,
+                user_id=wanted.user_id,
+                title=wanted.title,
+                metadata=metadata,
+                at=now(),
+            )
+        return found(changed)
+
+    async def patch(self, principal: Principal, session_id: UUID, patch: PatchSession) -> Session:
+        async with self._database.unit_of_work() as rows:
+            current = found(await sessions.get(rows, principal.subject, session_id, for_update=True))
+            changed = await sessions.update(
+                rows,
+                principal.subject,
+                session_id,
+                user_id=current.user_id if patch.user_id is UNSET else patch.user_id,
+                title=current.title if patch.title is UNSET else patch.title,
+                metadata=patched_metadata(current.metadata, patch.metadata),
+                at=now(),
+            )
+        return found(changed)
+
+    async def delete(self, principal: Principal, session_id: UUID) -> None:
+        """Removes the session with its messages, executions and events, and interrupts what runs in it."""
+        async with self._database.unit_of_work() as rows:
+            live = await executions.live_of_session(rows, session_id)
+            if not await sessions.delete(rows, principal.subject, session_id):
+                raise NotFound("Session not found")
+        for execution_id in live:
+            await self._queue.cancel(execution_id)
+
+
+def new_session(wanted: CreateSession) -> Session:
+    at = now()
+    return Session(
+        id=new_id(),
+        user_id=wanted.user_id,
+        title=wanted.title,
+        metadata=msgspec.Raw(msgspec.json.encode(wanted.metadata)),
+        message_count=0,
+        last_activity=at,
+        status=SessionStatus.IDLE,
+        created_at=at,
+        updated_at=at,
+    )
+
+
+def found(session: Session | None) -> Session:
+    if session is None:
+        raise NotFound("Session not found")
+    return session
+
+
+def patched_metadata(current: msgspec.Raw, patch: dict[str, Any] | None | UnsetType) -> str:
+    """Stored metadata after a JSON Merge Patch. Raises InvalidFields when the result is out of bounds."""
+    if patch is UNSET:
+        return bytes(current).decode()
+    merged = merge_patch(msgspec.json.decode(current), patch) if patch is not None else {}
+    if errors := check_metadata(merged):
+        raise InvalidFields(errors)
+    return msgspec.json.encode(merged).decode()
