@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, get_type_hints
 
 import dotenv
@@ -117,7 +118,9 @@ def variable(field: str) -> str:
     return field.upper() if own else PREFIX + field.upper()
 
 
-def load_settings(environment: Mapping[str, str] | None = None, **overrides: Any) -> Settings:
+def load_settings(
+    environment: Mapping[str, str] | None = None, overrides: Mapping[str, object] = MappingProxyType({})
+) -> Settings:
     """Settings from the environment over `.env`. Raises ConfigurationError that names the wrong variable."""
     if environment is None:
         environment = {**{k: v for k, v in dotenv.dotenv_values(".env").items() if v is not None}, **os.environ}

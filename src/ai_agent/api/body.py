@@ -5,7 +5,7 @@ as they are.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from functools import cache
 from types import UnionType
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin
@@ -13,7 +13,6 @@ from typing import Any, Generic, TypeVar, Union, get_args, get_origin
 import msgspec
 from litestar.connection import ASGIConnection
 from litestar.dto import AbstractDTO, DTOFieldDefinition
-from litestar.types.internal_types import LitestarEncodableType
 from litestar.typing import FieldDefinition
 
 from ai_agent.domain.errors import FieldError, InvalidFields, MalformedRequest, UnsupportedMediaType
@@ -38,11 +37,13 @@ class JSONStruct(AbstractDTO[T], Generic[T]):
     def decode_builtins(self, value: dict[str, Any]) -> Any:
         raise UnsupportedMediaType("Send application/json")
 
-    def data_to_encodable_type(self, data: Any) -> LitestarEncodableType:
-        return data  # type: ignore[no-any-return]
+    def data_to_encodable_type(self, data: Any) -> Any:
+        return data
 
     @classmethod
-    def create_for_field_definition(cls, field_definition: FieldDefinition, handler_id: str, backend_cls: Any = None) -> None:
+    def create_for_field_definition(
+        cls, field_definition: FieldDefinition, handler_id: str, backend_cls: Any = None
+    ) -> None:
         """Nothing is generated: msgspec knows the Struct."""
 
     @classmethod
@@ -61,7 +62,7 @@ def _check_media_type(connection: ASGIConnection[Any, Any, Any, Any]) -> None:
 
 
 @cache
-def _decoder(model: type[Any]) -> msgspec.json.Decoder[Any]:
+def _decoder(model: Hashable) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(model)
 
 

@@ -2,10 +2,16 @@
 
 from typing import Any
 
+from litestar import Request
+from litestar.datastructures import State
 from litestar.di import Provide
 
 from ai_agent.domain.errors import FieldError, InvalidFields
+from ai_agent.domain.identity import Principal
 from ai_agent.domain.pages import PageRequest
+
+Caller = Request[Principal, None, State]
+"""A request whose `user` is the authenticated Principal."""
 
 
 def given(value: Any) -> Provide:

@@ -62,8 +62,15 @@ def error_body(error: AIAgentError, path: str, correlation_id: object) -> ErrorB
 
 def _problem(body: ErrorBody, status: int) -> dict[str, Any]:
     """RFC 9457, with our members as extensions."""
-    standard = {"type": "about:blank", "title": body.code, "status": status, "detail": body.message, "instance": body.path}
-    return standard | msgspec.to_builtins(body)
+    standard = {
+        "type": "about:blank",
+        "title": body.code,
+        "status": status,
+        "detail": body.message,
+        "instance": body.path,
+    }
+    extensions: dict[str, Any] = msgspec.to_builtins(body)
+    return standard | extensions
 
 
 def as_ai_agent_error(exception: Exception) -> AIAgentError:
@@ -80,7 +87,9 @@ def as_ai_agent_error(exception: Exception) -> AIAgentError:
         return InvalidFields(_parameter_errors(exception))
     if isinstance(exception, TimeoutError):
         return errors.ServiceUnavailable("The database did not answer in time")
-    if isinstance(exception, SerializationException) or (isinstance(exception, HTTPException) and exception.status_code < 500):
+    if isinstance(exception, SerializationException) or (
+        isinstance(exception, HTTPException) and exception.status_code < 500
+    ):
         return errors.MalformedRequest("The request cannot be read")
     return errors.InternalError("Something went wrong here; the correlation id finds it in the log")
 

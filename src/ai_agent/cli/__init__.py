@@ -1,0 +1,155 @@
+"""`ai-agent`: errors are one line and a hint; exit codes 0, 1 (failed), 2 (usage)."""
+
+import sys
+from pathlib import Path
+
+import rich_click as click
+
+from ai_agent.domain.errors import ConfigurationError
+from ai_agent.settings import load_settings
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ai-agent")
+def cli() -> None:
+    """A server for AI agents where nothing is lost."""
+
+
+@cli.command()
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
+@click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Where the embedded database lives.")
+@click.option("--reload", is_flag=True, help="Restart when the code changes.")
+def serve(host: str, port: int, data_dir: Path | None, reload: bool) -> None:
+    """Start the API and its worker."""
+    from ai_agent.cli.serve import serve as run
+
+    run(host, port, data_dir, reload=reload)
+
+
+@cli.command()
+@click.argument("agent", default="assistant")
+@click.option("--url", envvar="AI_AGENT_URL", default="http://127.0.0.1:8000", show_default=True)
+@click.option("--api-key", envvar="AI_AGENT_API_KEY", help="Default: the key in the embedded server's data directory.")
+@click.option("--session", "session_id", help="Go on with this session.")
+def chat(agent: str, url: str, api_key: str | None, session_id: str | None) -> None:
+    """Talk with an agent; Ctrl-C stops the answer, not the chat."""
+    from ai_agent.cli.chat import chat as run
+
+    run(agent, url, api_key, session_id, load_settings())
+
+
+@cli.command()
+def doctor() -> None:
+    """Check every dependency and setting, and say what to do."""
+    from ai_agent.cli.doctor import doctor as run
+
+    sys.exit(run())
+
+
+@cli.group()
+def db() -> None:
+    """Migrations, and copies of an embedded database."""
+
+
+@db.command()
+@click.argument("revision", default="head")
+def upgrade(revision: str) -> None:
+    """Upgrade to a revision."""
+    from ai_agent.cli.db import upgrade as run
+
+    run(revision)
+
+
+@db.command()
+@click.argument("revision")
+def downgrade(revision: str) -> None:
+    """Downgrade to a revision, or `base`."""
+    from ai_agent.cli.db import downgrade as run
+
+    run(revision)
+
+
+@db.command()
+def current() -> None:
+    """Print the database's revision."""
+    from ai_agent.cli.db import current as run
+
+    run()
+
+
+@db.command()
+def check() -> None:
+    """Fail when the schema differs from the code's."""
+    from ai_agent.cli.db import check as run
+
+    run()
+
+
+@db.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def backup(file: Path) -> None:
+    """Copy an embedded database while it runs."""
+    from ai_agent.cli.db import backup as run
+
+    run(file)
+
+
+@cli.group()
+def keys() -> None:
+    """API keys, straight on the database."""
+
+
+@keys.command()
+@click.option("--name", default="key", show_default=True)
+@click.option("--owner", default="admin", show_default=True, help="Whose rows the key reaches.")
+@click.option("--scope", "scopes", multiple=True, help="May be repeated. Default: admin.")
+@click.option("--tier", type=click.Choice(["default", "authenticated", "premium"]), default="authenticated")
+@click.option("--expires", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"]), help="A date or time in UTC.")
+@click.option("--json", "as_json", is_flag=True)
+def create(name: str, owner: str, scopes: tuple[str, ...], tier: str, expires: object, as_json: bool) -> None:
+    """Make a key and print it this once."""
+    from ai_agent.cli.keys import create as run
+
+    run(name, owner, list(scopes), tier, expires, as_json=as_json)
+
+
+@keys.command("list")
+@click.option("--json", "as_json", is_flag=True)
+def list_keys(as_json: bool) -> None:
+    """List keys, without the keys themselves."""
+    from ai_agent.cli.keys import list_keys as run
+
+    run(as_json=as_json)
+
+
+@keys.command()
+@click.argument("key_id", type=click.UUID)
+def revoke(key_id: object) -> None:
+    """Revoke a key; every node refuses it within a second."""
+    from ai_agent.cli.keys import revoke as run
+
+    run(key_id)
+
+
+@keys.command()
+def generate() -> None:
+    """Print a well-formed key without storing it, for AI_AGENT_BOOTSTRAP_API_KEY."""
+    from ai_agent.cli.keys import generate as run
+
+    run()
+
+
+def fail(message: str, hint: str = "", code: int = 1) -> None:
+    """One line that names what is wrong, one that says what to do, and the exit code."""
+    click.echo(f"Error: {message}", err=True)
+    if hint:
+        click.echo(f"Hint: {hint}", err=True)
+    sys.exit(code)
+
+
+def main() -> None:
+    try:
+        cli()
+    except ConfigurationError as error:
+        fail(error.message, error.hint)

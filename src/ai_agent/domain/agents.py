@@ -101,4 +101,3 @@ class PatchAgent(Input):
 
 class AgentFilter(msgspec.Struct, frozen=True):
     status: AgentStatus | None = None
-    search: str | None = None

@@ -64,7 +64,6 @@ class PatchSession(Input):
 
 class SessionFilter(msgspec.Struct, frozen=True):
     user_id: str | None = None
-    search: str | None = None
     status: SessionStatus | None = None
     created_after: datetime | None = None
     created_before: datetime | None = None

@@ -215,4 +215,3 @@ def found(execution: Execution | None) -> Execution:
     if execution is None:
         raise NotFound("Execution not found")
     return execution
-

@@ -1,0 +1,5 @@
+"""`python -m ai_agent`."""
+
+from ai_agent.cli import main
+
+main()

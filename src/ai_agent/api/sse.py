@@ -1,0 +1,62 @@
+"""Server-sent events of an execution.
+
+Source: WHATWG HTML, "Server-sent events". `id` is `<epoch>:<seq>`, `data` the whole event frame.
+"""
+
+import time
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+import msgspec
+from litestar.response import Stream
+
+from ai_agent.domain.errors import FieldError, InvalidFields
+from ai_agent.domain.events import EventFrame, StoredEvent
+
+KEEPALIVE_SECONDS = 15.0
+
+_encode = msgspec.json.Encoder().encode
+
+
+def event_stream(epoch: str, events: AsyncIterator[StoredEvent | None], execution_id: UUID) -> Stream:
+    return Stream(
+        _frames(epoch, events),
+        status_code=200,
+        media_type="text/event-stream",
+        headers={
+            "Cache-Control": "no-store",
+            "X-Accel-Buffering": "no",
+            "Content-Location": f"/api/v1/executions/{execution_id}",
+        },
+    )
+
+
+async def _frames(epoch: str, events: AsyncIterator[StoredEvent | None]) -> AsyncIterator[bytes]:
+    yield b"retry: 2000\n\n"
+    last = time.monotonic()
+    async for event in events:
+        if event is not None:
+            yield _frame(epoch, event)
+            last = time.monotonic()
+        elif time.monotonic() - last >= KEEPALIVE_SECONDS:
+            # Proxies close what is silent.
+            yield b": keep-alive\n\n"
+            last = time.monotonic()
+
+
+def _frame(epoch: str, event: StoredEvent) -> bytes:
+    head = f"id: {epoch}:{event.seq}\nevent: {event.type}\ndata: ".encode()
+    return head + _encode(EventFrame.of(event)) + b"\n\n"
+
+
+def resume_position(position: str | None, epoch: str) -> int:
+    """The `seq` of `<epoch>:<seq>` or of a bare number; 0 for another epoch, so that all is read again.
+
+    Raises InvalidFields for anything else.
+    """
+    if not position:
+        return 0
+    known_epoch, _, seq = position.rpartition(":")
+    if not seq.isdigit() or len(seq) > 10:
+        raise InvalidFields([FieldError("after", "Must be <epoch>:<seq> or a number", position[:200])])
+    return int(seq) if known_epoch in ("", epoch) else 0

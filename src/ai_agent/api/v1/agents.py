@@ -1,0 +1,89 @@
+"""`/agents`."""
+
+from typing import Literal
+from uuid import UUID
+
+from litestar import Controller, delete, get, patch, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody
+
+from ai_agent.api.body import JSONStruct
+from ai_agent.api.dependencies import Caller, page_request
+from ai_agent.api.guards import needs
+from ai_agent.domain.agents import Agent, AgentFilter, AgentPage, AgentStatus, CreateAgent, PatchAgent, ReplaceAgent
+from ai_agent.domain.identity import Scope
+from ai_agent.domain.pages import Cursor, Limit, Offset
+from ai_agent.services.agents import AgentService
+
+
+class AgentController(Controller):
+    path = "/agents"
+    tags = ["Agents"]
+
+    @post(dto=JSONStruct[CreateAgent], opt=needs(Scope.AGENTS_WRITE))
+    async def create_agent(
+        self, request: Caller, data: JSONBody[CreateAgent], agents: NamedDependency[AgentService]
+    ) -> Agent:
+        """Create an agent"""
+        return await agents.create(request.user, data)
+
+    @get(opt=needs(Scope.AGENTS_READ))
+    async def list_agents(
+        self,
+        request: Caller,
+        agents: NamedDependency[AgentService],
+        limit: FromQuery[Limit] = 20,
+        cursor: FromQuery[Cursor | None] = None,
+        offset: FromQuery[Offset] = 0,
+        include_total: FromQuery[bool] = False,
+        sort_by: FromQuery[str] = "created_at",
+        sort_order: FromQuery[Literal["asc", "desc"]] = "desc",
+        status: FromQuery[AgentStatus | None] = None,
+    ) -> AgentPage:
+        """List agents"""
+        page = page_request(
+            limit=limit,
+            cursor=cursor,
+            offset=offset,
+            include_total=include_total,
+            sort_by=sort_by,
+            sort_order=sort_order,
+            sortable=("created_at", "updated_at", "name"),
+        )
+        return await agents.list(request.user, AgentFilter(status), page)
+
+    @get("/{agent_id:uuid}", opt=needs(Scope.AGENTS_READ))
+    async def get_agent(
+        self, request: Caller, agent_id: FromPath[UUID], agents: NamedDependency[AgentService]
+    ) -> Agent:
+        """Get an agent"""
+        return await agents.get(request.user, agent_id)
+
+    @put("/{agent_id:uuid}", dto=JSONStruct[ReplaceAgent], opt=needs(Scope.AGENTS_WRITE))
+    async def replace_agent(
+        self,
+        request: Caller,
+        agent_id: FromPath[UUID],
+        data: JSONBody[ReplaceAgent],
+        agents: NamedDependency[AgentService],
+    ) -> Agent:
+        """Replace an agent"""
+        return await agents.replace(request.user, agent_id, data)
+
+    @patch("/{agent_id:uuid}", dto=JSONStruct[PatchAgent], opt=needs(Scope.AGENTS_WRITE))
+    async def patch_agent(
+        self,
+        request: Caller,
+        agent_id: FromPath[UUID],
+        data: JSONBody[PatchAgent],
+        agents: NamedDependency[AgentService],
+    ) -> Agent:
+        """Change an agent"""
+        return await agents.patch(request.user, agent_id, data)
+
+    @delete("/{agent_id:uuid}", opt=needs(Scope.AGENTS_WRITE))
+    async def delete_agent(
+        self, request: Caller, agent_id: FromPath[UUID], agents: NamedDependency[AgentService]
+    ) -> None:
+        """Delete an agent"""
+        await agents.delete(request.user, agent_id)

@@ -1,0 +1,113 @@
+"""`/agents/{agent_id}/execute` and `/executions`."""
+
+from typing import Annotated
+from uuid import UUID
+
+from litestar import Controller, Response, get, post
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
+
+from ai_agent.api.body import JSONStruct
+from ai_agent.api.dependencies import Caller
+from ai_agent.api.guards import needs
+from ai_agent.api.sse import event_stream, resume_position
+from ai_agent.domain.events import EventPage
+from ai_agent.domain.executions import ExecuteAgent, Execution, ExecutionAnswer
+from ai_agent.domain.identity import Scope
+from ai_agent.domain.pages import LongLimit
+from ai_agent.services.executions import ExecutionService
+
+
+class ExecutionController(Controller):
+    tags = ["Executions"]
+
+    @post(
+        "/agents/{agent_id:uuid}/execute",
+        dto=JSONStruct[ExecuteAgent],
+        status_code=200,
+        opt=needs(Scope.AGENTS_EXECUTE),
+    )
+    async def execute_agent(
+        self,
+        request: Caller,
+        agent_id: FromPath[UUID],
+        data: JSONBody[ExecuteAgent],
+        executions: NamedDependency[ExecutionService],
+    ) -> Response[object]:
+        """Run an agent and wait for its answer"""
+        execution = await executions.start(request.user, agent_id, data, correlation_id(request))
+        if "respond-async" in request.headers.get("prefer", ""):
+            return accepted(execution)
+        if data.stream:
+            return await stream(request, executions, execution.id, None, cancel=False)
+        answer: ExecutionAnswer = await executions.answer(request.user, execution.id)
+        return Response(answer)
+
+    @post(
+        "/agents/{agent_id:uuid}/execute/stream",
+        dto=JSONStruct[ExecuteAgent],
+        status_code=200,
+        opt=needs(Scope.AGENTS_EXECUTE),
+    )
+    async def stream_agent(
+        self,
+        request: Caller,
+        agent_id: FromPath[UUID],
+        data: JSONBody[ExecuteAgent],
+        executions: NamedDependency[ExecutionService],
+        cancel_on_disconnect: FromQuery[bool] = False,
+    ) -> Response[object]:
+        """Run an agent and stream its events"""
+        execution = await executions.start(request.user, agent_id, data, correlation_id(request))
+        return await stream(request, executions, execution.id, None, cancel=cancel_on_disconnect)
+
+    @get("/executions/{execution_id:uuid}", opt=needs(Scope.AGENTS_EXECUTE))
+    async def get_execution(
+        self, request: Caller, execution_id: FromPath[UUID], executions: NamedDependency[ExecutionService]
+    ) -> Execution:
+        """Get an execution"""
+        return await executions.get(request.user, execution_id)
+
+    @get("/executions/{execution_id:uuid}/events", opt=needs(Scope.AGENTS_EXECUTE))
+    async def list_execution_events(
+        self,
+        request: Caller,
+        execution_id: FromPath[UUID],
+        executions: NamedDependency[ExecutionService],
+        after: FromQuery[str | None] = None,
+        limit: FromQuery[LongLimit] = 50,
+        last_event_id: Annotated[str | None, HeaderParameter(name="Last-Event-ID")] = None,
+    ) -> Response[object]:
+        """Read or follow the events of an execution"""
+        position = after or last_event_id
+        if "text/event-stream" in request.headers.get("accept", ""):
+            return await stream(request, executions, execution_id, position, cancel=False)
+        log = await executions.log_of(request.user, execution_id)
+        page: EventPage = await executions.events(
+            request.user, execution_id, resume_position(position, log.epoch), limit
+        )
+        return Response(page)
+
+    @post("/executions/{execution_id:uuid}/cancel", status_code=202, opt=needs(Scope.AGENTS_EXECUTE))
+    async def cancel_execution(
+        self, request: Caller, execution_id: FromPath[UUID], executions: NamedDependency[ExecutionService]
+    ) -> Execution:
+        """Stop an execution; what it said is kept"""
+        return await executions.cancel(request.user, execution_id)
+
+
+async def stream(
+    request: Caller, executions: ExecutionService, execution_id: UUID, position: str | None, *, cancel: bool
+) -> Response[object]:
+    log = await executions.log_of(request.user, execution_id)
+    after = resume_position(position, log.epoch)
+    events = executions.follow(request.user, execution_id, after, cancel_on_leave=cancel)
+    return event_stream(log.epoch, events, execution_id)  # type: ignore[return-value]  # a Stream is a Response of chunks
+
+
+def accepted(execution: Execution) -> Response[object]:
+    return Response(execution, status_code=202, headers={"Location": f"/api/v1/executions/{execution.id}"})
+
+
+def correlation_id(request: Caller) -> str:
+    return str(request.scope["correlation_id"])  # type: ignore[typeddict-item]  # set by the outer wrapper

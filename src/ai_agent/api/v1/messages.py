@@ -1,0 +1,97 @@
+"""`/sessions/{session_id}/messages` and `/messages`."""
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from litestar import Controller, delete, get, patch, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody
+
+from ai_agent.api.body import JSONStruct
+from ai_agent.api.dependencies import Caller
+from ai_agent.api.guards import needs
+from ai_agent.domain.identity import Scope
+from ai_agent.domain.messages import (
+    CreateMessage,
+    Message,
+    MessageFilter,
+    MessagePage,
+    PatchMessage,
+    ReplaceMessage,
+    Role,
+)
+from ai_agent.domain.pages import Cursor, LongLimit, Offset, PageRequest
+from ai_agent.services.messages import MessageService
+
+
+class MessageController(Controller):
+    tags = ["Messages"]
+
+    @post("/sessions/{session_id:uuid}/messages", dto=JSONStruct[CreateMessage], opt=needs(Scope.SESSIONS_WRITE))
+    async def create_message(
+        self,
+        request: Caller,
+        session_id: FromPath[UUID],
+        data: JSONBody[CreateMessage],
+        messages: NamedDependency[MessageService],
+    ) -> Message:
+        """Post a message"""
+        return await messages.create(request.user, session_id, data)
+
+    @get("/sessions/{session_id:uuid}/messages", opt=needs(Scope.SESSIONS_READ))
+    async def list_messages(
+        self,
+        request: Caller,
+        session_id: FromPath[UUID],
+        messages: NamedDependency[MessageService],
+        limit: FromQuery[LongLimit] = 50,
+        cursor: FromQuery[Cursor | None] = None,
+        offset: FromQuery[Offset] = 0,
+        include_total: FromQuery[bool] = False,
+        sort_order: FromQuery[Literal["asc", "desc"]] = "asc",
+        role: FromQuery[Role | None] = None,
+        parent_message_id: FromQuery[UUID | None] = None,
+        created_after: FromQuery[datetime | None] = None,
+        created_before: FromQuery[datetime | None] = None,
+    ) -> MessagePage:
+        """List the messages of a session"""
+        wanted = MessageFilter(session_id, role, parent_message_id, created_after, created_before)
+        page = PageRequest(limit, cursor, offset, include_total, "position", sort_order == "desc")
+        return await messages.list(request.user, wanted, page)
+
+    @get("/messages/{message_id:uuid}", opt=needs(Scope.SESSIONS_READ))
+    async def get_message(
+        self, request: Caller, message_id: FromPath[UUID], messages: NamedDependency[MessageService]
+    ) -> Message:
+        """Get a message"""
+        return await messages.get(request.user, message_id)
+
+    @put("/messages/{message_id:uuid}", dto=JSONStruct[ReplaceMessage], opt=needs(Scope.SESSIONS_WRITE))
+    async def replace_message(
+        self,
+        request: Caller,
+        message_id: FromPath[UUID],
+        data: JSONBody[ReplaceMessage],
+        messages: NamedDependency[MessageService],
+    ) -> Message:
+        """Replace a message"""
+        return await messages.replace(request.user, message_id, data)
+
+    @patch("/messages/{message_id:uuid}", dto=JSONStruct[PatchMessage], opt=needs(Scope.SESSIONS_WRITE))
+    async def patch_message(
+        self,
+        request: Caller,
+        message_id: FromPath[UUID],
+        data: JSONBody[PatchMessage],
+        messages: NamedDependency[MessageService],
+    ) -> Message:
+        """Change a message"""
+        return await messages.patch(request.user, message_id, data)
+
+    @delete("/messages/{message_id:uuid}", opt=needs(Scope.SESSIONS_WRITE))
+    async def delete_message(
+        self, request: Caller, message_id: FromPath[UUID], messages: NamedDependency[MessageService]
+    ) -> None:
+        """Delete a message; its replies follow its parent"""
+        await messages.delete(request.user, message_id)

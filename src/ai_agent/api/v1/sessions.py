@@ -1,0 +1,105 @@
+"""`/sessions`."""
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from litestar import Controller, delete, get, patch, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody
+
+from ai_agent.api.body import JSONStruct
+from ai_agent.api.dependencies import Caller, page_request
+from ai_agent.api.guards import needs
+from ai_agent.domain.identity import Scope
+from ai_agent.domain.pages import Cursor, Limit, Offset
+from ai_agent.domain.sessions import (
+    CreateSession,
+    PatchSession,
+    ReplaceSession,
+    Session,
+    SessionFilter,
+    SessionPage,
+    SessionStatus,
+)
+from ai_agent.services.sessions import SessionService
+
+
+class SessionController(Controller):
+    path = "/sessions"
+    tags = ["Sessions"]
+
+    @post(dto=JSONStruct[CreateSession], opt=needs(Scope.SESSIONS_WRITE))
+    async def create_session(
+        self, request: Caller, data: JSONBody[CreateSession], sessions: NamedDependency[SessionService]
+    ) -> Session:
+        """Create a session"""
+        return await sessions.create(request.user, data)
+
+    @get(opt=needs(Scope.SESSIONS_READ))
+    async def list_sessions(
+        self,
+        request: Caller,
+        sessions: NamedDependency[SessionService],
+        limit: FromQuery[Limit] = 20,
+        cursor: FromQuery[Cursor | None] = None,
+        offset: FromQuery[Offset] = 0,
+        include_total: FromQuery[bool] = False,
+        sort_by: FromQuery[str] = "last_activity",
+        sort_order: FromQuery[Literal["asc", "desc"]] = "desc",
+        user_id: FromQuery[str | None] = None,
+        status: FromQuery[SessionStatus | None] = None,
+        created_after: FromQuery[datetime | None] = None,
+        created_before: FromQuery[datetime | None] = None,
+    ) -> SessionPage:
+        """List sessions"""
+        wanted = SessionFilter(user_id, status, created_after, created_before)
+        return await sessions.list(
+            request.user,
+            wanted,
+            page_request(
+                limit=limit,
+                cursor=cursor,
+                offset=offset,
+                include_total=include_total,
+                sort_by=sort_by,
+                sort_order=sort_order,
+                sortable=("last_activity", "created_at", "updated_at"),
+            ),
+        )
+
+    @get("/{session_id:uuid}", opt=needs(Scope.SESSIONS_READ))
+    async def get_session(
+        self, request: Caller, session_id: FromPath[UUID], sessions: NamedDependency[SessionService]
+    ) -> Session:
+        """Get a session"""
+        return await sessions.get(request.user, session_id)
+
+    @put("/{session_id:uuid}", dto=JSONStruct[ReplaceSession], opt=needs(Scope.SESSIONS_WRITE))
+    async def replace_session(
+        self,
+        request: Caller,
+        session_id: FromPath[UUID],
+        data: JSONBody[ReplaceSession],
+        sessions: NamedDependency[SessionService],
+    ) -> Session:
+        """Replace a session"""
+        return await sessions.replace(request.user, session_id, data)
+
+    @patch("/{session_id:uuid}", dto=JSONStruct[PatchSession], opt=needs(Scope.SESSIONS_WRITE))
+    async def patch_session(
+        self,
+        request: Caller,
+        session_id: FromPath[UUID],
+        data: JSONBody[PatchSession],
+        sessions: NamedDependency[SessionService],
+    ) -> Session:
+        """Change a session"""
+        return await sessions.patch(request.user, session_id, data)
+
+    @delete("/{session_id:uuid}", opt=needs(Scope.SESSIONS_WRITE))
+    async def delete_session(
+        self, request: Caller, session_id: FromPath[UUID], sessions: NamedDependency[SessionService]
+    ) -> None:
+        """Delete a session with its messages and executions"""
+        await sessions.delete(request.user, session_id)

@@ -1,0 +1,96 @@
+"""The composition root: every room is put together here, and nowhere else."""
+
+import contextlib
+from collections.abc import AsyncIterator
+
+import msgspec
+from litestar import Litestar, Router
+from litestar.exceptions import HTTPException
+
+from ai_agent.api.dependencies import given
+from ai_agent.api.errors import answer_error
+from ai_agent.api.guards import check_scope, require_declared_scopes
+from ai_agent.api.middleware import Authentication, OuterWrapper
+from ai_agent.api.v1.agents import AgentController
+from ai_agent.api.v1.executions import ExecutionController
+from ai_agent.api.v1.health import HealthController
+from ai_agent.api.v1.messages import MessageController
+from ai_agent.api.v1.sessions import SessionController
+from ai_agent.execution.job_queue import LitestarJobQueue
+from ai_agent.execution.local_model import LocalModel
+from ai_agent.execution.runs import Runs
+from ai_agent.execution.worker import Worker
+from ai_agent.realtime.execution_log import ExecutionLog
+from ai_agent.security.api_keys import KeyHasher
+from ai_agent.services.agents import AgentService
+from ai_agent.services.executions import ExecutionService
+from ai_agent.services.first_start import first_start
+from ai_agent.services.health import HealthService
+from ai_agent.services.identity import IdentityService
+from ai_agent.services.messages import MessageService
+from ai_agent.services.paging import Pager
+from ai_agent.services.sessions import SessionService
+from ai_agent.settings import Auth, Settings, load_settings
+from ai_agent.storage import migrations
+from ai_agent.storage.database import create_database
+from ai_agent.storage.keyset import CursorCodec
+
+
+def create_app(settings: Settings) -> Litestar:
+    """The server as an ASGI application; its lifespan opens and closes all it needs."""
+    database = create_database(
+        settings.database, pool_size=settings.db_pool_size, statement_timeout=settings.db_statement_timeout
+    )
+    identity = IdentityService(database, KeyHasher(settings.secret), settings.environment)
+    pager = Pager(CursorCodec(settings.secret))
+    log = ExecutionLog(database)
+    runs = Runs(
+        database, log, lease_seconds=settings.execution_lease_seconds, max_attempts=settings.execution_max_attempts
+    )
+    queue = LitestarJobQueue(concurrency=settings.execution_concurrency)
+    local_model = LocalModel()
+    worker = Worker(settings, runs, queue, local_model)
+    agents = AgentService(database, pager)
+    health = HealthService(database)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Litestar) -> AsyncIterator[None]:
+        await database.open()
+        try:
+            await migrations.prepare(database, settings.database)
+            await first_start(settings, identity, agents)
+            await worker.start()
+            yield
+            health.draining = True
+            await worker.close()
+        finally:
+            await local_model.close()
+            await database.close()
+
+    api = [SessionController, MessageController, AgentController, ExecutionController, HealthController]
+    app = Litestar(
+        route_handlers=[Router("/api/v1", route_handlers=api), HealthController],
+        middleware=[Authentication(identity, required=settings.auth is Auth.REQUIRED)],
+        guards=[check_scope],
+        exception_handlers={Exception: answer_error, HTTPException: answer_error},
+        dependencies={
+            "sessions": given(SessionService(database, pager, queue)),
+            "messages": given(MessageService(database, pager)),
+            "agents": given(agents),
+            "executions": given(ExecutionService(database, log, queue, runs)),
+            "health": given(health),
+        },
+        lifespan=[lifespan],
+        request_max_body_size=settings.max_body_bytes,
+        openapi_config=None,
+        logging_config=None,
+        type_encoders={msgspec.Raw: bytes},
+    )
+    require_declared_scopes(app)
+    app.asgi_handler = OuterWrapper(app.asgi_handler)
+    return app
+
+
+def from_environment() -> Litestar:
+    """For servers that want a factory: `uvicorn --factory ai_agent.app:from_environment`."""
+    return create_app(load_settings())

@@ -1,0 +1,141 @@
+"""`ai-agent chat`: a conversation in the terminal."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from ai_agent.cli.client import Client
+from ai_agent.domain.errors import ConfigurationError
+from ai_agent.services.first_start import KEY_FILE
+from ai_agent.settings import Settings
+
+HELP = "/new starts a conversation, /history shows this one, /quit leaves. Ctrl-C stops an answer."
+
+console = Console(highlight=False)
+
+
+def chat(agent: str, url: str, api_key: str | None, session_id: str | None, settings: Settings) -> None:
+    """Talks until /quit or end of input. Raises ConfigurationError when the server or the agent is not there."""
+    client = Client(url, api_key or _local_key(settings.directory))
+    conversation = Conversation(client, _find_agent(client, agent), session_id)
+    console.print(f"[bold]{agent}[/] at {url}. {HELP}")
+    _remember_lines(settings.directory / "chat_history")
+    while (line := _ask()) is not None:
+        if line == "/quit":
+            return
+        if line:
+            _do(conversation, line)
+
+
+def _do(conversation: "Conversation", line: str) -> None:
+    commands = {"/new": conversation.begin, "/history": conversation.show, "/help": lambda: console.print(HELP)}
+    if line.startswith("/"):
+        commands.get(line, lambda: console.print(f"No such command. {HELP}"))()
+        return
+    try:
+        conversation.say(line)
+    except ConfigurationError as error:
+        console.print(f"[red]{error.message}[/] {error.hint}")
+
+
+def _ask() -> str | None:
+    """A line without its outer white space, None at the end of input. Ctrl-C only clears the line."""
+    try:
+        return input("> ").strip()
+    except KeyboardInterrupt:
+        console.print()
+        return ""
+    except EOFError:
+        console.print()
+        return None
+
+
+class Conversation:
+    def __init__(self, client: Client, agent_id: str, session_id: str | None):
+        self._client = client
+        self._agent_id = agent_id
+        self._session_id = session_id
+
+    def begin(self) -> None:
+        self._session_id = None
+        console.print("A new conversation.")
+
+    def show(self) -> None:
+        if self._session_id is None:
+            console.print("Nothing was said yet.")
+            return
+        page = self._client.call("GET", f"/sessions/{self._session_id}/messages", params={"limit": 200})
+        for message in page["items"]:
+            console.print(f"[bold]{message['role']}[/] {message['content']}", markup=True)
+
+    def say(self, text: str) -> None:
+        """Prints the answer as it comes; Ctrl-C cancels the run and keeps what was said."""
+        body: dict[str, Any] = {"message": text}
+        if self._session_id is not None:
+            body["session_id"] = self._session_id
+        execution_id = None
+        try:
+            for frame in self._client.events(f"/agents/{self._agent_id}/execute/stream", body):
+                execution_id = frame["ch"].partition(":")[2]
+                self._hear(frame)
+        except KeyboardInterrupt:
+            if execution_id is not None:
+                self._client.call("POST", f"/executions/{execution_id}/cancel")
+            console.print(" [dim](stopped)[/]")
+
+    def _hear(self, frame: dict[str, Any]) -> None:
+        data = frame["data"]
+        match frame["type"]:
+            case "execution.queued":
+                self._session_id = data["session_id"]
+            case "execution.token":
+                console.print(data["text"], end="", markup=False, soft_wrap=True)
+            case "execution.restarted":
+                console.print("\n[dim](starting over)[/]")
+            case "execution.completed":
+                console.print()
+            case "execution.failed":
+                console.print(f"[red]{data['message']}[/]")
+
+
+def _find_agent(client: Client, name: str) -> str:
+    """An agent's id by its name. Raises ConfigurationError that says which there are."""
+    names, cursor = [], None
+    while True:
+        page = client.call("GET", "/agents", params={"limit": 100, **({"cursor": cursor} if cursor else {})})
+        for agent in page["items"]:
+            if name in (agent["name"], agent["id"]):
+                return str(agent["id"])
+            names.append(agent["name"])
+        cursor = page["next_cursor"]
+        if cursor is None:
+            there = f"There are: {', '.join(names)}" if names else "Install the extra `local`, or POST /api/v1/agents"
+            raise ConfigurationError(f"There is no agent named {name}", there)
+
+
+def _local_key(directory: Path) -> str:
+    file = directory / KEY_FILE
+    if not file.exists():
+        raise ConfigurationError("No API key", "Set AI_AGENT_API_KEY, or make one with: ai-agent keys create")
+    return file.read_text().strip()
+
+
+def _remember_lines(file: Path) -> None:
+    """Arrow keys bring back what was typed, also in earlier chats."""
+    with contextlib.suppress(ImportError):
+        import atexit
+        import readline
+
+        with contextlib.suppress(OSError):
+            readline.read_history_file(file)
+        readline.set_history_length(1000)
+        atexit.register(_save_lines, file)
+
+
+def _save_lines(file: Path) -> None:
+    import readline
+
+    with contextlib.suppress(OSError):
+        readline.write_history_file(file)

@@ -1,0 +1,63 @@
+"""Logs: JSON lines in production, colours on a terminal, and nothing secret ever."""
+
+import logging
+import re
+import sys
+from functools import lru_cache
+from typing import Any
+
+import msgspec
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+REDACTED = "***"
+
+_SECRET_NAME = re.compile(r"secret|token|password|authorization|cookie|api_?key", re.IGNORECASE)
+_SECRET_VALUE = re.compile(r"sk-[A-Za-z0-9]+-[A-Za-z0-9_-]{8,}|(?i:bearer) +[^\s\"']+")
+
+
+@lru_cache(maxsize=1024)
+def _is_secret(name: str) -> bool:
+    return _SECRET_NAME.search(name) is not None
+
+
+def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Removes secrets by name and by shape, and keeps each line one line."""
+    for name, value in event.items():
+        if _is_secret(name):
+            event[name] = REDACTED
+        elif isinstance(value, str) and ("sk-" in value or "earer" in value):
+            event[name] = _SECRET_VALUE.sub(REDACTED, value)
+    return event
+
+
+def _render(_: WrappedLogger, __: str, event: EventDict) -> str:
+    return msgspec.json.encode(event, enc_hook=repr).decode()
+
+
+def configure_logging(*, level: str, json: bool) -> None:
+    """Sets up structlog, and sends the standard library's records the same way."""
+    shared: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.StackInfoRenderer(),
+    ]
+    last = (
+        [structlog.processors.format_exc_info, redact, _render] if json else [redact, structlog.dev.ConsoleRenderer()]
+    )
+    structlog.configure(
+        processors=[*shared, *last],
+        wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
+        logger_factory=structlog.PrintLoggerFactory(sys.stdout),
+        cache_logger_on_first_use=True,
+    )
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[_foreign, *last]))
+    logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
+    for noisy in ("httpx", "httpx2", "openai", "anthropic", "litestar_queues", "alembic", "aiosqlite", "uvicorn"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def _foreign(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    return structlog.stdlib.ProcessorFormatter.remove_processors_meta(_, __, event)

@@ -1,0 +1,52 @@
+"""What the first start makes, so that the first request can be a chat: an admin key and an agent."""
+
+from ai_agent.domain.agents import CreateAgent, ModelConfig, Provider
+from ai_agent.domain.errors import ConfigurationError, Conflict
+from ai_agent.domain.identity import ADMIN_SUBJECT, Principal, Scope
+from ai_agent.execution import local_model
+from ai_agent.security.api_keys import well_formed
+from ai_agent.services.agents import AgentService
+from ai_agent.services.identity import IdentityService
+from ai_agent.settings import Auth, Settings, kept_secret
+from ai_agent.storage.database import sqlite_path
+
+KEY_FILE = "admin.key"
+ASSISTANT = "assistant"
+
+_PROMPT = "You are a helpful assistant. Answer briefly and in plain words."
+
+
+async def first_start(settings: Settings, identity: IdentityService, agents: AgentService) -> None:
+    """Makes the admin key and the agent `assistant` where they are missing. Raises ConfigurationError."""
+    if settings.bootstrap_api_key:
+        if not well_formed(settings.bootstrap_api_key):
+            hint = "Make one with: ai-agent keys generate"
+            raise ConfigurationError("AI_AGENT_BOOTSTRAP_API_KEY is not a well-formed key", hint)
+        await identity.ensure_key(settings.bootstrap_api_key)
+    elif settings.auth is Auth.REQUIRED and not await identity.has_keys():
+        await _make_admin_key(settings, identity)
+    if local_model.installed():
+        await _make_assistant(agents)
+
+
+async def _make_admin_key(settings: Settings, identity: IdentityService) -> None:
+    _, key = await identity.create_key(name="admin", owner=ADMIN_SUBJECT, scopes=[Scope.ADMIN])
+    if sqlite_path(settings.database) is not None:
+        # Beside its database, for `ai-agent chat` on the same machine.
+        file = settings.directory / KEY_FILE
+        file.unlink(missing_ok=True)
+        kept_secret(file, lambda: key)
+    print(f"\nAdmin API key, shown this once:\n\n  {key}\n", flush=True)  # noqa: T201  # the one secret we print
+
+
+async def _make_assistant(agents: AgentService) -> None:
+    config = ModelConfig(
+        provider=Provider.LOCAL, model=local_model.MODEL_NAME, temperature=0.2, top_p=0.9, max_tokens=512
+    )
+    wanted = CreateAgent(
+        name=ASSISTANT, description="A small model on this machine", system_prompt=_PROMPT, model_config=config
+    )
+    try:
+        await agents.create(Principal(ADMIN_SUBJECT, frozenset({Scope.ADMIN})), wanted)
+    except Conflict:
+        return
