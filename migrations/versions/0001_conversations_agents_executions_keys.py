@@ -131,7 +131,7 @@ def upgrade() -> None:
         sa.Column(
             "lease_until", sa.DateTime(timezone=True).with_variant(sa.String(length=27), "sqlite"), nullable=True
         ),
-        sa.Column("cancel_requested", sa.Boolean(), server_default=sa.text("0"), nullable=False),
+        sa.Column("cancel_requested", sa.Boolean(), server_default=sa.false(), nullable=False),
         sa.Column("timeout_seconds", sa.Float(), nullable=True),
         sa.Column("metadata", postgresql.JSONB().with_variant(sa.Text(), "sqlite"), nullable=False),
         sa.Column("correlation_id", sa.String(length=128), nullable=True),

@@ -5,7 +5,7 @@ as they are.
 """
 
 import re
-from collections.abc import Hashable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from types import UnionType
 from typing import Any, Generic, TypeVar, Union, get_args, get_origin
@@ -34,7 +34,7 @@ class JSONStruct(AbstractDTO[T], Generic[T]):
         _check_media_type(self.asgi_connection)
         return decode(value, self.model_type)
 
-    def decode_builtins(self, value: dict[str, Any]) -> Any:
+    def decode_builtins(self, value: dict[str, Any]) -> Any:  # noqa: ARG002  # form data: refused whatever it holds
         raise UnsupportedMediaType("Send application/json")
 
     def data_to_encodable_type(self, data: Any) -> Any:
@@ -61,9 +61,7 @@ def _check_media_type(connection: ASGIConnection[Any, Any, Any, Any]) -> None:
         raise UnsupportedMediaType(f"{media_type[:100]} is not understood; send application/json")
 
 
-@cache
-def _decoder(model: Hashable) -> msgspec.json.Decoder[Any]:
-    return msgspec.json.Decoder(model)
+_decoder: Any = cache(msgspec.json.Decoder)
 
 
 def decode(body: bytes, model: type[Any]) -> Any:

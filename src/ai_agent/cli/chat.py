@@ -1,6 +1,7 @@
 """`ai-agent chat`: a conversation in the terminal."""
 
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,11 @@ def chat(agent: str, url: str, api_key: str | None, session_id: str | None, sett
 
 
 def _do(conversation: "Conversation", line: str) -> None:
-    commands = {"/new": conversation.begin, "/history": conversation.show, "/help": lambda: console.print(HELP)}
+    commands: dict[str, Callable[[], None]] = {
+        "/new": conversation.begin,
+        "/history": conversation.show,
+        "/help": lambda: console.print(HELP),
+    }
     if line.startswith("/"):
         commands.get(line, lambda: console.print(f"No such command. {HELP}"))()
         return

@@ -3,7 +3,8 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from rich.console import Console
 
@@ -15,7 +16,7 @@ from ai_agent.storage.database import create_database
 
 console = Console(highlight=False)
 
-Check = Callable[[Settings], Awaitable[str]]
+Check = Callable[[Settings], Coroutine[Any, Any, str]]
 
 
 def doctor() -> int:

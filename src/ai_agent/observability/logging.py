@@ -43,7 +43,7 @@ def configure_logging(*, level: str, json: bool) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
-    last = (
+    last: list[Any] = (
         [structlog.processors.format_exc_info, redact, _render] if json else [redact, structlog.dev.ConsoleRenderer()]
     )
     structlog.configure(

@@ -6,6 +6,7 @@ that are checked, composed and portable, lies in writing and compiling them.
 
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from enum import Enum
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -95,6 +96,8 @@ def _converter(column: sa.types.TypeEngine[Any], field: Any, dialect: str) -> Ca
     """What a driver's value needs to become the field's, or None where it is that already."""
     if column is Json:
         return _raw
+    if isinstance(field, type) and issubclass(field, Enum):
+        return field
     if dialect == "postgresql":
         return None
     if isinstance(column, sa.Uuid):

