@@ -13,10 +13,10 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
-from tests.model_server import ModelServer
-from tests.servers import PostgresServer, ValkeyServer, free_port, wait_for_port
 
 from ai_agent.security.api_keys import generate
+from tests.model_server import ModelServer
+from tests.servers import PostgresServer, ValkeyServer, free_port, wait_for_port
 
 KEY = generate("test")
 SECRET = "a-secret-key-for-tests-of-32-characters"

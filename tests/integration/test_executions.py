@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 import pytest
+
 from tests.conftest import Server
 from tests.model_server import ModelServer, Reply
 

@@ -34,7 +34,7 @@ class JSONStruct(AbstractDTO[T], Generic[T]):
         _check_media_type(self.asgi_connection)
         return decode(value, self.model_type)
 
-    def decode_builtins(self, value: dict[str, Any]) -> Any:  # noqa: ARG002  # form data: refused whatever it holds
+    def decode_builtins(self, value: dict[str, Any]) -> Any:  # form data: refused whatever it holds
         raise UnsupportedMediaType("Send application/json")
 
     def data_to_encodable_type(self, data: Any) -> Any:
