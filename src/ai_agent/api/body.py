@@ -1,7 +1,6 @@
 """Request bodies: bytes to a Struct in one step, and on the way of errors every bad field at once.
 
-A DTO is Litestar's place for this: it is given the raw bytes, and leaves the handler's signature and the OpenAPI document
-as they are.
+A DTO is Litestar's place for this: it is given the raw bytes, and leaves the handler's signature as it is.
 """
 
 import re

@@ -1,4 +1,4 @@
-"""One run of an agent: its row and the branch of messages go to the model, what the model says comes back piece by piece.
+"""One run of an agent: its row and a branch of messages go to the model, and what it says comes back piece by piece.
 
 Built on pydantic-ai. Imported at a process's first run, never by the API.
 """

@@ -1,4 +1,7 @@
-"""The queue that tells a worker of an execution. It carries ids only: the row is the truth, and losing the queue loses nothing."""
+"""The queue that tells a worker of an execution.
+
+It carries ids only: the row is the truth, and losing the queue loses nothing.
+"""
 
 import asyncio
 from collections.abc import Awaitable, Callable

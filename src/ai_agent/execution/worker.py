@@ -48,7 +48,7 @@ class Worker:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._sweeper
         deadline = time.monotonic() + self._settings.drain_window_seconds
-        while self._live and time.monotonic() < deadline:
+        while self._live and time.monotonic() < deadline:  # noqa: ASYNC110  # once, at the end of a process
             await asyncio.sleep(0.05)
         self._stopping = True
         await self._queue.close()

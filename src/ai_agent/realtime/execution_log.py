@@ -44,7 +44,7 @@ class ExecutionLog:
             listener.set()
 
     async def follow(self, execution_id: UUID, after: int) -> AsyncIterator[StoredEvent | None]:
-        """Events after `after` in order, those stored and those to come, until the terminal one. None: still waiting."""
+        """Events behind `after` in order, stored and to come, until the terminal one. None: still waiting."""
         with self._listening(execution_id) as changed:
             while True:
                 changed.clear()

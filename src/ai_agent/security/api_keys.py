@@ -1,6 +1,6 @@
 """API keys: `sk-<environment>-<24 base62 random><6 base62 CRC32>`.
 
-The checksum lets a scanner recognise a leaked key and lets a typo be refused without a query; only a keyed SHA-256 is stored.
+A scanner finds leaked keys by the checksum, and a typo is refused without a query. Only a keyed SHA-256 is stored.
 Source: GitHub, "Behind GitHub's new authentication token formats" (2021).
 """
 

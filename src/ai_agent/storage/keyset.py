@@ -68,7 +68,7 @@ class CursorCodec:
 def page_statement(
     statement: sa.Select[Any], column: "sa.Column[Any]", identity: "sa.Column[Any]", *, descending: bool, after: bool
 ) -> sa.Select[Any]:
-    """The statement with order and bounds: parameters `row_limit`, `row_offset`, and after a cursor `after_value`, `after_id`."""
+    """The statement with order and bounds; its parameters are those of `Bounds`."""
     if after:
         keys = sa.tuple_(column, identity)
         bound = sa.tuple_(sa.bindparam("after_value", type_=column.type), sa.bindparam("after_id", type_=identity.type))

@@ -1,6 +1,6 @@
 """One way to query: a SQLAlchemy Core statement, compiled once per dialect, executed on the driver itself.
 
-Executing through SQLAlchemy costs more CPU than everything else a request does (`benchmarks/`); Core's value, statements
+Executing through SQLAlchemy costs more CPU than the rest of a request (`benchmarks/`). What Core is good for, statements
 that are checked, composed and portable, lies in writing and compiling them.
 """
 
@@ -72,7 +72,7 @@ class Statement(Generic[Row]):
         return _struct(self.returns, [(i, c) for i, c in enumerate(converters) if c is not None])
 
 
-def _no_rows(row: Sequence[Any]) -> Any:
+def _no_rows(_: Sequence[Any]) -> Any:
     raise TypeError("This statement answers no rows")
 
 

@@ -1,6 +1,6 @@
 """The tables, as SQLAlchemy Core. Migrations are written from here; a test holds the two together.
 
-Ids are UUIDv7, times are UTC, JSON is stored as the client sent it. On SQLite all three are text that sorts like the value.
+Ids are UUIDv7, times are UTC. On SQLite ids, times and JSON are text; ids and times sort like their values.
 """
 
 from typing import Any
