@@ -1,4 +1,4 @@
-"""Executions and their events. A worker's every write names the fence it claimed: with an old one it changes nothing."""
+"""Executions and their events. A worker's writes name the fence it claimed: with an old one they change nothing."""
 
 from datetime import datetime
 from typing import Any

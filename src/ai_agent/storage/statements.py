@@ -1,7 +1,7 @@
 """One way to query: a SQLAlchemy Core statement, compiled once per dialect, executed on the driver itself.
 
-Executing through SQLAlchemy costs more CPU than the rest of a request (`benchmarks/`). What Core is good for, statements
-that are checked, composed and portable, lies in writing and compiling them.
+Executing through SQLAlchemy costs more CPU than the rest of a request does. What Core is good for, statements that are
+checked, composed and portable, lies in writing and compiling them.
 """
 
 from collections.abc import Callable, Sequence
