@@ -7,10 +7,12 @@ import msgspec
 from litestar import Litestar, Router
 from litestar.exceptions import HTTPException
 
+from ai_agent.api.body import BodyDecoder
 from ai_agent.api.dependencies import given
 from ai_agent.api.errors import answer_error
-from ai_agent.api.guards import check_scope, require_declared_scopes
+from ai_agent.api.guards import require_declared_scopes
 from ai_agent.api.middleware import Authentication, OuterWrapper
+from ai_agent.api.parameters import StrictParameters, declare_parameters
 from ai_agent.api.v1.agents import AgentController
 from ai_agent.api.v1.executions import ExecutionController
 from ai_agent.api.v1.health import HealthController
@@ -42,7 +44,7 @@ def create_app(settings: Settings) -> Litestar:
         settings.database, pool_size=settings.db_pool_size, statement_timeout=settings.db_statement_timeout
     )
     identity = IdentityService(database, KeyHasher(settings.secret), settings.environment)
-    pager = Pager(CursorCodec(settings.secret))
+    pager = Pager(database, CursorCodec(settings.secret))
     log = ExecutionLog(database)
     runs = Runs(
         database, log, lease_seconds=settings.execution_lease_seconds, max_attempts=settings.execution_max_attempts
@@ -70,8 +72,9 @@ def create_app(settings: Settings) -> Litestar:
     api = [SessionController, MessageController, AgentController, ExecutionController, HealthController]
     app = Litestar(
         route_handlers=[Router("/api/v1", route_handlers=api), HealthController],
-        middleware=[Authentication(identity, required=settings.auth is Auth.REQUIRED)],
-        guards=[check_scope],
+        middleware=[Authentication(identity, required=settings.auth is Auth.REQUIRED), StrictParameters()],
+        dto=BodyDecoder,
+        return_dto=None,
         exception_handlers={Exception: answer_error, HTTPException: answer_error},
         dependencies={
             "sessions": given(SessionService(database, pager, queue)),
@@ -87,6 +90,7 @@ def create_app(settings: Settings) -> Litestar:
         type_encoders={msgspec.Raw: bytes},
     )
     require_declared_scopes(app)
+    declare_parameters(app)
     app.asgi_handler = OuterWrapper(app.asgi_handler)
     return app
 

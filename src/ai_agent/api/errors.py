@@ -1,11 +1,12 @@
 """The one mapping from what was raised to what is answered. No path leads to the framework's own error page."""
 
+import re
 from typing import Any
 
 import msgspec
 import structlog
 from litestar import MediaType, Request, Response
-from litestar.exceptions import HTTPException, SerializationException, ValidationException
+from litestar.exceptions import HTTPException, ValidationException
 from litestar.exceptions.http_exceptions import (
     MethodNotAllowedException,
     NotFoundException,
@@ -19,26 +20,29 @@ from ai_agent.domain.fields import now
 log = structlog.get_logger()
 
 PROBLEM_JSON = "application/problem+json"
+VALUE_LENGTH = 200
+
+_SECRET = re.compile(r"secret|token|password|api_?key|authorization", re.IGNORECASE)
 
 
-class ErrorBody(msgspec.Struct, omit_defaults=True):
+class ErrorBody(msgspec.Struct):
     """The body of every error."""
 
+    error: bool
     code: str
     message: str
     details: dict[str, Any] | None
     correlation_id: str | None
     timestamp: str
     path: str
-    error: bool = msgspec.field(default_factory=lambda: True)
     validation_errors: list[FieldError] | msgspec.UnsetType = msgspec.UNSET
 
 
 def answer_error(request: Request[Any, Any, Any], exception: Exception) -> Response[Any]:
-    error = as_ai_agent_error(exception)
+    error = _as_ours(request, exception)
     if error.status >= 500 and not isinstance(exception, AIAgentError):
         log.error("request_crashed", exc_info=exception)
-    body = error_body(error, request.scope["path"], request.scope.get("correlation_id"))
+    body = error_body(error, request.scope)
     problem = PROBLEM_JSON in request.headers.get("accept", "")
     return Response(
         content=_problem(body, error.status) if problem else body,
@@ -48,15 +52,16 @@ def answer_error(request: Request[Any, Any, Any], exception: Exception) -> Respo
     )
 
 
-def error_body(error: AIAgentError, path: str, correlation_id: object) -> ErrorBody:
+def error_body(error: AIAgentError, scope: Any) -> ErrorBody:
     return ErrorBody(
+        error=True,
         code=error.code,
         message=error.message,
         details=error.details,
-        correlation_id=str(correlation_id) if correlation_id else None,
+        correlation_id=scope.get("correlation_id"),
         timestamp=now().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
-        path=path,
-        validation_errors=error.errors if isinstance(error, InvalidFields) else msgspec.UNSET,
+        path=scope["path"],
+        validation_errors=[_shown(e) for e in error.errors] if isinstance(error, InvalidFields) else msgspec.UNSET,
     )
 
 
@@ -73,7 +78,7 @@ def _problem(body: ErrorBody, status: int) -> dict[str, Any]:
     return standard | extensions
 
 
-def as_ai_agent_error(exception: Exception) -> AIAgentError:
+def _as_ours(request: Request[Any, Any, Any], exception: Exception) -> AIAgentError:
     if isinstance(exception, AIAgentError):
         return exception
     if isinstance(exception, NotFoundException):
@@ -84,17 +89,26 @@ def as_ai_agent_error(exception: Exception) -> AIAgentError:
     if isinstance(exception, RequestEntityTooLarge):
         return errors.PayloadTooLarge("The request's body is too large")
     if isinstance(exception, ValidationException):
-        return InvalidFields(_parameter_errors(exception))
-    if isinstance(exception, TimeoutError):
-        return errors.ServiceUnavailable("The database did not answer in time")
-    if isinstance(exception, SerializationException) or (
-        isinstance(exception, HTTPException) and exception.status_code < 500
-    ):
+        return _invalid_parameters(request, exception)
+    if isinstance(exception, HTTPException) and exception.status_code < 500:
         return errors.MalformedRequest("The request cannot be read")
     return errors.InternalError("Something went wrong here; the correlation id finds it in the log")
 
 
-def _parameter_errors(exception: ValidationException) -> list[FieldError]:
-    extra = exception.extra if isinstance(exception.extra, list) else []
-    found = [FieldError(str(e.get("key", "")), str(e.get("message", "")), None) for e in extra]
-    return found or [FieldError("", "Is not valid")]
+def _invalid_parameters(request: Request[Any, Any, Any], exception: ValidationException) -> AIAgentError:
+    given = {**request.path_params, **request.query_params}
+    extra: list[dict[str, str]] = exception.extra if isinstance(exception.extra, list) else []
+    if any(entry.get("key") == "data" for entry in extra):
+        return errors.MalformedRequest("A JSON body is required")
+    named = [(entry.get("key", ""), entry["message"]) for entry in extra]
+    return InvalidFields([FieldError(name, message, given.get(name)) for name, message in named])
+
+
+def _shown(error: FieldError) -> FieldError:
+    """The error with the start of the value, never a secret."""
+    field, value = error.field[:VALUE_LENGTH], error.value
+    if _SECRET.search(field):
+        return FieldError(field, error.message)
+    if not isinstance(value, str | int | float | None):
+        value = msgspec.json.encode(value, enc_hook=str).decode()
+    return FieldError(field, error.message, value[:VALUE_LENGTH] if isinstance(value, str) else value)

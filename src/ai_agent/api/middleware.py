@@ -4,16 +4,20 @@ import re
 import time
 from typing import Any
 
+import msgspec
 import structlog
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
-from ai_agent.api.guards import SCOPE
-from ai_agent.domain.errors import AuthenticationError
+from ai_agent.api.errors import error_body
+from ai_agent.api.guards import SCOPE, check_scope
+from ai_agent.domain.errors import AuthenticationError, InternalError
 from ai_agent.domain.fields import new_id
+from ai_agent.domain.identity import Principal
 from ai_agent.services.identity import ANYONE, IdentityService
 
+log = structlog.get_logger()
 access_log = structlog.get_logger("access")
 
 _CORRELATION_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
@@ -62,8 +66,21 @@ class OuterWrapper:
 
         try:
             await self._app(scope, receive, wrapped)
+        except Exception:
+            log.exception("request_crashed")
+            if status:
+                raise  # The answer has begun; the server closes the connection, and the client sees that it is cut.
+            await _answer_crash(scope, wrapped)
         finally:
             _log(scope, method, status, started, size)
+
+
+async def _answer_crash(scope: HTTPScope, send: Send) -> None:
+    error = InternalError("Something went wrong here; the correlation id finds it in the log")
+    body = msgspec.json.encode(error_body(error, scope))
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": error.status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 def _correlation_id(scope: HTTPScope) -> str:
@@ -97,7 +114,7 @@ def _log(scope: HTTPScope, method: str, status: int, started: float, size: int) 
 
 
 class Authentication(ASGIMiddleware):
-    """Sets `scope["user"]` to the Principal. An operation whose scope is None needs none."""
+    """Sets `scope["user"]` to the Principal, who has the operation's scope; one whose scope is None needs nobody."""
 
     scopes = (ScopeType.HTTP,)
 
@@ -106,12 +123,15 @@ class Authentication(ASGIMiddleware):
         self._required = required
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        handler = scope["route_handler"]
-        if handler.opt.get(SCOPE) is not None:
-            scope["user"] = await self._principal(scope) if self._required else ANYONE
+        needed = scope["route_handler"].opt.get(SCOPE)
+        if needed is not None:
+            principal = await self._principal(scope) if self._required else ANYONE
+            structlog.contextvars.bind_contextvars(principal=principal.subject)
+            check_scope(principal, needed)
+            scope["user"] = principal
         await next_app(scope, receive, send)
 
-    async def _principal(self, scope: Scope) -> Any:
+    async def _principal(self, scope: Scope) -> Principal:
         for name, value in scope["headers"]:
             if name == b"authorization":
                 scheme, _, token = value.decode("latin-1").partition(" ")

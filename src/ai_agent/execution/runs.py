@@ -135,12 +135,10 @@ class Runs:
 
     async def recover(self) -> list[UUID]:
         """Takes runs from workers that went silent, and answers every run that waits for one."""
-        async with self._database.read() as rows:
-            lost = await executions.lost(rows)
+        lost = await executions.lost(self._database.reader)
         for claim in lost:
             await self._give_back(claim)
-        async with self._database.read() as rows:
-            return await executions.queued(rows)
+        return await executions.queued(self._database.reader)
 
     async def _give_back(self, claim: Claim) -> None:
         if claim.attempt < self._max_attempts:

@@ -89,6 +89,7 @@ class Worker:
             outcome = speech.interrupted(ExecutionStatus.CANCELLED)
         finally:
             heart.cancel()
+            await speech.close()
         await self._runs.end(claim, speech.message_id, outcome)
 
     async def _outcome(self, claim: Claim, given: RunInput, speech: "Speech") -> Outcome:
@@ -130,17 +131,18 @@ class Worker:
 
 
 class Speech:
-    """What the model says: each first piece is logged at once, what follows is joined for 40 ms or 1 KiB."""
+    """What the model says: the first piece is logged at once, what follows is joined for 40 ms or 1 KiB."""
 
     def __init__(self, runs: Runs, claim: Claim):
         self.message_id = new_id()
         self._runs = runs
         self._claim = claim
         self._spoken: list[str] = []
-        self._length = 0
+        self._logged = 0
         self._waiting: list[tuple[str, str]] = []
         self._last_flush = 0.0
-        self._silent = True
+        self._flushing = asyncio.Lock()
+        self._late: asyncio.Task[None] | None = None
 
     async def say(self, kind: str, text: str) -> None:
         self._waiting.append((kind, text))
@@ -149,20 +151,44 @@ class Speech:
         size = sum(len(piece) for _, piece in self._waiting)
         if size >= JOIN_CHARACTERS or time.monotonic() - self._last_flush >= JOIN_SECONDS:
             await self.flush()
+        elif self._late is None or self._late.done():
+            # A model that pauses must not keep its last words to itself.
+            self._late = asyncio.create_task(self._flush_late())
+
+    async def _flush_late(self) -> None:
+        await asyncio.sleep(JOIN_SECONDS)
+        # What goes wrong here leaves the pieces waiting: the next flush meets it where the run can end.
+        with contextlib.suppress(LostClaim, AIAgentError):
+            await self.flush()
 
     async def flush(self) -> None:
-        if not self._waiting:
-            return
-        waiting, self._waiting = self._waiting, []
-        await self._runs.speak(self._claim, [self._event(*piece) for piece in _joined(waiting)], first=self._silent)
-        self._silent = False
-        self._last_flush = time.monotonic()
+        async with self._flushing:
+            if not self._waiting:
+                return
+            pieces = len(self._waiting)
+            events, length = self._events(_joined(self._waiting))
+            await self._runs.speak(self._claim, events, first=not self._last_flush)
+            del self._waiting[:pieces]
+            self._logged = length
+            self._last_flush = time.monotonic()
 
-    def _event(self, kind: str, text: str) -> tuple[EventType, Any]:
-        if kind != "token":
-            return EventType.REASONING, {"message_id": self.message_id, "text": text}
-        offset, self._length = self._length, self._length + len(text)
-        return EventType.TOKEN, {"message_id": self.message_id, "offset": offset, "text": text}
+    def _events(self, pieces: list[tuple[str, str]]) -> tuple[list[tuple[EventType, Any]], int]:
+        """The pieces as events, and how many characters have been said with them."""
+        events: list[tuple[EventType, Any]] = []
+        offset = self._logged
+        for kind, text in pieces:
+            if kind == "token":
+                data = {"message_id": self.message_id, "offset": offset, "text": text}
+                events.append((EventType.TOKEN, data))
+                offset += len(text)
+            else:
+                events.append((EventType.REASONING, {"message_id": self.message_id, "text": text}))
+        return events, offset
+
+    async def close(self) -> None:
+        if self._late is not None:
+            self._late.cancel()
+            await asyncio.wait([self._late])
 
     def interrupted(self, status: ExecutionStatus, error: ExecutionError | None = None) -> Outcome:
         """The end of a run that was cut off: what was said is kept, its tokens are estimated."""

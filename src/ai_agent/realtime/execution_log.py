@@ -44,18 +44,24 @@ class ExecutionLog:
             listener.set()
 
     async def follow(self, execution_id: UUID, after: int) -> AsyncIterator[StoredEvent | None]:
-        """Events behind `after` in order, stored and to come, until the terminal one. None: still waiting."""
+        """Events behind `after` in order, stored and to come, until the end of the run. None: still waiting."""
+        reader, live = self._database.reader, True
         with self._listening(execution_id) as changed:
             while True:
                 changed.clear()
-                async with self._database.read() as connection:
-                    rows = await executions.events_after(connection, execution_id, after, READ_ROWS)
+                rows = await executions.events_after(reader, execution_id, after, READ_ROWS)
                 for row in rows:
                     yield row
                     after = row.seq
                     if row.type in TERMINAL:
                         return
-                if not rows:
+                if rows:
+                    continue
+                if not live:
+                    return
+                # Looked up before the next read, so that nothing that was written before the end is missed.
+                live = await executions.is_live(reader, execution_id)
+                if live:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(changed.wait(), POLL_SECONDS)
                     yield None

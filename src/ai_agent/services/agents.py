@@ -41,21 +41,10 @@ class AgentService:
         return agent
 
     async def get(self, principal: Principal, agent_id: UUID) -> Agent:
-        async with self._database.read() as rows:
-            return found(await agents.get(rows, principal.subject, agent_id))
+        return found(await agents.get(self._database.reader, principal.subject, agent_id))
 
     async def list(self, principal: Principal, wanted: AgentFilter, request: PageRequest) -> AgentPage:
-        owner = principal.subject
-        async with self._database.read() as rows:
-            return await self._pager.page(
-                AgentPage,
-                request,
-                f"agents|{owner}|{wanted}",
-                lambda bounds: agents.page(
-                    rows, owner, wanted, sort_by=request.sort_by, descending=request.descending, bounds=bounds
-                ),
-                lambda: agents.total(rows, owner, wanted),
-            )
+        return await self._pager.page(AgentPage, agents.LIST, principal.subject, wanted, request)
 
     async def replace(self, principal: Principal, agent_id: UUID, wanted: ReplaceAgent) -> Agent:
         agent = new_agent(wanted)

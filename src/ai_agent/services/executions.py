@@ -89,8 +89,7 @@ class ExecutionService:
         return execution
 
     async def get(self, principal: Principal, execution_id: UUID) -> Execution:
-        async with self._database.read() as rows:
-            return found(await executions.get(rows, principal.subject, execution_id))
+        return found(await executions.get(self._database.reader, principal.subject, execution_id))
 
     async def answer(self, principal: Principal, execution_id: UUID) -> ExecutionAnswer:
         """Waits for the end. Raises the run's own error, with `details.execution_id`."""
@@ -99,8 +98,7 @@ class ExecutionService:
         execution = await self.get(principal, execution_id)
         if execution.status is not ExecutionStatus.COMPLETED or execution.output_message_id is None:
             raise _failure(execution)
-        async with self._database.read() as rows:
-            message = await messages.get(rows, principal.subject, execution.output_message_id)
+        message = await messages.get(self._database.reader, principal.subject, execution.output_message_id)
         if message is None:
             raise NotFound("The answer was deleted", details={"execution_id": str(execution_id)})
         finished = execution.finished_at or execution.queued_at
@@ -131,16 +129,14 @@ class ExecutionService:
 
     async def log_of(self, principal: Principal, execution_id: UUID) -> Log:
         """Where the log stands. Raises NotFound."""
-        async with self._database.read() as rows:
-            log = await executions.log(rows, principal.subject, execution_id)
+        log = await executions.log(self._database.reader, principal.subject, execution_id)
         if log is None:
             raise NotFound("Execution not found")
         return log
 
     async def events(self, principal: Principal, execution_id: UUID, after: int, limit: int) -> EventPage:
         await self.log_of(principal, execution_id)
-        async with self._database.read() as rows:
-            stored = await executions.events_after(rows, execution_id, after, limit + 1)
+        stored = await executions.events_after(self._database.reader, execution_id, after, limit + 1)
         items = [EventFrame.of(event) for event in stored[:limit]]
         return EventPage(items=items, has_more=len(stored) > limit)
 

@@ -39,8 +39,7 @@ class IdentityService:
         if not well_formed(token):
             raise AuthenticationError
         digest = self._hasher.digest(token)
-        async with self._database.read() as rows:
-            key = await api_keys.by_digest(rows, digest)
+        key = await api_keys.by_digest(self._database.reader, digest)
         if key is None or key.revoked_at is not None or _expired(key.expires_at):
             self._verified.pop(digest, None)
             raise AuthenticationError
@@ -88,12 +87,10 @@ class IdentityService:
             return
 
     async def has_keys(self) -> bool:
-        async with self._database.read() as rows:
-            return await api_keys.count(rows) > 0
+        return await api_keys.count(self._database.reader) > 0
 
     async def list_keys(self) -> list[ApiKey]:
-        async with self._database.read() as rows:
-            return await api_keys.list_all(rows)
+        return await api_keys.list_all(self._database.reader)
 
     async def revoke_key(self, key_id: UUID) -> bool:
         """False when there is no such key, or it is revoked already."""

@@ -35,22 +35,14 @@ class MessageService:
             return await add_message(rows, principal.subject, session_id, wanted)
 
     async def get(self, principal: Principal, message_id: UUID) -> Message:
-        async with self._database.read() as rows:
-            return found(await messages.get(rows, principal.subject, message_id))
+        return found(await messages.get(self._database.reader, principal.subject, message_id))
 
     async def list(self, principal: Principal, wanted: MessageFilter, request: PageRequest) -> MessagePage:
         owner = principal.subject
-        async with self._database.read() as rows:
-            page = await self._pager.page(
-                MessagePage,
-                request,
-                f"messages|{owner}|{wanted}",
-                lambda bounds: messages.page(rows, owner, wanted, descending=request.descending, bounds=bounds),
-                lambda: messages.total(rows, owner, wanted),
-            )
-            if not page.items:
-                # Only an empty page has to tell an empty session from one that is not there.
-                found_session(await sessions.get(rows, owner, wanted.session_id))
+        page = await self._pager.page(MessagePage, messages.LIST, owner, wanted, request)
+        if not page.items:
+            # Only an empty page has to tell an empty session from one that is not there.
+            found_session(await sessions.get(self._database.reader, owner, wanted.session_id))
         return page
 
     async def replace(self, principal: Principal, message_id: UUID, wanted: ReplaceMessage) -> Message:

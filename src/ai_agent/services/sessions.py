@@ -38,25 +38,10 @@ class SessionService:
         return session
 
     async def get(self, principal: Principal, session_id: UUID) -> Session:
-        async with self._database.read() as rows:
-            return found(await sessions.get(rows, principal.subject, session_id))
+        return found(await sessions.get(self._database.reader, principal.subject, session_id))
 
     async def list(self, principal: Principal, wanted: SessionFilter, request: PageRequest) -> SessionPage:
-        async with self._database.read() as rows:
-            return await self._pager.page(
-                SessionPage,
-                request,
-                f"sessions|{principal.subject}|{wanted}",
-                lambda bounds: sessions.page(
-                    rows,
-                    principal.subject,
-                    wanted,
-                    sort_by=request.sort_by,
-                    descending=request.descending,
-                    bounds=bounds,
-                ),
-                lambda: sessions.total(rows, principal.subject, wanted),
-            )
+        return await self._pager.page(SessionPage, sessions.LIST, principal.subject, wanted, request)
 
     async def replace(self, principal: Principal, session_id: UUID, wanted: ReplaceSession) -> Session:
         async with self._database.unit_of_work() as rows:

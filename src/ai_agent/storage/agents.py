@@ -1,20 +1,18 @@
 """Agents of an owner."""
 
-from functools import cache
 from uuid import UUID
 
 import msgspec
 import sqlalchemy as sa
 
-from ai_agent.domain.agents import Agent, AgentFilter, AgentStatus
+from ai_agent.domain.agents import Agent, AgentStatus
 from ai_agent.domain.executions import ExecutionStatus
-from ai_agent.storage import keyset
-from ai_agent.storage.database import Connection
-from ai_agent.storage.filters import given
+from ai_agent.storage.database import Connection, Reader
+from ai_agent.storage.keyset import Listing
 from ai_agent.storage.statements import Statement
 from ai_agent.storage.tables import agents, executions
 
-SORTABLE = ("created_at", "updated_at", "name")
+LIST = Listing(agents, Agent)
 
 _COLUMNS = [agents.c[name] for name in Agent.__struct_fields__]
 _JSON = ("model_config", "tools", "metadata")
@@ -53,7 +51,7 @@ _SET_STATUS: Statement[None] = Statement(
 )
 
 
-async def get(connection: Connection, owner: str, agent_id: UUID, *, for_update: bool = False) -> Agent | None:
+async def get(connection: Reader, owner: str, agent_id: UUID, *, for_update: bool = False) -> Agent | None:
     statement = _GET_FOR_UPDATE if for_update else _GET
     return await connection.first(statement, agent_id=agent_id, owner=owner)
 
@@ -80,33 +78,3 @@ async def set_status(connection: Connection, agent_id: UUID, otherwise: AgentSta
 
 def _values(agent: Agent) -> dict[str, object]:
     return msgspec.structs.asdict(agent) | {name: bytes(getattr(agent, name)).decode() for name in _JSON}
-
-
-def _matching(present: tuple[str, ...]) -> list[sa.ColumnElement[bool]]:
-    return [agents.c.owner_id == sa.bindparam("owner"), *(agents.c[name] == sa.bindparam(name) for name in present)]
-
-
-@cache
-def _page(present: tuple[str, ...], sort_by: str, descending: bool, after: bool) -> Statement[Agent]:
-    element = sa.select(*_COLUMNS).where(*_matching(present))
-    return Statement(
-        keyset.page_statement(element, agents.c[sort_by], agents.c.id, descending=descending, after=after), Agent
-    )
-
-
-@cache
-def _total(present: tuple[str, ...]) -> Statement[int]:
-    return Statement(sa.select(sa.func.count()).select_from(agents).where(*_matching(present)), int)
-
-
-async def page(
-    connection: Connection, owner: str, wanted: AgentFilter, *, sort_by: str, descending: bool, bounds: keyset.Bounds
-) -> list[Agent]:
-    filters = given(wanted)
-    statement = _page(tuple(filters), sort_by, descending, bounds.after is not None)
-    return await connection.all(statement, owner=owner, **filters, **bounds.parameters())
-
-
-async def total(connection: Connection, owner: str, wanted: AgentFilter) -> int:
-    filters = given(wanted)
-    return await connection.first(_total(tuple(filters)), owner=owner, **filters) or 0

@@ -7,7 +7,7 @@ import msgspec
 import sqlalchemy as sa
 
 from ai_agent.domain.api_keys import ApiKey
-from ai_agent.storage.database import Connection
+from ai_agent.storage.database import Connection, Reader
 from ai_agent.storage.statements import Statement
 from ai_agent.storage.tables import api_keys
 
@@ -25,15 +25,15 @@ _REVOKE: Statement[None] = Statement(
 )
 
 
-async def by_digest(connection: Connection, digest: str) -> ApiKey | None:
+async def by_digest(connection: Reader, digest: str) -> ApiKey | None:
     return await connection.first(_BY_DIGEST, digest=digest)
 
 
-async def list_all(connection: Connection) -> list[ApiKey]:
+async def list_all(connection: Reader) -> list[ApiKey]:
     return await connection.all(_LIST)
 
 
-async def count(connection: Connection) -> int:
+async def count(connection: Reader) -> int:
     return await connection.first(_COUNT) or 0
 
 

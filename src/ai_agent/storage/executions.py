@@ -12,7 +12,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from ai_agent.domain.events import StoredEvent
 from ai_agent.domain.executions import Execution
-from ai_agent.storage.database import Connection
+from ai_agent.storage.database import Connection, Reader
 from ai_agent.storage.statements import Statement
 from ai_agent.storage.tables import Time, execution_events, executions
 
@@ -117,6 +117,7 @@ _LIVE_OF_SESSION = Statement(
     sa.select(executions.c.id).where(executions.c.session_id == sa.bindparam("session_id"), executions.c.holds_session),
     UUID,
 )
+_IS_LIVE = Statement(sa.select(executions.c.finished_at.is_(None)).where(_id), bool)
 _REQUEST_CANCEL = Statement(
     sa.update(executions)
     .where(_id, executions.c.owner_id == sa.bindparam("owner"), executions.c.finished_at.is_(None))
@@ -153,7 +154,7 @@ _EVENTS_AFTER = Statement(
 )
 
 
-async def get(connection: Connection, owner: str, execution_id: UUID) -> Execution | None:
+async def get(connection: Reader, owner: str, execution_id: UUID) -> Execution | None:
     return await connection.first(_GET, execution_id=execution_id, owner=owner)
 
 
@@ -220,12 +221,12 @@ async def finish(
     )
 
 
-async def lost(connection: Connection) -> list[Claim]:
+async def lost(connection: Reader) -> list[Claim]:
     """Runs whose worker has let its lease run out."""
     return await connection.all(_LOST)
 
 
-async def queued(connection: Connection) -> list[UUID]:
+async def queued(connection: Reader) -> list[UUID]:
     return await connection.all(_QUEUED)
 
 
@@ -238,7 +239,12 @@ async def request_cancel(connection: Connection, owner: str, execution_id: UUID)
     return await connection.first(_REQUEST_CANCEL, execution_id=execution_id, owner=owner)
 
 
-async def log(connection: Connection, owner: str, execution_id: UUID) -> Log | None:
+async def is_live(connection: Reader, execution_id: UUID) -> bool:
+    """Whether the run has not ended; False when it is gone."""
+    return await connection.first(_IS_LIVE, execution_id=execution_id) or False
+
+
+async def log(connection: Reader, owner: str, execution_id: UUID) -> Log | None:
     return await connection.first(_LOG, execution_id=execution_id, owner=owner)
 
 
@@ -252,5 +258,5 @@ async def append_event(connection: Connection, event: StoredEvent) -> None:
     await connection.run(_APPEND, **msgspec.structs.asdict(event) | {"data": bytes(event.data).decode()})
 
 
-async def events_after(connection: Connection, execution_id: UUID, seq: int, limit: int) -> list[StoredEvent]:
+async def events_after(connection: Reader, execution_id: UUID, seq: int, limit: int) -> list[StoredEvent]:
     return await connection.all(_EVENTS_AFTER, execution_id=execution_id, after_seq=seq, row_limit=limit)

@@ -6,14 +6,20 @@ Source: M. Winand, "We need tool support for keyset pagination" (use-the-index-l
 import base64
 import hashlib
 import hmac
+from collections.abc import Mapping
 from datetime import datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 import msgspec
 import sqlalchemy as sa
 
 from ai_agent.domain.errors import FieldError, InvalidFields
+from ai_agent.storage.database import Reader
+from ai_agent.storage.statements import Statement
+
+Row = TypeVar("Row", bound=msgspec.Struct)
 
 _TAG_BYTES = 12
 
@@ -59,20 +65,73 @@ class CursorCodec:
                 return Position(value, identity)
         except (ValueError, msgspec.MsgspecError):
             pass
-        raise InvalidFields([FieldError("cursor", "Is not a cursor of this list", cursor[:200])])
+        raise InvalidFields([FieldError("cursor", "Is not a cursor of this list", cursor)])
 
     def _tag(self, body: bytes, context: str) -> bytes:
         return hmac.digest(self._key, context.encode() + b"\0" + body, "sha256")[:_TAG_BYTES]
 
 
-def page_statement(
-    statement: sa.Select[Any], column: "sa.Column[Any]", identity: "sa.Column[Any]", *, descending: bool, after: bool
-) -> sa.Select[Any]:
-    """The statement with order and bounds; its parameters are those of `Bounds`."""
-    if after:
-        keys = sa.tuple_(column, identity)
-        bound = sa.tuple_(sa.bindparam("after_value", type_=column.type), sa.bindparam("after_id", type_=identity.type))
-        statement = statement.where(keys < bound if descending else keys > bound)
-    order = (column.desc(), identity.desc()) if descending else (column.asc(), identity.asc())
-    limit, offset = sa.bindparam("row_limit", type_=sa.Integer), sa.bindparam("row_offset", type_=sa.Integer)
-    return statement.order_by(*order).limit(limit).offset(offset)
+class Listing(Generic[Row]):
+    """The rows of a table that belong to an owner, filtered, in order, a page at a time.
+
+    `conditions` says what a filter means; one that is not named compares the column of its name. Only the filters that
+    a client gave become part of the statement, so there is one statement for each shape, compiled once.
+    """
+
+    def __init__(self, table: sa.Table, row: type[Row], conditions: Mapping[str, sa.ColumnElement[bool]] | None = None):
+        self._table = table
+        self._row = row
+        self._conditions = {
+            "created_after": table.c.created_at > sa.bindparam("created_after"),
+            "created_before": table.c.created_at < sa.bindparam("created_before"),
+            **(conditions or {}),
+        }
+        self.name = table.name
+        self._page = lru_cache(maxsize=256)(self._page_statement)
+        self._total = lru_cache(maxsize=256)(self._total_statement)
+
+    def sort_type(self, sort_by: str) -> type[Any]:
+        """The Python type of a sort column's values."""
+        python_type: type[Any] = self._table.c[sort_by].type.python_type
+        return python_type
+
+    async def page(
+        self, reader: Reader, owner: str, wanted: msgspec.Struct, sort_by: str, *, descending: bool, bounds: Bounds
+    ) -> list[Row]:
+        filters = _given(wanted)
+        statement = self._page(tuple(filters), sort_by, descending, bounds.after is not None)
+        return await reader.all(statement, owner=owner, **filters, **bounds.parameters())
+
+    async def total(self, reader: Reader, owner: str, wanted: msgspec.Struct) -> int:
+        filters = _given(wanted)
+        return await reader.first(self._total(tuple(filters)), owner=owner, **filters) or 0
+
+    def _matching(self, filters: tuple[str, ...]) -> list[sa.ColumnElement[bool]]:
+        own = self._table.c.owner_id == sa.bindparam("owner")
+        return [own, *(self._condition(name) for name in filters)]
+
+    def _condition(self, name: str) -> sa.ColumnElement[bool]:
+        condition = self._conditions.get(name)
+        return self._table.c[name] == sa.bindparam(name) if condition is None else condition
+
+    def _page_statement(self, filters: tuple[str, ...], sort_by: str, descending: bool, after: bool) -> Statement[Row]:
+        column, identity = self._table.c[sort_by], self._table.c.id
+        selected = sa.select(*(self._table.c[name] for name in self._row.__struct_fields__))
+        selected = selected.where(*self._matching(filters))
+        if after:
+            bound = sa.tuple_(
+                sa.bindparam("after_value", type_=column.type), sa.bindparam("after_id", type_=identity.type)
+            )
+            keys = sa.tuple_(column, identity)
+            selected = selected.where(keys < bound if descending else keys > bound)
+        order = (column.desc(), identity.desc()) if descending else (column.asc(), identity.asc())
+        limit, offset = sa.bindparam("row_limit", type_=sa.Integer), sa.bindparam("row_offset", type_=sa.Integer)
+        return Statement(selected.order_by(*order).limit(limit).offset(offset), self._row)
+
+    def _total_statement(self, filters: tuple[str, ...]) -> Statement[int]:
+        return Statement(sa.select(sa.func.count()).select_from(self._table).where(*self._matching(filters)), int)
+
+
+def _given(wanted: msgspec.Struct) -> dict[str, Any]:
+    """The filters that are set, in the order of their declaration."""
+    return {name: value for name in wanted.__struct_fields__ if (value := getattr(wanted, name)) is not None}

@@ -1,19 +1,19 @@
 """Messages of a session, in their order of arrival and as the tree that their parents make."""
 
-from functools import cache
 from uuid import UUID
 
 import msgspec
 import sqlalchemy as sa
 
-from ai_agent.domain.messages import HistoryEntry, Message, MessageFilter
-from ai_agent.storage import keyset
-from ai_agent.storage.database import Connection
-from ai_agent.storage.filters import given
+from ai_agent.domain.messages import HistoryEntry, Message
+from ai_agent.storage.database import Connection, Reader
+from ai_agent.storage.keyset import Listing
 from ai_agent.storage.statements import Statement
 from ai_agent.storage.tables import messages
 
 BRANCH_LENGTH = 1000
+
+LIST = Listing(messages, Message)
 
 _COLUMNS = [messages.c[name] for name in Message.__struct_fields__]
 _MINE = (messages.c.id == sa.bindparam("message_id"), messages.c.owner_id == sa.bindparam("owner"))
@@ -75,7 +75,7 @@ _BRANCH = Statement(
 )
 
 
-async def get(connection: Connection, owner: str, message_id: UUID, *, for_update: bool = False) -> Message | None:
+async def get(connection: Reader, owner: str, message_id: UUID, *, for_update: bool = False) -> Message | None:
     statement = _GET_FOR_UPDATE if for_update else _GET
     return await connection.first(statement, message_id=message_id, owner=owner)
 
@@ -120,41 +120,3 @@ async def branch(connection: Connection, message_id: UUID) -> list[HistoryEntry]
     """The message and its ancestors, oldest first; at most the newest 1,000."""
     entries = await connection.all(_BRANCH, message_id=message_id)
     return entries[::-1]
-
-
-_FILTERS = {
-    "session_id": messages.c.session_id == sa.bindparam("session_id"),
-    "role": messages.c.role == sa.bindparam("role"),
-    "parent_message_id": messages.c.parent_message_id == sa.bindparam("parent_message_id"),
-    "created_after": messages.c.created_at > sa.bindparam("created_after"),
-    "created_before": messages.c.created_at < sa.bindparam("created_before"),
-}
-
-
-def _matching(present: tuple[str, ...]) -> list[sa.ColumnElement[bool]]:
-    return [messages.c.owner_id == sa.bindparam("owner"), *(_FILTERS[name] for name in present)]
-
-
-@cache
-def _page(present: tuple[str, ...], descending: bool, after: bool) -> Statement[Message]:
-    element = sa.select(*_COLUMNS).where(*_matching(present))
-    column = messages.c.position
-    return Statement(keyset.page_statement(element, column, messages.c.id, descending=descending, after=after), Message)
-
-
-@cache
-def _total(present: tuple[str, ...]) -> Statement[int]:
-    return Statement(sa.select(sa.func.count()).select_from(messages).where(*_matching(present)), int)
-
-
-async def page(
-    connection: Connection, owner: str, wanted: MessageFilter, *, descending: bool, bounds: keyset.Bounds
-) -> list[Message]:
-    filters = given(wanted)
-    statement = _page(tuple(filters), descending, bounds.after is not None)
-    return await connection.all(statement, owner=owner, **filters, **bounds.parameters())
-
-
-async def total(connection: Connection, owner: str, wanted: MessageFilter) -> int:
-    filters = given(wanted)
-    return await connection.first(_total(tuple(filters)), owner=owner, **filters) or 0

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from ai_agent.domain.errors import ConfigurationError
-from ai_agent.storage.database import Connection, Database, sqlite_path
+from ai_agent.storage.database import Database, Reader, sqlite_path
 from ai_agent.storage.statements import Statement
 
 if TYPE_CHECKING:
@@ -39,11 +39,10 @@ def scripts() -> Path:
 
 async def current_revision(database: Database) -> str | None:
     """The revision of an open database, None when it has no schema."""
-    async with database.read() as connection:
-        return await _read_version(connection)
+    return await _read_version(database.reader)
 
 
-async def _read_version(connection: Connection) -> str | None:
+async def _read_version(connection: Reader) -> str | None:
     try:
         return await connection.first(_VERSION)
     except Exception as error:

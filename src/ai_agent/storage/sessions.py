@@ -1,20 +1,18 @@
 """Sessions of an owner."""
 
 from datetime import datetime
-from functools import cache
 from uuid import UUID
 
 import msgspec
 import sqlalchemy as sa
 
-from ai_agent.domain.sessions import Session, SessionFilter, SessionStatus
-from ai_agent.storage import keyset
-from ai_agent.storage.database import Connection
-from ai_agent.storage.filters import given
+from ai_agent.domain.sessions import Session, SessionStatus
+from ai_agent.storage.database import Connection, Reader
+from ai_agent.storage.keyset import Listing
 from ai_agent.storage.statements import Statement
 from ai_agent.storage.tables import sessions
 
-SORTABLE = ("last_activity", "created_at", "updated_at")
+LIST = Listing(sessions, Session)
 
 _COLUMNS = [sessions.c[name] for name in Session.__struct_fields__]
 _MINE = (sessions.c.id == sa.bindparam("session_id"), sessions.c.owner_id == sa.bindparam("owner"))
@@ -68,7 +66,7 @@ _SET_STATUS: Statement[None] = Statement(
 )
 
 
-async def get(connection: Connection, owner: str, session_id: UUID, *, for_update: bool = False) -> Session | None:
+async def get(connection: Reader, owner: str, session_id: UUID, *, for_update: bool = False) -> Session | None:
     statement = _GET_FOR_UPDATE if for_update else _GET
     return await connection.first(statement, session_id=session_id, owner=owner)
 
@@ -108,40 +106,3 @@ async def forget_message(connection: Connection, owner: str, session_id: UUID, a
 
 async def set_status(connection: Connection, session_id: UUID, status: SessionStatus) -> None:
     await connection.run(_SET_STATUS, session_id=session_id, new_status=status)
-
-
-_FILTERS = {
-    "user_id": sessions.c.user_id == sa.bindparam("user_id"),
-    "status": sessions.c.status == sa.bindparam("status"),
-    "created_after": sessions.c.created_at > sa.bindparam("created_after"),
-    "created_before": sessions.c.created_at < sa.bindparam("created_before"),
-}
-
-
-def _matching(present: tuple[str, ...]) -> list[sa.ColumnElement[bool]]:
-    return [sessions.c.owner_id == sa.bindparam("owner"), *(_FILTERS[name] for name in present)]
-
-
-@cache
-def _page(present: tuple[str, ...], sort_by: str, descending: bool, after: bool) -> Statement[Session]:
-    element = sa.select(*_COLUMNS).where(*_matching(present))
-    column = sessions.c[sort_by]
-    return Statement(keyset.page_statement(element, column, sessions.c.id, descending=descending, after=after), Session)
-
-
-@cache
-def _total(present: tuple[str, ...]) -> Statement[int]:
-    return Statement(sa.select(sa.func.count()).select_from(sessions).where(*_matching(present)), int)
-
-
-async def page(
-    connection: Connection, owner: str, wanted: SessionFilter, *, sort_by: str, descending: bool, bounds: keyset.Bounds
-) -> list[Session]:
-    filters = given(wanted)
-    statement = _page(tuple(filters), sort_by, descending, bounds.after is not None)
-    return await connection.all(statement, owner=owner, **filters, **bounds.parameters())
-
-
-async def total(connection: Connection, owner: str, wanted: SessionFilter) -> int:
-    filters = given(wanted)
-    return await connection.first(_total(tuple(filters)), owner=owner, **filters) or 0

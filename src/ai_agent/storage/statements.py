@@ -34,6 +34,11 @@ class Compiled(msgspec.Struct, Generic[Row], frozen=True):
     defaults: dict[str, Any]
     build: Callable[[Sequence[Any]], Row]
 
+    def arguments(self, parameters: dict[str, Any]) -> list[Any]:
+        """The values in the driver's order."""
+        defaults = self.defaults
+        return [parameters[name] if name in parameters else defaults.get(name) for name in self.parameters]
+
 
 class Statement(Generic[Row]):
     """A Core statement and what its rows become.

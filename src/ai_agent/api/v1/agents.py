@@ -7,12 +7,11 @@ from litestar import Controller, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from ai_agent.api.body import JSONStruct
-from ai_agent.api.dependencies import Caller, page_request
+from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
 from ai_agent.domain.agents import Agent, AgentFilter, AgentPage, AgentStatus, CreateAgent, PatchAgent, ReplaceAgent
 from ai_agent.domain.identity import Scope
-from ai_agent.domain.pages import Cursor, Limit, Offset
+from ai_agent.domain.pages import Cursor, Limit, Offset, PageRequest
 from ai_agent.services.agents import AgentService
 
 
@@ -20,7 +19,7 @@ class AgentController(Controller):
     path = "/agents"
     tags = ["Agents"]
 
-    @post(dto=JSONStruct[CreateAgent], opt=needs(Scope.AGENTS_WRITE))
+    @post(opt=needs(Scope.AGENTS_WRITE))
     async def create_agent(
         self, request: Caller, data: JSONBody[CreateAgent], agents: NamedDependency[AgentService]
     ) -> Agent:
@@ -36,20 +35,12 @@ class AgentController(Controller):
         cursor: FromQuery[Cursor | None] = None,
         offset: FromQuery[Offset] = 0,
         include_total: FromQuery[bool] = False,
-        sort_by: FromQuery[str] = "created_at",
+        sort_by: FromQuery[Literal["created_at", "updated_at", "name"]] = "created_at",
         sort_order: FromQuery[Literal["asc", "desc"]] = "desc",
         status: FromQuery[AgentStatus | None] = None,
     ) -> AgentPage:
         """List agents"""
-        page = page_request(
-            limit=limit,
-            cursor=cursor,
-            offset=offset,
-            include_total=include_total,
-            sort_by=sort_by,
-            sort_order=sort_order,
-            sortable=("created_at", "updated_at", "name"),
-        )
+        page = PageRequest(limit, cursor, offset, include_total, sort_by, sort_order == "desc")
         return await agents.list(request.user, AgentFilter(status), page)
 
     @get("/{agent_id:uuid}", opt=needs(Scope.AGENTS_READ))
@@ -59,7 +50,7 @@ class AgentController(Controller):
         """Get an agent"""
         return await agents.get(request.user, agent_id)
 
-    @put("/{agent_id:uuid}", dto=JSONStruct[ReplaceAgent], opt=needs(Scope.AGENTS_WRITE))
+    @put("/{agent_id:uuid}", opt=needs(Scope.AGENTS_WRITE))
     async def replace_agent(
         self,
         request: Caller,
@@ -70,7 +61,7 @@ class AgentController(Controller):
         """Replace an agent"""
         return await agents.replace(request.user, agent_id, data)
 
-    @patch("/{agent_id:uuid}", dto=JSONStruct[PatchAgent], opt=needs(Scope.AGENTS_WRITE))
+    @patch("/{agent_id:uuid}", opt=needs(Scope.AGENTS_WRITE))
     async def patch_agent(
         self,
         request: Caller,

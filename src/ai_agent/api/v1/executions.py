@@ -7,7 +7,6 @@ from litestar import Controller, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
 
-from ai_agent.api.body import JSONStruct
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
 from ai_agent.api.sse import event_stream, resume_position
@@ -23,7 +22,6 @@ class ExecutionController(Controller):
 
     @post(
         "/agents/{agent_id:uuid}/execute",
-        dto=JSONStruct[ExecuteAgent],
         status_code=200,
         opt=needs(Scope.AGENTS_EXECUTE),
     )
@@ -45,7 +43,6 @@ class ExecutionController(Controller):
 
     @post(
         "/agents/{agent_id:uuid}/execute/stream",
-        dto=JSONStruct[ExecuteAgent],
         status_code=200,
         opt=needs(Scope.AGENTS_EXECUTE),
     )

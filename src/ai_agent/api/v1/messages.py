@@ -8,7 +8,6 @@ from litestar import Controller, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from ai_agent.api.body import JSONStruct
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
 from ai_agent.domain.identity import Scope
@@ -28,7 +27,7 @@ from ai_agent.services.messages import MessageService
 class MessageController(Controller):
     tags = ["Messages"]
 
-    @post("/sessions/{session_id:uuid}/messages", dto=JSONStruct[CreateMessage], opt=needs(Scope.SESSIONS_WRITE))
+    @post("/sessions/{session_id:uuid}/messages", opt=needs(Scope.SESSIONS_WRITE))
     async def create_message(
         self,
         request: Caller,
@@ -67,7 +66,7 @@ class MessageController(Controller):
         """Get a message"""
         return await messages.get(request.user, message_id)
 
-    @put("/messages/{message_id:uuid}", dto=JSONStruct[ReplaceMessage], opt=needs(Scope.SESSIONS_WRITE))
+    @put("/messages/{message_id:uuid}", opt=needs(Scope.SESSIONS_WRITE))
     async def replace_message(
         self,
         request: Caller,
@@ -78,7 +77,7 @@ class MessageController(Controller):
         """Replace a message"""
         return await messages.replace(request.user, message_id, data)
 
-    @patch("/messages/{message_id:uuid}", dto=JSONStruct[PatchMessage], opt=needs(Scope.SESSIONS_WRITE))
+    @patch("/messages/{message_id:uuid}", opt=needs(Scope.SESSIONS_WRITE))
     async def patch_message(
         self,
         request: Caller,

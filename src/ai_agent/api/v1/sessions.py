@@ -8,11 +8,10 @@ from litestar import Controller, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from ai_agent.api.body import JSONStruct
-from ai_agent.api.dependencies import Caller, page_request
+from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
 from ai_agent.domain.identity import Scope
-from ai_agent.domain.pages import Cursor, Limit, Offset
+from ai_agent.domain.pages import Cursor, Limit, Offset, PageRequest
 from ai_agent.domain.sessions import (
     CreateSession,
     PatchSession,
@@ -29,7 +28,7 @@ class SessionController(Controller):
     path = "/sessions"
     tags = ["Sessions"]
 
-    @post(dto=JSONStruct[CreateSession], opt=needs(Scope.SESSIONS_WRITE))
+    @post(opt=needs(Scope.SESSIONS_WRITE))
     async def create_session(
         self, request: Caller, data: JSONBody[CreateSession], sessions: NamedDependency[SessionService]
     ) -> Session:
@@ -45,7 +44,7 @@ class SessionController(Controller):
         cursor: FromQuery[Cursor | None] = None,
         offset: FromQuery[Offset] = 0,
         include_total: FromQuery[bool] = False,
-        sort_by: FromQuery[str] = "last_activity",
+        sort_by: FromQuery[Literal["last_activity", "created_at", "updated_at"]] = "last_activity",
         sort_order: FromQuery[Literal["asc", "desc"]] = "desc",
         user_id: FromQuery[str | None] = None,
         status: FromQuery[SessionStatus | None] = None,
@@ -54,19 +53,8 @@ class SessionController(Controller):
     ) -> SessionPage:
         """List sessions"""
         wanted = SessionFilter(user_id, status, created_after, created_before)
-        return await sessions.list(
-            request.user,
-            wanted,
-            page_request(
-                limit=limit,
-                cursor=cursor,
-                offset=offset,
-                include_total=include_total,
-                sort_by=sort_by,
-                sort_order=sort_order,
-                sortable=("last_activity", "created_at", "updated_at"),
-            ),
-        )
+        page = PageRequest(limit, cursor, offset, include_total, sort_by, sort_order == "desc")
+        return await sessions.list(request.user, wanted, page)
 
     @get("/{session_id:uuid}", opt=needs(Scope.SESSIONS_READ))
     async def get_session(
@@ -75,7 +63,7 @@ class SessionController(Controller):
         """Get a session"""
         return await sessions.get(request.user, session_id)
 
-    @put("/{session_id:uuid}", dto=JSONStruct[ReplaceSession], opt=needs(Scope.SESSIONS_WRITE))
+    @put("/{session_id:uuid}", opt=needs(Scope.SESSIONS_WRITE))
     async def replace_session(
         self,
         request: Caller,
@@ -86,7 +74,7 @@ class SessionController(Controller):
         """Replace a session"""
         return await sessions.replace(request.user, session_id, data)
 
-    @patch("/{session_id:uuid}", dto=JSONStruct[PatchSession], opt=needs(Scope.SESSIONS_WRITE))
+    @patch("/{session_id:uuid}", opt=needs(Scope.SESSIONS_WRITE))
     async def patch_session(
         self,
         request: Caller,

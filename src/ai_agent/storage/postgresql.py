@@ -1,0 +1,153 @@
+"""PostgreSQL through asyncpg."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+import asyncpg
+
+from ai_agent.domain.errors import ConfigurationError, ServiceUnavailable
+from ai_agent.storage.database import ACQUIRE_SECONDS, Connection, Reader, UniqueViolation
+from ai_agent.storage.statements import Statement
+
+Row = TypeVar("Row")
+
+CONNECT_SECONDS = 2.0
+CLOSE_SECONDS = 5.0
+
+_LOST = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.OperatorInterventionError)
+"""The connection died under a statement; for what it read, another one may still answer."""
+
+_FAILURES: tuple[type[Exception], ...] = (TimeoutError, asyncpg.PostgresError, *_LOST)
+_UNREACHABLE: tuple[type[Exception], ...] = (ValueError, *_FAILURES)
+
+
+def _translated(error: BaseException) -> BaseException:
+    """The domain's error for a driver's, or the error itself: a fault of ours, which the log must show as it is."""
+    if isinstance(error, asyncpg.UniqueViolationError):
+        return UniqueViolation(error.constraint_name or "")
+    if isinstance(error, TimeoutError):
+        return ServiceUnavailable("The database did not answer in time")
+    if isinstance(error, asyncpg.InsufficientResourcesError | asyncpg.TransactionRollbackError):
+        return ServiceUnavailable("The database is overloaded")
+    if isinstance(error, (asyncpg.ReadOnlySQLTransactionError, *_LOST)):
+        return ServiceUnavailable("The database is not available")
+    return error
+
+
+class _Statements:
+    """Runs statements on one connection."""
+
+    def __init__(self, driver: Any):
+        self._driver = driver
+
+    async def all(self, statement: Statement[Row], **parameters: Any) -> list[Row]:
+        compiled = statement.compiled("postgresql")
+        try:
+            rows = await self._driver.fetch(compiled.sql, *compiled.arguments(parameters))
+        except _FAILURES as error:
+            raise _translated(error) from error
+        return [compiled.build(row) for row in rows]
+
+    async def first(self, statement: Statement[Row], **parameters: Any) -> Row | None:
+        rows = await self.all(statement, **parameters)
+        return rows[0] if rows else None
+
+    async def run(self, statement: Statement[Any], **parameters: Any) -> int:
+        compiled = statement.compiled("postgresql")
+        try:
+            tag = await self._driver.execute(compiled.sql, *compiled.arguments(parameters))
+        except _FAILURES as error:
+            raise _translated(error) from error
+        return int(tag.rsplit(" ", 1)[-1])
+
+
+class _PoolReader:
+    """A driver that takes a connection from the pool for each statement, and tries a second one when it was dead.
+
+    Reads change nothing, so asking again is safe; it replaces a ping, and its round trip, before each.
+    """
+
+    def __init__(self, pool: Any):
+        self._pool = pool
+
+    async def fetch(self, sql: str, *values: Any) -> Any:
+        try:
+            return await self._fetch(sql, values)
+        except _LOST:
+            return await self._fetch(sql, values)
+
+    async def _fetch(self, sql: str, values: tuple[Any, ...]) -> Any:
+        connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS)
+        try:
+            return await connection.fetch(sql, *values)
+        finally:
+            await self._pool.release(connection)
+
+
+class _PooledConnection(asyncpg.Connection):
+    def get_reset_query(self) -> str:
+        # No statement of ours leaves state on a connection, and resetting would cost every read a round trip.
+        return ""
+
+
+class PostgresDatabase:
+    dialect = "postgresql"
+    reader: Reader
+
+    def __init__(self, url: str, *, pool_size: int, statement_timeout: float):
+        self._url = url
+        self._pool_size = pool_size
+        self._statement_timeout = statement_timeout
+        self._pool: Any = None
+
+    async def open(self) -> None:
+        try:
+            self._pool = await asyncpg.create_pool(
+                self._url,
+                min_size=1,
+                max_size=self._pool_size,
+                timeout=CONNECT_SECONDS,
+                command_timeout=self._statement_timeout,
+                connection_class=_PooledConnection,
+                server_settings={"application_name": "ai-agent", "jit": "off"},
+            )
+        except _UNREACHABLE as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            hint = "Check AI_AGENT_DATABASE_URL and that the server accepts connections"
+            raise ConfigurationError(f"The database cannot be reached: {reason}", hint) from error
+        self.reader = _Statements(_PoolReader(self._pool))
+
+    async def close(self) -> None:
+        if self._pool is not None:
+            try:
+                await asyncio.wait_for(self._pool.close(), CLOSE_SECONDS)
+            except TimeoutError:
+                self._pool.terminate()
+
+    @asynccontextmanager
+    async def unit_of_work(self) -> AsyncIterator[Connection]:
+        try:
+            connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS)
+        except _FAILURES as error:
+            raise _translated(error) from error
+        try:
+            transaction = connection.transaction()
+            await self._control(transaction.start())
+            try:
+                yield _Statements(connection)
+            except BaseException:
+                if not connection.is_closed():
+                    await self._control(transaction.rollback())
+                raise
+            await self._control(transaction.commit())
+        finally:
+            await self._pool.release(connection)
+
+    @staticmethod
+    async def _control(step: Any) -> None:
+        try:
+            await step
+        except _FAILURES as error:
+            raise _translated(error) from error

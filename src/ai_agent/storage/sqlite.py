@@ -1,0 +1,148 @@
+"""SQLite through aiosqlite: one writer and a few readers, each on a thread of its own; WAL lets them work together."""
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiosqlite
+
+from ai_agent.domain.errors import ConfigurationError, ServiceUnavailable
+from ai_agent.storage.database import ACQUIRE_SECONDS, Connection, Reader, UniqueViolation
+from ai_agent.storage.statements import Statement, to_sqlite
+
+Row = TypeVar("Row")
+
+READERS = 4
+BUSY_TIMEOUT_MS = 2000
+
+_UNIQUE = {sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY}
+_AWAY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
+
+
+def _translated(error: sqlite3.Error) -> Exception:
+    """The domain's error for the driver's, or the error itself: a fault of ours, which the log must show as it is."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    if code in _UNIQUE:
+        return UniqueViolation(str(error).rpartition("failed: ")[2])
+    # The low byte is the primary code, whatever the extended one adds.
+    if code & 0xFF in _AWAY:
+        return ServiceUnavailable("The database is busy or cannot be written")
+    return error
+
+
+class _Statements:
+    """Runs statements on one connection."""
+
+    def __init__(self, driver: aiosqlite.Connection):
+        self._driver = driver
+
+    async def all(self, statement: Statement[Row], **parameters: Any) -> list[Row]:
+        compiled = statement.compiled("sqlite")
+        values = [to_sqlite(value) for value in compiled.arguments(parameters)]
+        try:
+            rows = await self._driver.execute_fetchall(compiled.sql, values)
+        except sqlite3.Error as error:
+            raise _translated(error) from error
+        return [compiled.build(row) for row in rows]
+
+    async def first(self, statement: Statement[Row], **parameters: Any) -> Row | None:
+        rows = await self.all(statement, **parameters)
+        return rows[0] if rows else None
+
+    async def run(self, statement: Statement[Any], **parameters: Any) -> int:
+        compiled = statement.compiled("sqlite")
+        values = [to_sqlite(value) for value in compiled.arguments(parameters)]
+        try:
+            async with self._driver.execute(compiled.sql, values) as cursor:
+                return cursor.rowcount
+        except sqlite3.Error as error:
+            raise _translated(error) from error
+
+
+class _Readers:
+    """Lends each statement one of the readers."""
+
+    def __init__(self) -> None:
+        self.free: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
+
+    @asynccontextmanager
+    async def _lent(self) -> AsyncIterator[_Statements]:
+        try:
+            driver = await asyncio.wait_for(self.free.get(), ACQUIRE_SECONDS)
+        except TimeoutError as error:
+            raise ServiceUnavailable("No database connection is free") from error
+        try:
+            yield _Statements(driver)
+        finally:
+            self.free.put_nowait(driver)
+
+    async def all(self, statement: Statement[Row], **parameters: Any) -> list[Row]:
+        async with self._lent() as connection:
+            return await connection.all(statement, **parameters)
+
+    async def first(self, statement: Statement[Row], **parameters: Any) -> Row | None:
+        async with self._lent() as connection:
+            return await connection.first(statement, **parameters)
+
+
+class SqliteDatabase:
+    dialect = "sqlite"
+
+    def __init__(self, path: Path):
+        self._path = path
+        self._readers = _Readers()
+        self.reader: Reader = self._readers
+        self._writer: aiosqlite.Connection | None = None
+        self._writing = asyncio.Lock()
+        self._open: list[aiosqlite.Connection] = []
+
+    async def open(self) -> None:
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._writer = await self._connect()
+            for _ in range(READERS):
+                reader = await self._connect()
+                await reader.execute("PRAGMA query_only=ON")
+                self._readers.free.put_nowait(reader)
+        except (OSError, sqlite3.Error) as error:
+            await self.close()
+            hint = "Check AI_AGENT_DATA_DIR, AI_AGENT_DATABASE_URL and the rights on the folder"
+            raise ConfigurationError(f"The database {self._path} cannot be opened: {error}", hint) from error
+
+    async def _connect(self) -> aiosqlite.Connection:
+        connection = await aiosqlite.connect(self._path, isolation_level=None)
+        self._open.append(connection)
+        # FULL: what was answered with a 2xx survives a power cut, too.
+        for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
+            await connection.execute(f"PRAGMA {pragma}")
+        return connection
+
+    async def close(self) -> None:
+        async with self._writing:
+            for connection in self._open:
+                await connection.close()
+            self._open.clear()
+
+    @asynccontextmanager
+    async def unit_of_work(self) -> AsyncIterator[Connection]:
+        assert self._writer is not None  # noqa: S101  # opened by the lifespan
+        async with self._writing:
+            try:
+                await self._control("BEGIN IMMEDIATE")
+                yield _Statements(self._writer)
+                await self._control("COMMIT")
+            except BaseException:
+                # The thread finishes what a cancelled request has begun, in order: after a rollback behind it, no
+                # transaction is left to the next one.
+                await asyncio.shield(self._writer.rollback())
+                raise
+
+    async def _control(self, sql: str) -> None:
+        assert self._writer is not None  # noqa: S101  # opened by the lifespan
+        try:
+            await asyncio.shield(self._writer.execute_fetchall(sql))
+        except sqlite3.Error as error:
+            raise _translated(error) from error
