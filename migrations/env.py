@@ -1,10 +1,10 @@
-"""Runs migrations on the connection that `ai_agent.storage.migrations` hands over, or on the settings' database."""
+"""Runs migrations on the database that `ai-agent db` was given, or, under Alembic's own command, on the settings'."""
 
 import asyncio
 
 from alembic import context
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from ai_agent.settings import load_settings
 from ai_agent.storage.migrations import engine_url
@@ -24,17 +24,15 @@ def migrate(connection: Connection) -> None:
     )
     with context.begin_transaction():
         context.run_migrations()
+    connection.commit()
 
 
-async def migrate_settings_database() -> None:
-    engine = create_async_engine(engine_url(load_settings().database))
+async def main() -> None:
+    engine: AsyncEngine | None = getattr(context.config, "engine", None)
+    engine = engine or create_async_engine(engine_url(load_settings().database))
     async with engine.connect() as connection:
         await connection.run_sync(migrate)
     await engine.dispose()
 
 
-given = context.config.attributes.get("connection")
-if given is None:
-    asyncio.run(migrate_settings_database())
-else:
-    migrate(given)
+asyncio.run(main())

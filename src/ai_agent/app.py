@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import AsyncIterator
 
+import ai_agent.api  # noqa: F401  # isort: skip  # before Litestar; it says why
 import msgspec
 from litestar import Litestar, Router
 from litestar.exceptions import HTTPException
@@ -22,6 +23,7 @@ from ai_agent.execution.job_queue import LitestarJobQueue
 from ai_agent.execution.local_model import LocalModel
 from ai_agent.execution.runs import Runs
 from ai_agent.execution.worker import Worker
+from ai_agent.observability.logging import configure_logging
 from ai_agent.realtime.execution_log import ExecutionLog
 from ai_agent.security.api_keys import KeyHasher
 from ai_agent.services.agents import AgentService
@@ -32,7 +34,7 @@ from ai_agent.services.identity import IdentityService
 from ai_agent.services.messages import MessageService
 from ai_agent.services.paging import Pager
 from ai_agent.services.sessions import SessionService
-from ai_agent.settings import Auth, Settings, load_settings
+from ai_agent.settings import Auth, LogFormat, Settings, load_settings
 from ai_agent.storage import migrations
 from ai_agent.storage.database import create_database
 from ai_agent.storage.keyset import CursorCodec
@@ -97,4 +99,6 @@ def create_app(settings: Settings) -> Litestar:
 
 def from_environment() -> Litestar:
     """For servers that want a factory: `uvicorn --factory ai_agent.app:from_environment`."""
-    return create_app(load_settings())
+    settings = load_settings()
+    configure_logging(level=settings.log_level, json=settings.format is LogFormat.JSON)
+    return create_app(settings)

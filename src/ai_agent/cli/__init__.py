@@ -5,7 +5,7 @@ from pathlib import Path
 
 import rich_click as click
 
-from ai_agent.domain.errors import ConfigurationError
+from ai_agent.domain.errors import AIAgentError, ConfigurationError
 from ai_agent.settings import load_settings
 
 
@@ -153,3 +153,5 @@ def main() -> None:
         cli()
     except ConfigurationError as error:
         fail(error.message, error.hint)
+    except AIAgentError as error:
+        fail(error.message)

@@ -1,12 +1,15 @@
 """`ai-agent serve`."""
 
+import asyncio
 import os
 import socket
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import uvicorn
+from litestar import Litestar
 from uvicorn.supervisors import ChangeReload
 
 from ai_agent.app import create_app
@@ -18,51 +21,58 @@ LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 class Server(uvicorn.Server):
-    """uvicorn, which keeps the reason why the application did not start."""
+    """uvicorn that says where it listens, and for which stopping on a signal is a success."""
 
-    announce = ""
+    address = ""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started:
-            print(self.announce, flush=True)
+        print(f"Listening on {self.address}", flush=True)
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal lets requests end, a second one does not wait."""
+        self.force_exit = self.should_exit
+        self.should_exit = True
 
 
 def serve(host: str, port: int, data_dir: Path | None, *, reload: bool) -> None:
-    """Serves until SIGTERM. Raises ConfigurationError when it cannot start."""
-    settings = load_settings(overrides={"data_dir": data_dir} if data_dir else {})
+    """Serves until a signal. Raises ConfigurationError when it cannot start."""
+    if data_dir is not None:
+        os.environ["AI_AGENT_DATA_DIR"] = str(data_dir.absolute())
+    settings = load_settings()
     _check_exposure(settings, host)
-    settings.directory.mkdir(parents=True, exist_ok=True)
     configure_logging(level=settings.log_level, json=settings.format is LogFormat.JSON)
     listener = _listen(host, port)
     if reload:
-        if data_dir:
-            os.environ["AI_AGENT_DATA_DIR"] = str(data_dir)
         config = _config("ai_agent.app:from_environment", settings, factory=True, reload=True)
         ChangeReload(config, target=uvicorn.Server(config).run, sockets=[listener]).run()
         return
-    _run(settings, listener)
-
-
-def _run(settings: Settings, listener: socket.socket) -> None:
-    failure: list[BaseException] = []
     app = create_app(settings)
-    server = Server(_config(_reporting(app, failure), settings))
-    host, port = listener.getsockname()[:2]
-    server.announce = f"Listening on http://{f'[{host}]' if ':' in host else host}:{port}"
-    server.run(sockets=[listener])
-    if failure:
-        if isinstance(failure[0], ConfigurationError):
-            raise failure[0]
-        raise ConfigurationError(f"The server cannot start: {failure[0]}", "The log above says more") from failure[0]
-    if not server.started:
-        sys.exit(1)
+    server = Server(_config(app, settings, lifespan="off"))
+    server.address = _url(listener)
+    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
+        try:
+            runner.run(_serve(app, server, listener))
+        except BaseExceptionGroup as group:  # Litestar enters a lifespan inside task groups.
+            raise _innermost(group) from group
+
+
+async def _serve(app: Litestar, server: Server, listener: socket.socket) -> None:
+    # Entered here and not by uvicorn, which would only log why a start failed.
+    async with app.lifespan():
+        await server.serve(sockets=[listener])
+        if server.force_exit:
+            sys.stdout.flush()
+            os._exit(1)
+
+
+def _innermost(error: BaseException) -> BaseException:
+    return _innermost(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
 def _config(app: Any, settings: Settings, **more: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        lifespan="on",
         http="httptools",
         log_config=None,
         access_log=False,
@@ -72,33 +82,6 @@ def _config(app: Any, settings: Settings, **more: Any) -> uvicorn.Config:
         timeout_graceful_shutdown=int(settings.drain_window_seconds) + 1,
         **more,
     )
-
-
-def _reporting(app: Any, failure: list[BaseException]) -> Any:
-    """The application, with what its start raised kept: uvicorn would only log it."""
-
-    async def wrapped(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "lifespan":
-            await app(scope, receive, send)
-            return
-        await _lifespan(app, receive, send, failure)
-
-    return wrapped
-
-
-async def _lifespan(app: Any, receive: Any, send: Any, failure: list[BaseException]) -> None:
-    await receive()
-    context = app.lifespan()
-    try:
-        await context.__aenter__()
-    except Exception as error:
-        failure.append(error)
-        await send({"type": "lifespan.startup.failed"})
-        return
-    await send({"type": "lifespan.startup.complete"})
-    await receive()
-    await context.__aexit__(None, None, None)
-    await send({"type": "lifespan.shutdown.complete"})
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -111,6 +94,11 @@ def _listen(host: str, port: int) -> socket.socket:
         hint = "Choose another with --port, or stop what listens there"
         raise ConfigurationError(f"Cannot listen on {host}:{port}: {error.strerror or error}", hint) from error
     return listener
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _check_exposure(settings: Settings, host: str) -> None:

@@ -1,6 +1,7 @@
 """Logs: JSON lines in production, colours on a terminal, and nothing secret ever."""
 
 import logging
+import os
 import re
 import sys
 from functools import lru_cache
@@ -43,9 +44,9 @@ def configure_logging(*, level: str, json: bool) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
-    last: list[Any] = (
-        [structlog.processors.format_exc_info, redact, _render] if json else [redact, structlog.dev.ConsoleRenderer()]
-    )
+    colors = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
+    console = structlog.dev.ConsoleRenderer(colors=colors)
+    last: list[Any] = [structlog.processors.format_exc_info, redact, _render] if json else [redact, console]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),

@@ -1,21 +1,23 @@
-"""The schema's history: Alembic's scripts, run against either database. Alembic is imported only when it is needed."""
+"""The schema's history: Alembic's scripts, run against either database through advanced-alchemy.
+
+Both are imported only when there is something to migrate: they cost as much time as all the rest of a start.
+"""
 
 import asyncio
 import io
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from ai_agent.domain.errors import ConfigurationError
 from ai_agent.storage.database import Database, Reader, sqlite_path
 from ai_agent.storage.statements import Statement
 
 if TYPE_CHECKING:
-    from alembic.config import Config
+    from advanced_alchemy.alembic.commands import AlembicCommands
 
 HEAD = "0001"
 """The newest revision; a test holds it to the scripts, so that a start need not read them."""
@@ -63,57 +65,45 @@ async def prepare(database: Database, url: str) -> None:
 
 
 async def upgrade(url: str, revision: str = "head") -> None:
-    await _run(url, lambda config: _command().upgrade(config, revision))
+    """Raises ConfigurationError when the database cannot be reached or there is no such revision."""
+    await _run(url, lambda commands: commands.upgrade(revision))
 
 
 async def downgrade(url: str, revision: str) -> None:
-    await _run(url, lambda config: _command().downgrade(config, revision))
+    """Raises what `upgrade` raises."""
+    await _run(url, lambda commands: commands.downgrade(revision))
 
 
 async def check(url: str) -> None:
     """Raises ConfigurationError when the database's schema differs from the code's."""
+    await _run(url, lambda commands: commands.check())
+
+
+async def _run(url: str, work: "Callable[[AlembicCommands], None]") -> None:
     from alembic.util.exc import CommandError
 
     try:
-        await _run(url, lambda config: _command().check(config))
+        # Alembic's scripts run a loop of their own.
+        await asyncio.to_thread(lambda: work(_commands(url)))
     except CommandError as error:
-        raise ConfigurationError(f"The schema differs: {error}", "Run: ai-agent db upgrade") from None
-
-
-def _command() -> Any:
-    import alembic.command
-
-    return alembic.command
-
-
-async def _run(url: str, work: "Callable[[Config], object]") -> None:
-    from alembic.config import Config
-
-    config = Config(scripts() / "alembic.ini", stdout=io.StringIO())
-    engine = create_async_engine(engine_url(url))
-
-    def with_connection(connection: sa.Connection) -> None:
-        config.attributes["connection"] = connection
-        work(config)
-
-    try:
-        await _connected(engine, with_connection)
-    finally:
-        await engine.dispose()
-
-
-async def _connected(engine: AsyncEngine, work: Callable[[sa.Connection], None]) -> None:
-    try:
-        connection = await engine.connect()
-    except (OSError, sa.exc.DBAPIError) as error:
+        raise ConfigurationError(f"The schema: {error}", "Run: ai-agent db upgrade") from None
+    except (OSError, sa.exc.DBAPIError, TimeoutError) as error:
         hint = "Check AI_AGENT_DATABASE_URL and that the server accepts connections"
-        reason = str(error).splitlines()[0]
-        raise ConfigurationError(f"The database cannot be reached: {reason}", hint) from error
-    try:
-        await connection.run_sync(work)
-        await connection.commit()
-    finally:
-        await connection.close()
+        raise ConfigurationError(f"The database cannot be migrated: {str(error).splitlines()[0]}", hint) from error
+
+
+def _commands(url: str) -> "AlembicCommands":
+    from advanced_alchemy.alembic.commands import AlembicCommands
+    from advanced_alchemy.config import AlembicAsyncConfig, SQLAlchemyAsyncConfig
+
+    ini = scripts() / "alembic.ini"
+    alembic = AlembicAsyncConfig(
+        script_config=str(ini), script_location=str(ini.parent), version_table_name="alembic_version"
+    )
+    address = engine_url(url).render_as_string(hide_password=False)
+    commands = AlembicCommands(SQLAlchemyAsyncConfig(connection_string=address, alembic_config=alembic))
+    commands.config.stdout = io.StringIO()
+    return commands
 
 
 async def backup(url: str, target: Path) -> None:
