@@ -3,7 +3,7 @@
 import os
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +17,8 @@ from msgspec import Meta
 from ai_agent.domain.errors import ConfigurationError
 
 PREFIX = "AI_AGENT_"
+CLIENT_VARIABLES = {"AI_AGENT_URL", "AI_AGENT_API_KEY"}
+"""Where `chat` and the other clients find a server."""
 
 
 class Environment(StrEnum):
@@ -122,8 +124,7 @@ def load_settings(
     environment: Mapping[str, str] | None = None, overrides: Mapping[str, object] = MappingProxyType({})
 ) -> Settings:
     """Settings from the environment over `.env`. Raises ConfigurationError that names the wrong variable."""
-    if environment is None:
-        environment = {**{k: v for k, v in dotenv.dotenv_values(".env").items() if v is not None}, **os.environ}
+    environment = _environment() if environment is None else environment
     fields = {variable(name): name for name in Settings.__struct_fields__}
     given = {fields[name]: text for name, text in environment.items() if name in fields and text != ""}
     try:
@@ -132,6 +133,16 @@ def load_settings(
         raise _named(error) from None
     _check_production(settings)
     return settings
+
+
+def unknown_variables() -> list[str]:
+    """Variables with our prefix that are no settings: misspelt, most often."""
+    known = {variable(name) for name in Settings.__struct_fields__} | CLIENT_VARIABLES
+    return sorted(name for name in _environment() if name.startswith(PREFIX) and name not in known)
+
+
+def _environment() -> dict[str, str]:
+    return {**{k: v for k, v in dotenv.dotenv_values(".env").items() if v is not None}, **os.environ}
 
 
 def _path(kind: type[Any], value: object) -> object:
@@ -158,22 +169,29 @@ def _check_production(settings: Settings) -> None:
         raise ConfigurationError("AI_AGENT_AUTH=disabled is not allowed in production", "Remove it and use API keys")
 
 
-def kept_secret(path: Path, make: "Any") -> str:
+def kept_secret(path: Path, make: Callable[[], str]) -> str:
     """The text in a file that only its owner can read; made at the first use. Two processes agree on one."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text: str = make()
-        draft = path.with_name(f"{path.name}.{os.getpid()}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-        try:
-            os.link(draft, path)
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-    return path.read_text().strip()
+    try:
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_once(path, make())
+        return path.read_text().strip()
+    except OSError as error:
+        raise ConfigurationError(f"{path} cannot be used: {error.strerror}", "Set AI_AGENT_DATA_DIR") from error
+
+
+def _write_once(path: Path, text: str) -> None:
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        file.write(text)
+    try:
+        # Of two processes only one links its draft; both read what that one wrote.
+        os.link(draft, path)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()
 
 
 def env_example() -> str:

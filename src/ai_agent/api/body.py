@@ -104,8 +104,10 @@ def _all_errors(body: bytes, model: Any, error: msgspec.ValidationError | Invali
     """msgspec stops at the first error: only now, on the way to an error, each field is looked at alone."""
     try:
         return list(_errors(msgspec.json.decode(body), model, ""))
-    except msgspec.ValidationError:  # A number so large that no type holds it.
+    except msgspec.ValidationError:  # A number that no type holds.
         return [_field_error(error, "")]
+    except UnicodeDecodeError:
+        raise MalformedRequest("The body is not UTF-8") from None
 
 
 def _errors(value: Any, kind: Any, path: str) -> Iterator[FieldError]:
@@ -148,7 +150,7 @@ def _struct_in(kind: Any) -> type[msgspec.Struct] | None:
 
 def _field_error(error: Exception, path: str, value: Any = None) -> FieldError:
     message, _, inner = str(error).partition(" - at `$")
-    return FieldError(_join(path, inner.rstrip("`").lstrip(".")), message, value)
+    return FieldError(_join(path, inner.rstrip("`").lstrip(".")) or "body", message, value)
 
 
 def _join(path: str, name: str) -> str:

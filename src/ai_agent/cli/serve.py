@@ -8,16 +8,31 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import msgspec
 import uvicorn
 from litestar import Litestar
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.supervisors import ChangeReload
 
+from ai_agent.api.errors import error_body
 from ai_agent.app import create_app
-from ai_agent.domain.errors import ConfigurationError
+from ai_agent.domain.errors import ConfigurationError, MalformedRequest
+from ai_agent.domain.fields import new_id
 from ai_agent.observability.logging import configure_logging
 from ai_agent.settings import Auth, LogFormat, Settings, load_settings
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
+
+
+class Protocol(HttpToolsProtocol):
+    """uvicorn's parser, which answers with our error what is not HTTP at all."""
+
+    def send_400_response(self, msg: str) -> None:
+        scope = {"path": "", "correlation_id": new_id().hex}
+        body = msgspec.json.encode(error_body(MalformedRequest("The request is not HTTP"), scope))
+        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
+        self.transport.close()
 
 
 class Server(uvicorn.Server):
@@ -73,7 +88,7 @@ def _innermost(error: BaseException) -> BaseException:
 def _config(app: Any, settings: Settings, **more: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http="httptools",
+        http=Protocol,
         log_config=None,
         access_log=False,
         server_header=False,

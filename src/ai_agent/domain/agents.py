@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from ai_agent.domain.errors import FieldError
 from ai_agent.domain.fields import Description, Input, JsonObject, Name, StoredJson, SystemPrompt, check_metadata
-from ai_agent.domain.pages import Page
+from ai_agent.domain.pages import Filter, Page
 
 
 class Provider(StrEnum):
@@ -99,5 +99,5 @@ class PatchAgent(Input):
         return blank + check_metadata(self.metadata)
 
 
-class AgentFilter(msgspec.Struct, frozen=True):
+class AgentFilter(Filter, frozen=True, kw_only=True):
     status: AgentStatus | None = None

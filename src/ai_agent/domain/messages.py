@@ -10,7 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from ai_agent.domain.errors import FieldError
 from ai_agent.domain.fields import Content, Input, JsonObject, StoredJson, check_content, check_metadata
-from ai_agent.domain.pages import Page
+from ai_agent.domain.pages import Filter, Page
 
 ToolCalls = Annotated[list[JsonObject], Meta(max_length=128)]
 
@@ -67,12 +67,10 @@ class PatchMessage(Input):
         return check_content("content", self.content) + check_metadata(self.metadata)
 
 
-class MessageFilter(msgspec.Struct, frozen=True):
+class MessageFilter(Filter, frozen=True, kw_only=True):
     session_id: UUID
     role: Role | None = None
     parent_message_id: UUID | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None
 
 
 class HistoryEntry(msgspec.Struct, frozen=True):

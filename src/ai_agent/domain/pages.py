@@ -1,14 +1,10 @@
 """What a client asks of a list, whatever it lists."""
 
-from typing import Annotated
+from datetime import datetime
 
 import msgspec
-from msgspec import Meta
 
-Limit = Annotated[int, Meta(ge=1, le=100)]
-LongLimit = Annotated[int, Meta(ge=1, le=200)]
-Offset = Annotated[int, Meta(ge=0, le=10_000)]
-Cursor = Annotated[str, Meta(max_length=1024)]
+from ai_agent.domain.errors import FieldError, InvalidFields
 
 
 class PageRequest(msgspec.Struct, frozen=True):
@@ -20,6 +16,20 @@ class PageRequest(msgspec.Struct, frozen=True):
     include_total: bool
     sort_by: str
     descending: bool
+
+
+class Filter(msgspec.Struct, frozen=True, kw_only=True):
+    """Which rows of a list: all that match every filter that is set."""
+
+    created_after: datetime | None = None
+    created_before: datetime | None = None
+
+    def __post_init__(self) -> None:
+        times = {"created_after": self.created_after, "created_before": self.created_before}
+        # A time without an offset means another moment on each machine.
+        naive = [(name, time) for name, time in times.items() if time is not None and time.tzinfo is None]
+        if naive:
+            raise InvalidFields([FieldError(name, "Must have an offset, such as Z", time) for name, time in naive])
 
 
 class Page(msgspec.Struct, kw_only=True):

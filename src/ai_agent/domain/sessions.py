@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from ai_agent.domain.errors import FieldError
 from ai_agent.domain.fields import Input, JsonObject, Label, StoredJson, Title, check_metadata
-from ai_agent.domain.pages import Page
+from ai_agent.domain.pages import Filter, Page
 
 
 class SessionStatus(StrEnum):
@@ -62,8 +62,6 @@ class PatchSession(Input):
         return check_metadata(self.metadata)
 
 
-class SessionFilter(msgspec.Struct, frozen=True):
+class SessionFilter(Filter, frozen=True, kw_only=True):
     user_id: str | None = None
     status: SessionStatus | None = None
-    created_after: datetime | None = None
-    created_before: datetime | None = None

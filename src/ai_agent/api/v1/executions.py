@@ -9,11 +9,11 @@ from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
 
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
+from ai_agent.api.parameters import LongLimit
 from ai_agent.api.sse import event_stream, resume_position
 from ai_agent.domain.events import EventPage
 from ai_agent.domain.executions import ExecuteAgent, Execution, ExecutionAnswer
 from ai_agent.domain.identity import Scope
-from ai_agent.domain.pages import LongLimit
 from ai_agent.services.executions import ExecutionService
 
 
@@ -72,7 +72,7 @@ class ExecutionController(Controller):
         execution_id: FromPath[UUID],
         executions: NamedDependency[ExecutionService],
         after: FromQuery[str | None] = None,
-        limit: FromQuery[LongLimit] = 50,
+        limit: LongLimit = 50,
         last_event_id: Annotated[str | None, HeaderParameter(name="Last-Event-ID")] = None,
     ) -> Response[object]:
         """Read or follow the events of an execution"""

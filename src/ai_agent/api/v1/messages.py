@@ -1,7 +1,6 @@
 """`/sessions/{session_id}/messages` and `/messages`."""
 
 from datetime import datetime
-from typing import Literal
 from uuid import UUID
 
 from litestar import Controller, delete, get, patch, post, put
@@ -10,6 +9,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
+from ai_agent.api.parameters import Cursor, LongLimit, Offset, SortOrder
 from ai_agent.domain.identity import Scope
 from ai_agent.domain.messages import (
     CreateMessage,
@@ -20,7 +20,7 @@ from ai_agent.domain.messages import (
     ReplaceMessage,
     Role,
 )
-from ai_agent.domain.pages import Cursor, LongLimit, Offset, PageRequest
+from ai_agent.domain.pages import PageRequest
 from ai_agent.services.messages import MessageService
 
 
@@ -44,18 +44,24 @@ class MessageController(Controller):
         request: Caller,
         session_id: FromPath[UUID],
         messages: NamedDependency[MessageService],
-        limit: FromQuery[LongLimit] = 50,
-        cursor: FromQuery[Cursor | None] = None,
-        offset: FromQuery[Offset] = 0,
+        limit: LongLimit = 50,
+        cursor: Cursor = None,
+        offset: Offset = 0,
         include_total: FromQuery[bool] = False,
-        sort_order: FromQuery[Literal["asc", "desc"]] = "asc",
+        sort_order: SortOrder = "asc",
         role: FromQuery[Role | None] = None,
         parent_message_id: FromQuery[UUID | None] = None,
         created_after: FromQuery[datetime | None] = None,
         created_before: FromQuery[datetime | None] = None,
     ) -> MessagePage:
         """List the messages of a session"""
-        wanted = MessageFilter(session_id, role, parent_message_id, created_after, created_before)
+        wanted = MessageFilter(
+            session_id=session_id,
+            role=role,
+            parent_message_id=parent_message_id,
+            created_after=created_after,
+            created_before=created_before,
+        )
         page = PageRequest(limit, cursor, offset, include_total, "position", sort_order == "desc")
         return await messages.list(request.user, wanted, page)
 

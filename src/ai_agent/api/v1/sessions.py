@@ -10,8 +10,9 @@ from litestar.params import FromPath, FromQuery, JSONBody
 
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
+from ai_agent.api.parameters import Cursor, Limit, Offset, SortOrder
 from ai_agent.domain.identity import Scope
-from ai_agent.domain.pages import Cursor, Limit, Offset, PageRequest
+from ai_agent.domain.pages import PageRequest
 from ai_agent.domain.sessions import (
     CreateSession,
     PatchSession,
@@ -40,19 +41,21 @@ class SessionController(Controller):
         self,
         request: Caller,
         sessions: NamedDependency[SessionService],
-        limit: FromQuery[Limit] = 20,
-        cursor: FromQuery[Cursor | None] = None,
-        offset: FromQuery[Offset] = 0,
+        limit: Limit = 20,
+        cursor: Cursor = None,
+        offset: Offset = 0,
         include_total: FromQuery[bool] = False,
         sort_by: FromQuery[Literal["last_activity", "created_at", "updated_at"]] = "last_activity",
-        sort_order: FromQuery[Literal["asc", "desc"]] = "desc",
+        sort_order: SortOrder = "desc",
         user_id: FromQuery[str | None] = None,
         status: FromQuery[SessionStatus | None] = None,
         created_after: FromQuery[datetime | None] = None,
         created_before: FromQuery[datetime | None] = None,
     ) -> SessionPage:
         """List sessions"""
-        wanted = SessionFilter(user_id, status, created_after, created_before)
+        wanted = SessionFilter(
+            user_id=user_id, status=status, created_after=created_after, created_before=created_before
+        )
         page = PageRequest(limit, cursor, offset, include_total, sort_by, sort_order == "desc")
         return await sessions.list(request.user, wanted, page)
 
