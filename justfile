@@ -41,7 +41,7 @@ migration message:
 
 # Server CPU per request as ratios to the floor and to the original design
 bench *args:
-    uv run python benchmarks/run.py "$@"
+    uv run --group bench python -m benchmarks.run "$@"
 
 run *args:
     uv run --extra local ai-agent serve "$@"

@@ -30,9 +30,11 @@ def migrate(connection: Connection) -> None:
 async def main() -> None:
     engine: AsyncEngine | None = getattr(context.config, "engine", None)
     engine = engine or create_async_engine(engine_url(load_settings().database))
-    async with engine.connect() as connection:
-        await connection.run_sync(migrate)
-    await engine.dispose()
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(migrate)
+    finally:
+        await engine.dispose()
 
 
 asyncio.run(main())

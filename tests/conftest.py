@@ -62,6 +62,11 @@ def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
     return create_database(request.getfixturevalue("postgres_url"))
 
 
+@pytest.fixture
+def empty_postgres(postgres_url: str) -> str:
+    return create_database(postgres_url)
+
+
 class Server:
     """`ai-agent serve` as its own process, as users run it."""
 

@@ -16,7 +16,13 @@ Row = TypeVar("Row")
 CONNECT_SECONDS = 2.0
 CLOSE_SECONDS = 5.0
 
-_LOST = (OSError, asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.OperatorInterventionError)
+_LOST: tuple[type[Exception], ...] = (
+    OSError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+)
 """The connection died under a statement; for what it read, another one may still answer."""
 
 _FAILURES: tuple[type[Exception], ...] = (TimeoutError, asyncpg.PostgresError, *_LOST)
@@ -82,6 +88,9 @@ class _PoolReader:
         connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS)
         try:
             return await connection.fetch(sql, *values)
+        except _LOST:
+            connection.terminate()
+            raise
         finally:
             await self._pool.release(connection)
 
@@ -138,12 +147,18 @@ class PostgresDatabase:
             try:
                 yield _Statements(connection)
             except BaseException:
-                if not connection.is_closed():
-                    await self._control(transaction.rollback())
+                await self._roll_back(connection, transaction)
                 raise
             await self._control(transaction.commit())
         finally:
             await self._pool.release(connection)
+
+    @staticmethod
+    async def _roll_back(connection: Any, transaction: Any) -> None:
+        try:
+            await transaction.rollback()
+        except _FAILURES:
+            connection.terminate()  # The server rolls back what it has lost sight of.
 
     @staticmethod
     async def _control(step: Any) -> None:

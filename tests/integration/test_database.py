@@ -1,0 +1,229 @@
+"""The promises of the two databases, by the same tests: what commits stays, what fails leaves nothing."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from ai_agent.domain.agents import CreateAgent
+from ai_agent.domain.errors import ConfigurationError, ServiceUnavailable
+from ai_agent.domain.pages import Filter
+from ai_agent.domain.sessions import CreateSession, Session
+from ai_agent.services.agents import new_agent
+from ai_agent.services.sessions import new_session
+from ai_agent.storage import agents, migrations, sessions
+from ai_agent.storage.database import Connection, Database, UniqueViolation, create_database
+from ai_agent.storage.keyset import Bounds, Position
+
+OWNER = "owner"
+
+Scenario = Callable[[Database], Awaitable[None]]
+
+
+@asynccontextmanager
+async def opened(url: str, *, pool_size: int = 4, statement_timeout: float = 2.0) -> AsyncIterator[Database]:
+    database = create_database(url, pool_size=pool_size, statement_timeout=statement_timeout)
+    await database.open()
+    try:
+        yield database
+    finally:
+        await database.close()
+
+
+@pytest.fixture(scope="module")
+def run(database_url: str) -> Callable[[Scenario], None]:
+    """Runs a scenario on a migrated database."""
+    asyncio.run(migrations.upgrade(database_url))
+
+    async def play(scenario: Scenario) -> None:
+        async with opened(database_url) as database:
+            await scenario(database)
+
+    return lambda scenario: asyncio.run(play(scenario))
+
+
+async def added(connection: Connection, title: str | None = None) -> Session:
+    session = new_session(CreateSession(title=title))
+    await sessions.insert(connection, OWNER, session)
+    return session
+
+
+def test_a_unit_of_work_is_seen_by_others_when_it_has_committed(run: Callable[[Scenario], None]) -> None:
+    async def scenario(database: Database) -> None:
+        async with database.unit_of_work() as rows:
+            session = await added(rows, "committed")
+            assert await sessions.get(rows, OWNER, session.id) is not None
+            assert await sessions.get(database.reader, OWNER, session.id) is None
+        stored = await sessions.get(database.reader, OWNER, session.id)
+        assert stored == session
+
+    run(scenario)
+
+
+def test_a_unit_of_work_that_raises_leaves_nothing(run: Callable[[Scenario], None]) -> None:
+    async def scenario(database: Database) -> None:
+        with pytest.raises(RuntimeError, match="stop"):
+            async with database.unit_of_work() as rows:
+                session = await added(rows)
+                raise RuntimeError("stop")
+        assert await sessions.get(database.reader, OWNER, session.id) is None
+
+    run(scenario)
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_a_request_cancelled_at_any_moment_leaves_no_transaction_behind(
+    run: Callable[[Scenario], None], turns: int
+) -> None:
+    async def scenario(database: Database) -> None:
+        async def work() -> None:
+            async with database.unit_of_work() as rows:
+                await added(rows)
+
+        async with asyncio.timeout(5):
+            for _ in range(10):
+                task = asyncio.create_task(work())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                task.cancel()
+                await asyncio.wait([task])
+                async with database.unit_of_work() as rows:
+                    session = await added(rows)
+                assert await sessions.get(database.reader, OWNER, session.id) is not None
+
+    run(scenario)
+
+
+def test_a_taken_name_is_a_unique_violation_and_the_unit_of_work_is_gone(run: Callable[[Scenario], None]) -> None:
+    async def scenario(database: Database) -> None:
+        async with database.unit_of_work() as rows:
+            await agents.insert(rows, OWNER, new_agent(CreateAgent("taken")))
+        with pytest.raises(UniqueViolation):
+            async with database.unit_of_work() as rows:
+                session = await added(rows)
+                await agents.insert(rows, OWNER, new_agent(CreateAgent("taken")))
+        assert await sessions.get(database.reader, OWNER, session.id) is None
+        async with database.unit_of_work() as rows:
+            await agents.insert(rows, "another owner", new_agent(CreateAgent("taken")))
+
+    run(scenario)
+
+
+def test_many_readers_and_writers_at_once_lose_nothing(run: Callable[[Scenario], None]) -> None:
+    async def scenario(database: Database) -> None:
+        async def write(number: int) -> Session:
+            async with database.unit_of_work() as rows:
+                return await added(rows, f"number {number}")
+
+        written = await asyncio.gather(*(write(number) for number in range(40)))
+        read = await asyncio.gather(*(sessions.get(database.reader, OWNER, session.id) for session in written))
+        assert list(read) == list(written)
+
+    run(scenario)
+
+
+def test_pages_see_each_row_once_while_others_write(run: Callable[[Scenario], None]) -> None:
+    async def scenario(database: Database) -> None:
+        owner = "pager"
+        made = [new_session(CreateSession()) for _ in range(25)]
+        for session in made:
+            session.created_at = made[0].created_at  # Ties are the hard case.
+            async with database.unit_of_work() as rows:
+                await sessions.insert(rows, owner, session)
+        seen: list[Session] = []
+        after = None
+        while True:
+            bounds = Bounds(4, after=after)
+            page = await sessions.LIST.page(
+                database.reader, owner, Filter(), "created_at", descending=True, bounds=bounds
+            )
+            if not page:
+                break
+            seen += page
+            after = Position(page[-1].created_at, page[-1].id)
+            async with database.unit_of_work() as rows:
+                await sessions.insert(rows, owner, new_session(CreateSession()))
+                await sessions.delete(rows, owner, seen[0].id)
+        assert {session.id for session in made} == {session.id for session in seen}
+        assert len(seen) == len(made)
+
+    run(scenario)
+
+
+def test_migrations_go_down_and_up_again_with_data_in_them(database_url: str, run: Callable[[Scenario], None]) -> None:
+    async def store(database: Database) -> None:
+        async with database.unit_of_work() as rows:
+            await added(rows)
+
+    run(store)
+    asyncio.run(migrations.check(database_url))
+    asyncio.run(migrations.downgrade(database_url, "base"))
+    with pytest.raises(ConfigurationError):
+        asyncio.run(migrations.check(database_url))
+    asyncio.run(migrations.upgrade(database_url))
+    asyncio.run(migrations.check(database_url))
+    run(store)
+
+
+def test_a_read_whose_connection_died_is_asked_again(postgres_url: str, empty_postgres: str) -> None:
+    async def scenario() -> None:
+        await migrations.upgrade(empty_postgres)
+        async with opened(empty_postgres, pool_size=1) as database:
+            async with database.unit_of_work() as rows:
+                session = await added(rows)
+            operator = await asyncpg.connect(postgres_url)
+            for _ in range(5):
+                terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'ai-agent'"
+                await operator.execute(terminate)
+                assert await sessions.get(database.reader, OWNER, session.id) == session
+            await operator.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_statement_that_takes_too_long_is_unavailable_and_frees_its_connection(
+    postgres_url: str, empty_postgres: str
+) -> None:
+    async def scenario() -> None:
+        await migrations.upgrade(empty_postgres)
+        async with opened(empty_postgres, pool_size=1, statement_timeout=0.3) as database:
+            locker = await asyncpg.connect(empty_postgres)
+            transaction = locker.transaction()
+            await transaction.start()
+            await locker.execute("LOCK TABLE sessions IN ACCESS EXCLUSIVE MODE")
+            with pytest.raises(ServiceUnavailable):
+                await sessions.get(database.reader, OWNER, new_session(CreateSession()).id)
+            await transaction.rollback()
+            await locker.close()
+            async with database.unit_of_work() as rows:
+                session = await added(rows)
+            assert await sessions.get(database.reader, OWNER, session.id) == session
+
+    asyncio.run(scenario())
+
+
+def test_a_pool_that_is_used_up_is_unavailable_after_a_second(empty_postgres: str) -> None:
+    async def scenario() -> None:
+        await migrations.upgrade(empty_postgres)
+        async with opened(empty_postgres, pool_size=1) as database, database.unit_of_work():
+            with pytest.raises(ServiceUnavailable):
+                await sessions.get(database.reader, OWNER, new_session(CreateSession()).id)
+
+    asyncio.run(scenario())
+
+
+def test_a_backup_is_a_whole_database(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        url, copy = f"sqlite:///{tmp_path}/a.db", tmp_path / "copy.db"
+        await migrations.upgrade(url)
+        async with opened(url) as database:
+            async with database.unit_of_work() as rows:
+                session = await added(rows)
+            await migrations.backup(url, copy)
+        async with opened(f"sqlite:///{copy}") as database:
+            assert await sessions.get(database.reader, OWNER, session.id) == session
+
+    asyncio.run(scenario())

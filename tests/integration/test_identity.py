@@ -1,0 +1,193 @@
+"""Who may do what: keys, scopes and ownership, over every operation there is."""
+
+import json
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import httpx
+import pytest
+from litestar.routes import HTTPRoute
+
+from ai_agent.api.guards import SCOPE
+from ai_agent.app import create_app
+from ai_agent.domain.identity import Scope
+from ai_agent.security.api_keys import generate
+from ai_agent.settings import load_settings
+from tests.conftest import KEY, SECRET, Server
+
+BODIES = {
+    "POST /agents": {"name": "x"},
+    "PUT /agents/{agent_id}": {"name": "x"},
+    "POST /sessions/{session_id}/messages": {"content": "x"},
+    "PUT /messages/{message_id}": {"content": "x"},
+    "POST /agents/{agent_id}/execute": {"message": "x"},
+    "POST /agents/{agent_id}/execute/stream": {"message": "x"},
+}
+
+
+def operations() -> list[tuple[str, str, Scope | None]]:
+    """Method, path and scope of every operation, read from the application itself."""
+    app = create_app(load_settings({"AI_AGENT_DATABASE_URL": "sqlite:///unused.db", "AI_AGENT_SECRET_KEY": SECRET}))
+    return sorted(
+        (method, re.sub(r":\w+}", "}", route.path.removeprefix("/api/v1")), handler.opt[SCOPE])
+        for route in app.routes
+        if isinstance(route, HTTPRoute) and route.path.startswith("/api/v1")
+        for method, (handler, _) in route.route_handler_map.items()
+        if method != "OPTIONS"
+    )
+
+
+GUARDED = [(method, path, scope) for method, path, scope in operations() if scope is not None]
+
+
+def make_key(server: Server, owner: str, *scopes: str) -> dict[str, Any]:
+    options = [option for scope in scopes for option in ("--scope", scope)]
+    made = server.command("keys", "create", "--owner", owner, "--json", *options, check=True)
+    return dict(json.loads(made.stdout))
+
+
+class Caller:
+    def __init__(self, server: Server, owner: str, *scopes: str):
+        self.key = make_key(server, owner, *scopes)
+        self.http = server.client(self.key["key"])
+
+    def __enter__(self) -> "Caller":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.http.close()
+
+    def call(self, method: str, path: str, ids: dict[str, str]) -> httpx.Response:
+        return self.http.request(method, path.format(**ids), json=BODIES.get(f"{method} {path}", {}))
+
+
+@pytest.fixture(scope="module")
+def ids(server: Server) -> dict[str, str]:
+    """One resource of each kind, of the admin."""
+    with server.client() as api:
+        session = api.post("/sessions", json={}).json()["id"]
+        message = api.post(f"/sessions/{session}/messages", json={"content": "x"}).json()["id"]
+        model = {"provider": "openai", "model": "m"}
+        agent = api.post("/agents", json={"name": "matrix", "model_config": model}).json()["id"]
+        execution = api.post(f"/agents/{agent}/execute", json={"message": "x"}).json()["execution_id"]
+    return {"session_id": session, "message_id": message, "agent_id": agent, "execution_id": execution}
+
+
+@pytest.fixture(scope="module")
+def stranger(server: Server) -> Iterator[Caller]:
+    with Caller(server, "stranger", *(scope for scope in Scope if scope is not Scope.ADMIN)) as caller:
+        yield caller
+
+
+@pytest.fixture(scope="module")
+def powerless(server: Server) -> Iterator[dict[str, Caller]]:
+    """Callers of the admin's own subject that have every scope but one."""
+    scopes = {scope for _, _, scope in GUARDED}
+    everything = set(Scope) - {Scope.ADMIN}
+    with ExitStack() as stack:
+        callers = {scope: Caller(server, "admin", *sorted(everything - {scope})) for scope in scopes}
+        yield {scope: stack.enter_context(caller) for scope, caller in callers.items()}
+
+
+@pytest.mark.parametrize(("method", "path", "scope"), GUARDED)
+def test_each_operation_needs_a_key_and_its_scope(
+    server: Server, ids: dict[str, str], powerless: dict[str, Caller], method: str, path: str, scope: Scope
+) -> None:
+    with server.client(key="") as nobody:
+        assert nobody.request(method, path.format(**ids)).status_code == 401
+    refused = powerless[scope].call(method, path, ids)
+    assert (refused.status_code, refused.json()["code"]) == (403, "authorization_error")
+    assert refused.json()["details"] == {"scope": scope}
+
+
+@pytest.mark.parametrize(("method", "path"), [(method, path) for method, path, _ in GUARDED if "{" in path])
+def test_another_owners_id_is_not_found(
+    server: Server, ids: dict[str, str], stranger: Caller, method: str, path: str
+) -> None:
+    refused = stranger.call(method, path, ids)
+    assert (refused.status_code, refused.json()["code"]) == (404, "not_found")
+    with server.client() as api:
+        for kind in ("session", "message", "agent", "execution"):
+            assert api.get(f"/{kind}s/{ids[f'{kind}_id']}").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/sessions", "/agents"])
+def test_lists_hold_only_ones_own(ids: dict[str, str], stranger: Caller, path: str) -> None:
+    assert stranger.http.get(path, params={"include_total": True}).json()["total"] == 0
+
+
+def test_a_message_cannot_follow_one_of_another_owner(ids: dict[str, str], stranger: Caller) -> None:
+    session = stranger.http.post("/sessions", json={}).json()["id"]
+    body = {"content": "x", "parent_message_id": ids["message_id"]}
+    assert stranger.http.post(f"/sessions/{session}/messages", json=body).status_code == 422
+
+
+def test_an_agent_cannot_run_in_a_session_of_another_owner(ids: dict[str, str], stranger: Caller) -> None:
+    model = {"provider": "openai", "model": "m"}
+    agent = stranger.http.post("/agents", json={"name": "theirs", "model_config": model}).json()["id"]
+    body = {"message": "x", "session_id": ids["session_id"]}
+    assert stranger.http.post(f"/agents/{agent}/execute", json=body).status_code == 404
+
+
+def test_health_needs_no_key(server: Server) -> None:
+    with server.client(key="") as nobody:
+        assert nobody.get("/health").json()["status"] == "ok"
+        assert nobody.get("/health/live").status_code == nobody.get("/health/ready").status_code == 200
+
+
+def test_a_revoked_key_is_refused_within_a_second(server: Server) -> None:
+    with Caller(server, "leaver", "sessions:read") as caller:
+        assert caller.http.get("/sessions").status_code == 200
+        server.command("keys", "revoke", caller.key["id"], check=True)
+        revoked = time.monotonic()
+        while caller.http.get("/sessions").status_code == 200:
+            assert time.monotonic() - revoked < 1.2
+            time.sleep(0.05)
+        assert caller.http.get("/sessions").status_code == 401
+
+
+def test_an_expired_key_is_refused(server: Server) -> None:
+    made = server.command("keys", "create", "--expires", "2020-01-01", "--json", check=True)
+    with server.client(json.loads(made.stdout)["key"]) as client:
+        assert client.get("/sessions").status_code == 401
+
+
+def test_a_well_formed_key_that_nobody_made_is_refused(server: Server) -> None:
+    with server.client(generate("test")) as client:
+        assert client.get("/sessions").status_code == 401
+
+
+def test_keys_are_listed_without_the_keys(server: Server) -> None:
+    made = make_key(server, "listed", "agents:read")
+    listed = server.command("keys", "list", "--json", check=True).stdout
+    entry = next(entry for entry in json.loads(listed) if entry["id"] == made["id"])
+    assert entry["scopes"] == ["agents:read"]
+    assert made["key"] not in listed
+    assert made["key"].rpartition("-")[2] not in server.command("keys", "list", check=True).stdout
+
+
+def test_neither_log_nor_database_holds_a_key(server: Server, database_url: str) -> None:
+    with server.client() as api:
+        api.get("/sessions")
+        api.get("/sessions", params={"user_id": KEY})
+    assert KEY not in server.log.read_text()
+    if database_url.startswith("sqlite"):
+        path = database_url.removeprefix("sqlite:///")
+        for suffix in ("", "-wal"):
+            with open(path + suffix, "rb") as file:
+                assert KEY.encode() not in file.read()
+
+
+def test_a_scope_that_does_not_exist_is_a_usage_error(server: Server) -> None:
+    refused = server.command("keys", "create", "--scope", "sessions:fly")
+    assert refused.returncode == 2
+    assert "sessions:fly" in refused.stderr
+
+
+def test_revoking_what_is_not_there_says_so(server: Server) -> None:
+    refused = server.command("keys", "revoke", str(uuid.uuid4()))
+    assert (refused.returncode, "Hint:" in refused.stderr) == (1, True)
