@@ -27,6 +27,7 @@ class ModelServer:
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
         self.disconnects = 0
+        self.key: str | None = None
         self._script: deque[Reply] = deque()
         handler = type("Handler", (_Handler,), {"model": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -58,6 +59,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, *_: Any) -> None:
         pass
+
+    def do_GET(self) -> None:
+        """The list of models, which `doctor` asks for."""
+        self.send_response(200 if self.model.key in (None, self.headers.get("x-api-key")) else 401)
+        self.send_header("content-length", "0")
+        self.end_headers()
 
     def do_POST(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))

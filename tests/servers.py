@@ -49,12 +49,21 @@ def _as_a_user() -> list[str]:
 class PostgresServer:
     def __init__(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
-        self._data = self._folder / "data"
         self.port = free_port()
         self.url = f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+        try:
+            self._make()
+            self.start()
+        except BaseException:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            raise
+
+    def _make(self) -> None:
         options = ["-U", "postgres", "--auth=trust", "-E", "UTF8", "--locale-provider=builtin", "--locale=C.UTF-8"]
-        initdb = [*_as_a_user(), str(POSTGRES / "initdb"), "-D", str(self._data), *options, "--no-sync"]
+        initdb = [*_as_a_user(), str(POSTGRES / "initdb"), "-D", str(self._folder / "data"), *options, "--no-sync"]
         subprocess.run(initdb, check=True, stdout=subprocess.DEVNULL)
+
+    def start(self) -> None:
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": str(self.port),
@@ -63,19 +72,18 @@ class PostgresServer:
             "max_connections": "200",
         }
         flags = [f"-c{name}={value}" for name, value in settings.items()]
-        with (self._folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                [*_as_a_user(), str(POSTGRES / "postgres"), "-D", str(self._data), *flags], stdout=log, stderr=log
-            )
-        wait_for_port(self.port, self._process)
+        command = [*_as_a_user(), str(POSTGRES / "postgres"), "-D", str(self._folder / "data"), *flags]
+        with (self._folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log)
+        wait_for_port(self.port, self.process)
         # It listens before it is ready to be asked.
         ready = [str(POSTGRES / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         while subprocess.run(ready, check=False).returncode != 0:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        self._process.send_signal(signal.SIGINT)
-        self._process.wait(20)
+        self.process.send_signal(signal.SIGINT)
+        self.process.wait(20)
         shutil.rmtree(self._folder, ignore_errors=True)
 
 

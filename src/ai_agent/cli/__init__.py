@@ -2,8 +2,10 @@
 
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import rich_click as click
+from click.exceptions import NoArgsIsHelpError
 
 from ai_agent.domain.errors import AIAgentError, ConfigurationError
 from ai_agent.settings import load_settings
@@ -140,7 +142,7 @@ def generate() -> None:
     run()
 
 
-def fail(message: str, hint: str = "", code: int = 1) -> None:
+def fail(message: str, hint: str = "", code: int = 1) -> NoReturn:
     """One line that names what is wrong, one that says what to do, and the exit code."""
     click.echo(f"Error: {message}", err=True)
     if hint:
@@ -150,8 +152,16 @@ def fail(message: str, hint: str = "", code: int = 1) -> None:
 
 def main() -> None:
     try:
-        cli()
+        sys.exit(cli.main(prog_name="ai-agent", standalone_mode=False))
     except ConfigurationError as error:
         fail(error.message, error.hint)
     except AIAgentError as error:
         fail(error.message)
+    except NoArgsIsHelpError as error:
+        error.show()
+        sys.exit(2)
+    except click.UsageError as error:
+        command = error.ctx.command_path if error.ctx else "ai-agent"
+        fail(error.format_message(), f"See: {command} --help", code=2)
+    except click.Abort:
+        sys.exit(130)

@@ -1,0 +1,228 @@
+"""The commands as a user meets them: what they print, and how they fail."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from ai_agent.security.api_keys import generate, well_formed
+from tests.conftest import SECRET, Server
+from tests.model_server import ModelServer
+from tests.servers import free_port
+
+
+def ai_agent(folder: Path, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    """The command in an empty environment of its own."""
+    clean = {
+        name: value for name, value in os.environ.items() if not name.startswith(("AI_AGENT_", "OPENAI_", "ANTHROPIC_"))
+    }
+    environment = {**clean, "AI_AGENT_DATA_DIR": str(folder / "data"), "COLUMNS": "200", **settings}
+    command = [sys.executable, "-m", "ai_agent", *arguments]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder, timeout=60, check=False)
+
+
+def assert_one_line_and_a_hint(run: "subprocess.CompletedProcess[str]", *words: str, code: int = 1) -> None:
+    assert run.returncode == code
+    lines = run.stderr.strip().splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["Error", "Hint"], run.stderr
+    assert all(word in run.stderr for word in words), run.stderr
+
+
+def test_a_wrong_setting_names_itself(tmp_path: Path) -> None:
+    assert_one_line_and_a_hint(ai_agent(tmp_path, "serve", AI_AGENT_DB_POOL_SIZE="many"), "AI_AGENT_DB_POOL_SIZE")
+
+
+def test_a_short_secret_key_is_refused_without_showing_it(tmp_path: Path) -> None:
+    run = ai_agent(tmp_path, "serve", AI_AGENT_SECRET_KEY="hunter2")
+    assert_one_line_and_a_hint(run, "AI_AGENT_SECRET_KEY", "32")
+    assert "hunter2" not in run.stderr
+
+
+def test_production_asks_for_a_secret_key(tmp_path: Path) -> None:
+    assert_one_line_and_a_hint(ai_agent(tmp_path, "serve", AI_AGENT_ENVIRONMENT="production"), "AI_AGENT_SECRET_KEY")
+
+
+def test_an_unreachable_database_is_named(tmp_path: Path) -> None:
+    url = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
+    for command in (["serve"], ["db", "upgrade"], ["keys", "list"]):
+        run = ai_agent(tmp_path, *command, AI_AGENT_DATABASE_URL=url)
+        assert_one_line_and_a_hint(run, "database", "AI_AGENT_DATABASE_URL")
+
+
+def test_a_database_that_is_not_there_is_named(tmp_path: Path, postgres_url: str) -> None:
+    run = ai_agent(tmp_path, "serve", AI_AGENT_DATABASE_URL=postgres_url.rpartition("/")[0] + "/absent")
+    assert_one_line_and_a_hint(run, '"absent"', "AI_AGENT_DATABASE_URL")
+
+
+@pytest.mark.parametrize("url", ["mysql://localhost/x", "nonsense", "sqlite://"])
+def test_an_address_that_nobody_understands_is_refused(tmp_path: Path, url: str) -> None:
+    assert_one_line_and_a_hint(ai_agent(tmp_path, "serve", AI_AGENT_DATABASE_URL=url), "AI_AGENT_DATABASE_URL")
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
+    (tmp_path / "letter.db").write_text("Dear reader, this is no database at all. " * 20)
+    run = ai_agent(tmp_path, "serve", AI_AGENT_DATABASE_URL=f"sqlite:///{tmp_path}/letter.db")
+    assert_one_line_and_a_hint(run, "letter.db")
+
+
+def test_a_data_directory_that_is_a_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("")
+    assert_one_line_and_a_hint(ai_agent(tmp_path, "serve"), "AI_AGENT_DATA_DIR")
+
+
+def test_an_old_schema_of_postgresql_names_the_command(tmp_path: Path, empty_postgres: str) -> None:
+    run = ai_agent(tmp_path, "serve", AI_AGENT_DATABASE_URL=empty_postgres)
+    assert_one_line_and_a_hint(run, "ai-agent db upgrade")
+
+
+def test_a_port_in_use_is_named(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = str(taken.getsockname()[1])
+        assert_one_line_and_a_hint(ai_agent(tmp_path, "serve", "--port", port), port, "--port")
+
+
+def test_a_malformed_bootstrap_key_is_refused_without_showing_it(tmp_path: Path) -> None:
+    key = generate("test")[:-1] + "?"
+    run = ai_agent(tmp_path, "serve", "--port", "0", AI_AGENT_BOOTSTRAP_API_KEY=key)
+    assert_one_line_and_a_hint(run, "AI_AGENT_BOOTSTRAP_API_KEY", "ai-agent keys generate")
+    assert key not in run.stderr
+
+
+def test_authentication_is_switched_off_on_loopback_only(tmp_path: Path) -> None:
+    run = ai_agent(tmp_path, "serve", "--host", "0.0.0.0", AI_AGENT_AUTH="disabled")
+    assert_one_line_and_a_hint(run, "AI_AGENT_AUTH", "0.0.0.0")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["serve", "--prot", "1"], ["serve", "--port", "x"], ["nothing"], ["keys", "revoke", "x"]]
+)
+def test_wrong_usage_exits_with_2_and_names_the_help(tmp_path: Path, arguments: list[str]) -> None:
+    run = ai_agent(tmp_path, *arguments)
+    assert_one_line_and_a_hint(run, "ai-agent", "--help", code=2)
+
+
+@pytest.mark.parametrize(
+    "command", [[], ["serve"], ["chat"], ["doctor"], ["db"], ["db", "upgrade"], ["keys"], ["keys", "create"]]
+)
+def test_help_is_everywhere(tmp_path: Path, command: list[str]) -> None:
+    run = ai_agent(tmp_path, *command, "--help")
+    assert run.returncode == 0
+    assert "Usage: ai-agent" in run.stdout
+
+
+def test_a_generated_key_is_well_formed_and_stored_nowhere(tmp_path: Path) -> None:
+    run = ai_agent(tmp_path, "keys", "generate")
+    assert well_formed(run.stdout.strip())
+    assert not list(tmp_path.rglob("*.db"))
+
+
+def test_the_schema_goes_up_and_down_and_says_where_it_is(tmp_path: Path) -> None:
+    assert ai_agent(tmp_path, "db", "current").stdout.strip() == "no schema"
+    assert ai_agent(tmp_path, "db", "upgrade").stdout.strip() == "0001"
+    assert ai_agent(tmp_path, "db", "check").returncode == 0
+    assert ai_agent(tmp_path, "db", "downgrade", "base").stdout.strip() == "no schema"
+    assert_one_line_and_a_hint(ai_agent(tmp_path, "db", "check"), "ai-agent db upgrade")
+    assert_one_line_and_a_hint(ai_agent(tmp_path, "db", "upgrade", "nonsense"), "nonsense")
+
+
+def test_doctor_finds_all_well(tmp_path: Path) -> None:
+    with ModelServer() as model:
+        run = ai_agent(tmp_path, "doctor", OPENAI_BASE_URL=f"{model.url}/v1")
+    assert run.returncode == 0, run.stdout
+    assert [line.split()[0] for line in run.stdout.splitlines()] == ["ok"] * 5
+
+
+def test_doctor_says_what_is_wrong_and_what_to_do(tmp_path: Path, empty_postgres: str) -> None:
+    nowhere = f"http://127.0.0.1:{free_port()}/v1"
+    settings = {"AI_AGENT_DATABASE_URL": empty_postgres, "OPENAI_BASE_URL": nowhere, "AI_AGENT_DATABSE_URL": "typo"}
+    run = ai_agent(tmp_path, "doctor", **settings)
+    assert run.returncode == 1
+    for words in ("AI_AGENT_DATABSE_URL", "ai-agent db upgrade", nowhere):
+        assert words in run.stdout
+
+
+def test_doctor_tells_a_refused_key_from_an_absent_server(tmp_path: Path) -> None:
+    with ModelServer() as model:
+        model.key = "right"
+        settings = {"ANTHROPIC_BASE_URL": model.url, "ANTHROPIC_API_KEY": "sk-ant-wrong"}
+        run = ai_agent(tmp_path, "doctor", **settings)
+    assert run.returncode == 1
+    assert "refuses the key (401)" in run.stdout
+    assert "sk-ant-wrong" not in run.stdout + run.stderr
+
+
+def test_chat_without_a_server_says_how_to_start_one(tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    run = ai_agent(tmp_path, "chat", AI_AGENT_URL=url, AI_AGENT_API_KEY="x")
+    assert_one_line_and_a_hint(run, url, "ai-agent serve")
+    assert_one_line_and_a_hint(ai_agent(tmp_path, "chat", AI_AGENT_URL=url), "ai-agent keys create")
+
+
+@pytest.fixture
+def started(tmp_path: Path) -> Iterator[Server]:
+    server = Server(f"sqlite:///{tmp_path}/x.db", tmp_path)
+    yield server
+    if server.process.poll() is None:
+        server.stop()
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_the_server_with_success(started: Server, how: int) -> None:
+    with started.client() as api:
+        api.post("/sessions", json={})
+    assert started.stop(how) == 0
+    assert "Traceback" not in started.log.read_text()
+
+
+def test_chat_names_an_agent_that_is_not_there(started: Server) -> None:
+    started.environment |= {
+        "AI_AGENT_URL": started.url,
+        "AI_AGENT_API_KEY": started.environment["AI_AGENT_BOOTSTRAP_API_KEY"],
+    }
+    run = started.command("chat", "nobody")
+    assert_one_line_and_a_hint(run, "nobody")
+
+
+def test_an_embedded_database_is_copied_while_it_is_written(started: Server, tmp_path: Path) -> None:
+    with started.client() as api:
+        api.post("/sessions", json={})
+        assert started.command("db", "backup", "copy.db").returncode == 0
+    assert (tmp_path / "copy.db").stat().st_size > 0
+
+
+def test_every_line_of_the_log_is_json_and_names_its_request(started: Server) -> None:
+    with started.client() as api:
+        api.get("/sessions?limit=1", headers={"X-Correlation-ID": "find-me"})
+    lines = [json.loads(line) for line in started.log.read_text().splitlines() if line.startswith("{")]
+    access = next(line for line in lines if line.get("correlation_id") == "find-me")
+    assert (access["method"], access["route"], access["status"], access["principal"]) == (
+        "GET",
+        "/api/v1/sessions",
+        200,
+        "admin",
+    )
+    assert access["bytes"] > 0
+    assert access["duration_ms"] > 0
+
+
+def test_a_server_that_stays_small(started: Server) -> None:
+    import psutil
+
+    with started.client() as api:
+        for _ in range(50):
+            api.get("/sessions")
+    assert psutil.Process(started.process.pid).memory_info().rss < 120 * 2**20
+
+
+def test_a_secret_key_of_the_settings_is_used_by_all_processes(tmp_path: Path) -> None:
+    made = ai_agent(tmp_path, "keys", "create", "--json", AI_AGENT_SECRET_KEY=SECRET)
+    assert made.returncode == 0
+    assert not (tmp_path / "data" / "secret.key").exists()
