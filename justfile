@@ -23,9 +23,13 @@ types:
 imports:
     uv run lint-imports
 
-# Every test, on SQLite and PostgreSQL
+# Every test but those with faults, on SQLite and PostgreSQL
 test *args:
     uv run --all-extras pytest -n 2 --dist loadfile "$@"
+
+# Servers killed, frozen and cut off: slower, one at a time
+test-faults *args:
+    uv run --all-extras pytest tests/faults "$@"
 
 # Pure tests only: seconds
 test-fast *args:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -68,43 +69,43 @@ def empty_postgres(postgres_url: str) -> str:
 
 
 class Server:
-    """`ai-agent serve` as its own process, as users run it."""
+    """`ai-agent serve` as its own process, as users run it. Without a database it is as new as on their first day."""
 
-    def __init__(self, database_url: str, folder: Path, **settings: str):
-        self._folder = folder
-        self.environment = {
-            **os.environ,
-            "AI_AGENT_DATABASE_URL": database_url,
-            "AI_AGENT_DATA_DIR": str(folder),
-            "AI_AGENT_SECRET_KEY": SECRET,
-            "AI_AGENT_BOOTSTRAP_API_KEY": KEY,
-            "AI_AGENT_LOG_FORMAT": "json",
-            "AI_AGENT_DRAIN_WINDOW_SECONDS": "2",
-            **settings,
-        }
-        if database_url.startswith("postgresql"):
+    def __init__(self, database_url: str | None, folder: Path, **settings: str):
+        self.folder = folder
+        own = ("AI_AGENT_", "OPENAI_", "ANTHROPIC_")
+        clean = {name: value for name, value in os.environ.items() if not name.startswith(own)}
+        self.environment = {**clean, "AI_AGENT_DATA_DIR": str(folder), "AI_AGENT_DRAIN_WINDOW_SECONDS": "2", **settings}
+        if database_url is not None:
+            self.environment |= {
+                "AI_AGENT_DATABASE_URL": database_url,
+                "AI_AGENT_SECRET_KEY": SECRET,
+                "AI_AGENT_BOOTSTRAP_API_KEY": KEY,
+                "AI_AGENT_LOG_FORMAT": "json",
+            }
+        if database_url is not None and database_url.startswith("postgresql"):
             self.command("db", "upgrade", check=True)
         self.start()
 
     def command(self, *arguments: str, check: bool = False) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "ai_agent", *arguments]
         return subprocess.run(
-            command, env=self.environment, capture_output=True, text=True, check=check, cwd=self._folder, timeout=60
+            command, env=self.environment, capture_output=True, text=True, check=check, cwd=self.folder, timeout=60
         )
 
-    def start(self) -> None:
-        port = free_port()
-        self.url = f"http://127.0.0.1:{port}"
-        self.log = self._folder / f"server-{port}.log"
+    def start(self, port: int | None = None) -> None:
+        self.port = port or free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = self.folder / f"server-{time.monotonic_ns()}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ai_agent", "serve", "--port", str(port)],
+                [sys.executable, "-m", "ai_agent", "serve", "--port", str(self.port)],
                 env=self.environment,
                 stdout=log,
                 stderr=log,
-                cwd=self._folder,
+                cwd=self.folder,
             )
-        wait_for_port(port, self.process)
+        wait_for_port(self.port, self.process)
         with httpx.Client(base_url=self.url) as http:
             assert http.get("/health/ready", timeout=20).status_code == 200
 

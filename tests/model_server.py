@@ -17,6 +17,8 @@ class Reply:
 
     text: str = ""
     delay: float = 0
+    pause_after: int | None = None
+    """After so many words the model thinks until `ModelServer.go_on` is set."""
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
     reset_after: int | None = None
@@ -28,6 +30,7 @@ class ModelServer:
         self.requests: list[dict[str, Any]] = []
         self.disconnects = 0
         self.key: str | None = None
+        self.go_on = threading.Event()
         self._script: deque[Reply] = deque()
         handler = type("Handler", (_Handler,), {"model": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -97,6 +100,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.close()
                 self.connection.close()
                 raise ConnectionResetError
+            if reply.pause_after == number:
+                self.model.go_on.wait(20)
             time.sleep(reply.delay)
             self.wfile.write(frame)
             self.wfile.flush()

@@ -11,6 +11,9 @@ import pytest
 from tests.conftest import Server
 from tests.model_server import ModelServer, Reply
 
+SSE = {"Accept": "text/event-stream"}
+TERMINAL = {"execution.completed", "execution.failed", "execution.cancelled"}
+
 
 def agent(api: httpx.Client, provider: str = "openai") -> str:
     body = {
@@ -145,6 +148,191 @@ def test_a_run_survives_a_kill_of_the_server(server: Server, model: ModelServer)
         assert (execution["status"], execution["attempt"]) == ("completed", 2)
         messages = api.get(f"/sessions/{execution['session_id']}/messages").json()["items"]
         assert [message["content"] for message in messages] == ["x", "You said: x"]
+
+
+def started(api: httpx.Client, agent_id: str, **body: Any) -> str:
+    """Starts a run and answers its path; nobody waits for its end."""
+    headers = {"Prefer": "respond-async"}
+    accepted = api.post(f"/agents/{agent_id}/execute", json={"message": "x", **body}, headers=headers)
+    assert accepted.status_code == 202, accepted.text
+    path = accepted.headers["location"]
+    assert path == f"/api/v1/executions/{accepted.json()['id']}"
+    return str(path.removeprefix("/api/v1"))
+
+
+def heard(api: httpx.Client, path: str, word: str) -> None:
+    """Waits until a run has said a word."""
+    with api.stream("GET", f"{path}/events", headers=SSE) as response:
+        assert any(word in line for line in response.iter_lines() if line.startswith("data: "))
+
+
+def test_execute_streams_when_the_body_asks_for_it(api: httpx.Client, model: ModelServer) -> None:
+    body = {"message": "x", "stream": True}
+    with api.stream("POST", f"/agents/{agent(api)}/execute", json=body) as response:
+        assert response.headers["content-type"] == "text/event-stream"
+        assert next(response.iter_lines()) == "retry: 2000"
+        assert events_of(response)[-1]["type"] == "execution.completed"
+
+
+def test_the_agent_in_the_body_must_be_that_of_the_path(api: httpx.Client) -> None:
+    agent_id, other = agent(api), agent(api)
+    body = {"message": "x", "agent_id": other}
+    refused = api.post(f"/agents/{agent_id}/execute", json=body)
+    assert refused.json()["validation_errors"][0]["field"] == "agent_id"
+    assert api.post(f"/agents/{agent_id}/execute", json={"message": "x", "agent_id": agent_id}).status_code == 200
+
+
+def test_an_execution_tells_all_about_itself(api: httpx.Client, model: ModelServer) -> None:
+    agent_id = agent(api)
+    model.script(Reply("hello you"))
+    answer = api.post(f"/agents/{agent_id}/execute", json={"message": "x", "metadata": {"job": 7}}).json()
+    execution = api.get(f"/executions/{answer['execution_id']}").json()
+    assert execution["agent_id"] == agent_id
+    assert (execution["agent_version"], execution["attempt"], execution["error"]) == (1, 1, None)
+    assert (execution["session_id"], execution["output_message_id"]) == (answer["session_id"], answer["message_id"])
+    assert execution["metadata"] == {"job": 7}
+    assert (execution["usage"]["input_tokens"], execution["usage"]["output_tokens"]) == (7, 2)
+    times = [execution[name] for name in ("queued_at", "started_at", "first_token_at", "finished_at")]
+    assert times == sorted(times)
+    assert api.get(f"/agents/{agent_id}").json()["status"] == "completed"
+
+
+def test_events_are_read_in_pages(api: httpx.Client) -> None:
+    path = (
+        f"/executions/{api.post(f'/agents/{agent(api)}/execute', json={'message': 'x'}).json()['execution_id']}/events"
+    )
+    whole = api.get(path).json()
+    assert whole["has_more"] is False
+    types = [event["type"] for event in whole["items"]]
+    assert types[:2] == ["execution.queued", "execution.started"]
+    first = api.get(path, params={"limit": 2}).json()
+    assert first["has_more"] is True
+    rest = api.get(path, params={"after": first["items"][-1]["seq"]}).json()
+    assert first["items"] + rest["items"] == whole["items"]
+
+
+def test_a_stream_is_resumed_by_header_from_any_point_and_ends_after_the_end(api: httpx.Client) -> None:
+    path = (
+        f"/executions/{api.post(f'/agents/{agent(api)}/execute', json={'message': 'x'}).json()['execution_id']}/events"
+    )
+    with api.stream("GET", path, headers=SSE) as response:
+        lines = list(response.iter_lines())
+    ids = [line.removeprefix("id: ") for line in lines if line.startswith("id: ")]
+    frames = [json.loads(line[6:]) for line in lines if line.startswith("data: ")]
+    assert [frame["seq"] for frame in frames] == [int(identity.partition(":")[2]) for identity in ids]
+    for position, identity in enumerate(ids, 1):
+        resumed = api.get(path, headers=SSE | {"Last-Event-ID": identity})
+        assert events_of(resumed) == frames[position:]
+    assert events_of(api.get(path, headers=SSE | {"Last-Event-ID": "00000000:2"})) == frames
+    refused = api.get(path, headers=SSE | {"Last-Event-ID": "nonsense"})
+    assert refused.json()["validation_errors"][0]["field"] == "after"
+
+
+def test_a_model_that_pauses_does_not_keep_its_last_words(api: httpx.Client, model: ModelServer) -> None:
+    agent_id = agent(api)
+    model.go_on.clear()
+    model.script(Reply("one two three four", pause_after=3))
+    with api.stream("POST", f"/agents/{agent_id}/execute/stream", json={"message": "x"}) as response:
+        said = ""
+        for line in response.iter_lines():
+            if line.startswith("data: ") and "execution.token" in line:
+                said += json.loads(line[6:])["data"]["text"]
+            if said == "one two three":
+                model.go_on.set()
+    assert model.go_on.is_set()
+    assert said == "one two three four"
+
+
+def test_a_run_is_cancelled_with_its_client_when_that_was_asked_for(api: httpx.Client, model: ModelServer) -> None:
+    agent_id = agent(api)
+    model.script(Reply("word " * 100, delay=0.05))
+    path = f"/agents/{agent_id}/execute/stream?cancel_on_disconnect=true"
+    with api.stream("POST", path, json={"message": "x"}) as response:
+        execution = response.headers["content-location"].removeprefix("/api/v1")
+        next(line for line in response.iter_lines() if line == "event: execution.token")
+    assert wait_for_end(api, execution, seconds=3)["status"] == "cancelled"
+
+
+def test_a_cancelled_run_leaves_the_provider(api: httpx.Client, model: ModelServer) -> None:
+    model.script(Reply("word " * 200, delay=0.02))
+    path, before = started(api, agent(api)), model.disconnects
+    heard(api, path, "word")
+    assert api.post(f"{path}/cancel").json()["status"] == "cancelled"
+    deadline = time.monotonic() + 3
+    while model.disconnects == before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert model.disconnects == before + 1
+
+
+def test_a_run_that_takes_too_long_ends_and_keeps_what_was_said(api: httpx.Client, model: ModelServer) -> None:
+    agent_id = agent(api)
+    model.script(Reply("word " * 100, delay=0.05))
+    response = api.post(f"/agents/{agent_id}/execute", json={"message": "x", "timeout_seconds": 0.6})
+    assert (response.status_code, response.json()["code"]) == (504, "timeout_error")
+    assert response.json()["details"]["timeout_duration"] == 0.6
+    execution = api.get(f"/executions/{response.json()['details']['execution_id']}").json()
+    assert (execution["status"], execution["error"]["code"]) == ("failed", "timeout_error")
+    assert api.get(f"/messages/{execution['output_message_id']}").json()["content"].startswith("word word")
+    assert api.get(f"/agents/{agent_id}").json()["status"] == "error"
+
+
+def test_a_provider_that_is_busy_for_a_moment_is_asked_again(api: httpx.Client, model: ModelServer) -> None:
+    model.script(Reply(status=429, headers={"retry-after": "1"}), Reply("at last"))
+    answer = api.post(f"/agents/{agent(api)}/execute", json={"message": "x"})
+    assert (answer.status_code, answer.json()["content"]) == (200, "at last")
+
+
+def test_garbage_from_a_provider_is_an_external_error(api: httpx.Client, model: ModelServer) -> None:
+    model.script(*[Reply(garbage=True)] * 3)
+    response = api.post(f"/agents/{agent(api)}/execute", json={"message": "x"})
+    assert response.json()["code"] == "external_service_error", response.text
+    assert "garbage" not in response.text
+    model._script.clear()
+
+
+def test_a_session_is_active_while_a_run_is_live_and_deleting_it_ends_the_run(
+    api: httpx.Client, model: ModelServer
+) -> None:
+    session = api.post("/sessions", json={}).json()["id"]
+    model.script(Reply("word " * 200, delay=0.02))
+    path, before = started(api, agent(api), session_id=session), model.disconnects
+    heard(api, path, "word")
+    assert api.get(f"/sessions/{session}").json()["status"] == "active"
+    with api.stream("GET", f"{path}/events", headers=SSE) as response:
+        assert api.delete(f"/sessions/{session}").status_code == 204
+        for _ in response.iter_lines():
+            pass
+    assert api.get(path).status_code == 404
+    deadline = time.monotonic() + 3
+    while model.disconnects == before and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert model.disconnects == before + 1
+
+
+def test_the_model_is_fed_the_branch_and_not_its_siblings(api: httpx.Client, model: ModelServer) -> None:
+    session = api.post("/sessions", json={}).json()["id"]
+    messages = f"/sessions/{session}/messages"
+    root = api.post(messages, json={"content": "the root"}).json()["id"]
+    api.post(messages, json={"content": "a dead end", "role": "assistant"})
+    api.post(messages, json={"content": "the way", "role": "assistant", "parent_message_id": root})
+    api.post(f"/agents/{agent(api)}/execute", json={"message": "onward", "session_id": session})
+    sent = [message["content"] for message in model.requests[-1]["messages"]]
+    assert sent == ["Be brief.", "the root", "the way", "onward"]
+
+
+def test_a_stop_of_the_server_leaves_the_run_to_the_next_start(server: Server, model: ModelServer) -> None:
+    with server.client() as api:
+        model.script(Reply("never heard to the end " * 40, delay=0.05))
+        path = started(api, agent(api))
+        heard(api, path, "never")
+    assert server.stop() == 0
+    server.start()
+    with server.client() as api:
+        execution = wait_for_end(api, path, seconds=25)
+        assert (execution["status"], execution["attempt"]) == ("completed", 2)
+        types = [event["type"] for event in api.get(f"{path}/events", params={"limit": 200}).json()["items"]]
+        assert types.count("execution.restarted") == 1
+        assert [kind for kind in types if kind in TERMINAL] == ["execution.completed"]
 
 
 def wait_for_end(api: httpx.Client, path: str, seconds: float = 10) -> dict[str, Any]:

@@ -22,8 +22,8 @@ def event_stream(epoch: str, events: AsyncIterator[StoredEvent | None], executio
     return Stream(
         _frames(epoch, events),
         status_code=200,
-        media_type="text/event-stream",
         headers={
+            "Content-Type": "text/event-stream",  # Litestar would add a charset, which the format fixes itself.
             "Cache-Control": "no-store",
             "X-Accel-Buffering": "no",
             "Content-Location": f"/api/v1/executions/{execution_id}",

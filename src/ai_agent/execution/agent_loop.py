@@ -3,7 +3,7 @@
 Built on pydantic-ai. Imported at a process's first run, never by the API.
 """
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 import msgspec
@@ -36,7 +36,7 @@ from ai_agent.domain.errors import ExternalServiceError, FieldError, InvalidFiel
 from ai_agent.domain.executions import Usage
 from ai_agent.domain.messages import HistoryEntry, Role
 from ai_agent.execution.local_model import LocalModel
-from ai_agent.execution.model_providers import build_model, resolve_endpoint
+from ai_agent.execution.model_providers import Endpoint, build_model, resolve_endpoint
 from ai_agent.settings import Settings
 
 Say = Callable[[str, str], Awaitable[None]]
@@ -53,6 +53,9 @@ class RunResult(msgspec.Struct, frozen=True):
     context_truncated: bool
 
 
+RunBranch = Callable[[Agent | None, Sequence[HistoryEntry], Settings, LocalModel, Say], Coroutine[Any, Any, RunResult]]
+
+
 async def run_branch(
     agent: Agent | None, branch: Sequence[HistoryEntry], settings: Settings, local_model: LocalModel, say: Say
 ) -> RunResult:
@@ -63,7 +66,27 @@ async def run_branch(
     if agent is None or not branch:
         raise InvalidFields([FieldError("agent_id", "The agent or its message was deleted")])
     config = msgspec.json.decode(agent.model_config, type=ModelConfig)
+    heard = False
+
+    async def hear(kind: str, text: str) -> None:
+        nonlocal heard
+        heard = True
+        await say(kind, text)
+
     endpoint = await resolve_endpoint(config, settings, local_model)
+    try:
+        return await _answer(agent, config, endpoint, branch, hear)
+    except ExternalServiceError:
+        # The local model may have died under the run, and be back at another address.
+        moved = await resolve_endpoint(config, settings, local_model)
+        if heard or moved == endpoint:
+            raise
+    return await _answer(agent, config, moved, branch, hear)
+
+
+async def _answer(
+    agent: Agent, config: ModelConfig, endpoint: Endpoint, branch: Sequence[HistoryEntry], say: Say
+) -> RunResult:
     prompt = agent.system_prompt or ""
     kept = fitting(branch, prompt, endpoint.context_tokens - (config.max_tokens or RESERVED_TOKENS))
     loop = Loop(build_model(config, endpoint), instructions=prompt or None, model_settings=_model_settings(config))

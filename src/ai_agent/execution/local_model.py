@@ -6,6 +6,7 @@ import importlib.util
 import os
 import secrets
 import sys
+import time
 
 import msgspec
 import structlog
@@ -86,14 +87,16 @@ class LocalModel:
             raise ExternalServiceError("The local model did not start", service_name="local") from error
 
     async def _watch(self) -> None:
-        pause = 1.0
+        pause = 0.0
         while not self._closing and self._process is not None:
+            started = time.monotonic()
             code = await self._process.wait()
             if self._stopped():
                 return
             log.warning("local_model_died", exit_code=code)
+            # At once, unless it dies again and again.
+            pause = 0.0 if time.monotonic() - started > LONGEST_PAUSE else min(pause * 2 or 1.0, LONGEST_PAUSE)
             await asyncio.sleep(pause)
-            pause = min(pause * 2, LONGEST_PAUSE)
             with contextlib.suppress(ExternalServiceError):
                 await self.endpoint()
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import importlib
 import time
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -19,7 +20,7 @@ from ai_agent.settings import Settings
 from ai_agent.storage.executions import Claim
 
 if TYPE_CHECKING:
-    from ai_agent.execution.agent_loop import RunResult
+    from ai_agent.execution.agent_loop import RunBranch, RunResult
 
 JOIN_SECONDS = 0.04
 JOIN_CHARACTERS = 1024
@@ -111,9 +112,10 @@ class Worker:
         return Outcome(ExecutionStatus.COMPLETED, result.content, result.usage, metadata=metadata)
 
     async def _call_model(self, given: RunInput, speech: "Speech") -> "RunResult":
-        # The agent library costs seconds and 80 MiB: only a process that runs agents pays, at its first run.
-        from ai_agent.execution.agent_loop import run_branch
-
+        # The agent library costs seconds and 80 MiB: only a process that runs agents pays, at its first run, and on a
+        # thread, so that requests are answered meanwhile.
+        loop = await asyncio.to_thread(importlib.import_module, "ai_agent.execution.agent_loop")
+        run_branch: RunBranch = loop.run_branch
         return await run_branch(given.agent, given.branch, self._settings, self._local_model, speech.say)
 
     async def _heartbeat(self, claim: Claim, run: "asyncio.Task[Any] | None") -> None:

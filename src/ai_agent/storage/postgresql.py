@@ -15,31 +15,46 @@ Row = TypeVar("Row")
 
 CONNECT_SECONDS = 2.0
 CLOSE_SECONDS = 5.0
+GRACE_SECONDS = 0.2
 
 _LOST: tuple[type[Exception], ...] = (
     OSError,
     asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
 """The connection died under a statement; for what it read, another one may still answer."""
 
+_BUSY: tuple[type[Exception], ...] = (
+    asyncpg.QueryCanceledError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.ReadOnlySQLTransactionError,
+)
+# On Python 3.11 TimeoutError is an OSError, too: it is looked at before those.
 _FAILURES: tuple[type[Exception], ...] = (TimeoutError, asyncpg.PostgresError, *_LOST)
 _UNREACHABLE: tuple[type[Exception], ...] = (ValueError, *_FAILURES)
 
 
-def _translated(error: BaseException) -> BaseException:
+def _translated(error: Exception) -> Exception:
     """The domain's error for a driver's, or the error itself: a fault of ours, which the log must show as it is."""
     if isinstance(error, asyncpg.UniqueViolationError):
         return UniqueViolation(error.constraint_name or "")
     if isinstance(error, TimeoutError):
         return ServiceUnavailable("The database did not answer in time")
-    if isinstance(error, asyncpg.InsufficientResourcesError | asyncpg.TransactionRollbackError):
-        return ServiceUnavailable("The database is overloaded")
-    if isinstance(error, (asyncpg.ReadOnlySQLTransactionError, *_LOST)):
+    if isinstance(error, _BUSY):
+        return ServiceUnavailable("The database is too busy")
+    if isinstance(error, _LOST):
         return ServiceUnavailable("The database is not available")
     return error
+
+
+def _is_useless(error: Exception) -> bool:
+    """Whether the connection that raised this must not be used again, nor waited for."""
+    return isinstance(error, (TimeoutError, *_LOST))
 
 
 class _Statements:
@@ -53,7 +68,7 @@ class _Statements:
         try:
             rows = await self._driver.fetch(compiled.sql, *compiled.arguments(parameters))
         except _FAILURES as error:
-            raise _translated(error) from error
+            raise self._failed(error) from error
         return [compiled.build(row) for row in rows]
 
     async def first(self, statement: Statement[Row], **parameters: Any) -> Row | None:
@@ -65,8 +80,13 @@ class _Statements:
         try:
             tag = await self._driver.execute(compiled.sql, *compiled.arguments(parameters))
         except _FAILURES as error:
-            raise _translated(error) from error
+            raise self._failed(error) from error
         return int(tag.rsplit(" ", 1)[-1])
+
+    def _failed(self, error: Exception) -> Exception:
+        if _is_useless(error):
+            self._driver.terminate()
+        return _translated(error)
 
 
 class _PoolReader:
@@ -81,6 +101,8 @@ class _PoolReader:
     async def fetch(self, sql: str, *values: Any) -> Any:
         try:
             return await self._fetch(sql, values)
+        except TimeoutError:
+            raise
         except _LOST:
             return await self._fetch(sql, values)
 
@@ -88,11 +110,15 @@ class _PoolReader:
         connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS)
         try:
             return await connection.fetch(sql, *values)
-        except _LOST:
-            connection.terminate()
+        except _FAILURES as error:
+            if _is_useless(error):
+                connection.terminate()
             raise
         finally:
             await self._pool.release(connection)
+
+    def terminate(self) -> None:
+        """The connection of a failed statement is gone already."""
 
 
 class _PooledConnection(asyncpg.Connection):
@@ -118,9 +144,14 @@ class PostgresDatabase:
                 min_size=1,
                 max_size=self._pool_size,
                 timeout=CONNECT_SECONDS,
-                command_timeout=self._statement_timeout,
+                # The server itself ends a slow statement; this one is for a server that answers nothing any more.
+                command_timeout=self._statement_timeout + GRACE_SECONDS,
                 connection_class=_PooledConnection,
-                server_settings={"application_name": "ai-agent", "jit": "off"},
+                server_settings={
+                    "application_name": "ai-agent",
+                    "jit": "off",
+                    "statement_timeout": f"{self._statement_timeout * 1000:.0f}",
+                },
             )
         except _UNREACHABLE as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
