@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 import structlog
+import uuid_utils
 from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
@@ -13,12 +14,11 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from ai_agent.api.errors import error_body
 from ai_agent.api.guards import SCOPE, check_scope
 from ai_agent.domain.errors import AuthenticationError, InternalError
-from ai_agent.domain.fields import new_id
 from ai_agent.domain.identity import Principal
+from ai_agent.observability.logging import log_request
 from ai_agent.services.identity import ANYONE, IdentityService
 
 log = structlog.get_logger()
-access_log = structlog.get_logger("access")
 
 _CORRELATION_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
 _SECURITY_HEADERS = [
@@ -45,7 +45,6 @@ class OuterWrapper:
         started = time.perf_counter()
         correlation_id = _correlation_id(scope)
         scope["correlation_id"] = correlation_id  # type: ignore[typeddict-unknown-key]  # ours, read by errors and handlers
-        structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(correlation_id=correlation_id)
         method = scope["method"]
         if method == "HEAD":
@@ -85,7 +84,7 @@ def _correlation_id(scope: HTTPScope) -> str:
     for name, value in scope["headers"]:
         if name == b"x-correlation-id" and _CORRELATION_ID.fullmatch(value):
             return value.decode()
-    return new_id().hex
+    return uuid_utils.uuid7().hex
 
 
 def _headers(correlation_id: str, started: float, present: Any) -> list[tuple[bytes, bytes]]:
@@ -100,8 +99,8 @@ def _headers(correlation_id: str, started: float, present: Any) -> list[tuple[by
 
 def _log(scope: HTTPScope, method: str, status: int, started: float, size: int) -> None:
     principal = scope.get("user")
-    access_log.info(
-        "request",
+    log_request(
+        correlation_id=scope["correlation_id"],  # type: ignore[typeddict-item]  # ours
         method=method,
         route=scope.get("path_template") or "unmatched",
         status=status,

@@ -28,6 +28,11 @@ StoredJson = msgspec.Raw
 """JSON on its way from the database to the client, which nobody here reads and so nobody decodes."""
 
 
+def to_json(value: object) -> StoredJson:
+    """A value as JSON, on its way to the database or to a client."""
+    return msgspec.Raw(msgspec.json.encode(value))
+
+
 class Input(msgspec.Struct, forbid_unknown_fields=True):
     """A request's body. Subclasses check what types cannot say in `check()`; unknown fields are refused."""
 

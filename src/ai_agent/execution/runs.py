@@ -9,7 +9,7 @@ import msgspec
 from ai_agent.domain.agents import Agent, AgentStatus
 from ai_agent.domain.events import EventType
 from ai_agent.domain.executions import ExecutionError, ExecutionStatus, Usage
-from ai_agent.domain.fields import new_id, now
+from ai_agent.domain.fields import new_id, now, to_json
 from ai_agent.domain.messages import HistoryEntry, Message, Role
 from ai_agent.domain.sessions import SessionStatus
 from ai_agent.realtime.execution_log import ExecutionLog
@@ -91,8 +91,8 @@ class Runs:
                 claim,
                 status=outcome.status,
                 output=output,
-                error=msgspec.json.encode(outcome.error).decode() if outcome.error else None,
-                usage=msgspec.json.encode(outcome.usage).decode(),
+                error=to_json(outcome.error) if outcome.error else None,
+                usage=to_json(outcome.usage),
                 at=now(),
             )
             if not ended:
@@ -116,7 +116,7 @@ class Runs:
             session_id=claim.session_id,
             role=Role.ASSISTANT,
             content=outcome.content,
-            metadata=msgspec.Raw(msgspec.json.encode(outcome.metadata)),
+            metadata=to_json(outcome.metadata),
             tool_calls=msgspec.Raw(b"[]"),
             parent_message_id=claim.input_message_id,
             agent_id=claim.agent_id,

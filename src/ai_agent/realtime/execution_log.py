@@ -12,10 +12,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import msgspec
-
 from ai_agent.domain.events import TERMINAL, EventType, StoredEvent
-from ai_agent.domain.fields import new_id, now
+from ai_agent.domain.fields import new_id, now, to_json
 from ai_agent.storage import executions
 from ai_agent.storage.database import Connection, Database
 
@@ -79,4 +77,4 @@ class ExecutionLog:
 
 
 def _event(execution_id: UUID, seq: int, kind: EventType, data: Any, at: datetime) -> StoredEvent:
-    return StoredEvent(execution_id, seq, new_id(), kind, at, msgspec.Raw(msgspec.json.encode(data)))
+    return StoredEvent(execution_id, seq, new_id(), kind, at, to_json(data))

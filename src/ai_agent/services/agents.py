@@ -19,7 +19,7 @@ from ai_agent.domain.agents import (
     ReplaceAgent,
 )
 from ai_agent.domain.errors import Conflict, FieldError, InvalidFields, NotFound
-from ai_agent.domain.fields import merge_patch, new_id, now
+from ai_agent.domain.fields import merge_patch, new_id, now, to_json
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.pages import PageRequest
 from ai_agent.services.paging import Pager
@@ -74,11 +74,11 @@ def new_agent(wanted: CreateAgent) -> Agent:
         name=wanted.name,
         description=wanted.description,
         system_prompt=wanted.system_prompt,
-        model_config=_raw(wanted.model_config),
-        tools=_raw(wanted.tools),
+        model_config=to_json(wanted.model_config),
+        tools=to_json(wanted.tools),
         status=AgentStatus.IDLE,
         version=1,
-        metadata=_raw(wanted.metadata),
+        metadata=to_json(wanted.metadata),
         created_at=at,
         updated_at=at,
     )
@@ -89,10 +89,10 @@ def _apply(agent: Agent, patch: PatchAgent) -> None:
         if (value := getattr(patch, name)) is not UNSET:
             setattr(agent, name, value)
     if patch.model_config is not UNSET:
-        agent.model_config = _raw(_patched_config(agent.model_config, patch.model_config))
+        agent.model_config = to_json(_patched_config(agent.model_config, patch.model_config))
     if patch.tools is not UNSET:
-        agent.tools = _raw(patch.tools or [])
-    agent.metadata = msgspec.Raw(patched_metadata(agent.metadata, patch.metadata).encode())
+        agent.tools = to_json(patch.tools or [])
+    agent.metadata = patched_metadata(agent.metadata, patch.metadata)
     agent.updated_at = now()
 
 
@@ -112,10 +112,6 @@ def _name_taken(name: object) -> Iterator[None]:
         yield
     except UniqueViolation as error:
         raise Conflict(f"An agent named {name} exists already", details={"field": "name"}) from error
-
-
-def _raw(value: object) -> msgspec.Raw:
-    return msgspec.Raw(msgspec.json.encode(value))
 
 
 def found(agent: Agent | None) -> Agent:

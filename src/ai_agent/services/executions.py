@@ -18,7 +18,7 @@ from ai_agent.domain.executions import (
     ExecutionError,
     ExecutionStatus,
 )
-from ai_agent.domain.fields import new_id, now
+from ai_agent.domain.fields import new_id, now, to_json
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.messages import CreateMessage
 from ai_agent.domain.sessions import CreateSession, SessionStatus
@@ -181,7 +181,7 @@ def _new_execution(agent: Agent, session_id: UUID, message_id: UUID, wanted: Exe
         started_at=None,
         first_token_at=None,
         finished_at=None,
-        metadata=msgspec.Raw(msgspec.json.encode(wanted.metadata)),
+        metadata=to_json(wanted.metadata),
     )
 
 

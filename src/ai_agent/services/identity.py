@@ -9,7 +9,7 @@ import msgspec
 
 from ai_agent.domain.api_keys import ApiKey
 from ai_agent.domain.errors import AuthenticationError
-from ai_agent.domain.fields import new_id, now
+from ai_agent.domain.fields import new_id, now, to_json
 from ai_agent.domain.identity import ADMIN_SUBJECT, Principal, Scope, Tier
 from ai_agent.security.api_keys import KeyHasher, generate, well_formed
 from ai_agent.storage import api_keys
@@ -31,7 +31,7 @@ class IdentityService:
 
     def known(self, token: str) -> Principal | None:
         """The principal of a key that was verified less than a second ago: a revocation is seen by then."""
-        hit = self._verified.get(self._hasher.digest(token))
+        hit = self._verified.get(token)
         return hit[0] if hit is not None and hit[1] > time.monotonic() else None
 
     async def verify(self, token: str) -> Principal:
@@ -41,15 +41,15 @@ class IdentityService:
         digest = self._hasher.digest(token)
         key = await api_keys.by_digest(self._database.reader, digest)
         if key is None or key.revoked_at is not None or _expired(key.expires_at):
-            self._verified.pop(digest, None)
+            self._verified.pop(token, None)
             raise AuthenticationError
         principal = Principal(key.owner_id, frozenset(msgspec.json.decode(key.scopes)), key.tier, str(key.id))
-        self._remember(digest, principal)
+        self._remember(token, principal)
         return principal
 
-    def _remember(self, digest: str, principal: Principal) -> None:
-        self._verified[digest] = (principal, time.monotonic() + CACHE_SECONDS)
-        self._verified.move_to_end(digest)
+    def _remember(self, token: str, principal: Principal) -> None:
+        self._verified[token] = (principal, time.monotonic() + CACHE_SECONDS)
+        self._verified.move_to_end(token)
         if len(self._verified) > CACHED_KEYS:
             self._verified.popitem(last=False)
 
@@ -69,7 +69,7 @@ class IdentityService:
             id=new_id(),
             name=name,
             owner_id=owner,
-            scopes=msgspec.Raw(msgspec.json.encode(scopes)),
+            scopes=to_json(scopes),
             tier=tier,
             expires_at=expires_at,
             revoked_at=None,

@@ -3,11 +3,10 @@
 from datetime import datetime
 from uuid import UUID
 
-import msgspec
 from msgspec import UNSET
 
 from ai_agent.domain.errors import FieldError, InvalidFields, NotFound
-from ai_agent.domain.fields import new_id, now
+from ai_agent.domain.fields import StoredJson, new_id, now, to_json
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.messages import (
     CreateMessage,
@@ -46,23 +45,22 @@ class MessageService:
         return page
 
     async def replace(self, principal: Principal, message_id: UUID, wanted: ReplaceMessage) -> Message:
-        patch = PatchMessage(wanted.content, wanted.role, None, wanted.tool_calls)
-        metadata = msgspec.json.encode(wanted.metadata).decode()
-        return await self._change(principal, message_id, patch, metadata)
+        patch = PatchMessage(wanted.content, wanted.role, UNSET, wanted.tool_calls)
+        return await self._change(principal, message_id, patch, to_json(wanted.metadata))
 
     async def patch(self, principal: Principal, message_id: UUID, patch: PatchMessage) -> Message:
         return await self._change(principal, message_id, patch, None)
 
     async def _change(
-        self, principal: Principal, message_id: UUID, patch: PatchMessage, metadata: str | None
+        self, principal: Principal, message_id: UUID, patch: PatchMessage, metadata: StoredJson | None
     ) -> Message:
         async with self._database.unit_of_work() as rows:
             message = found(await messages.get(rows, principal.subject, message_id, for_update=True))
             if metadata is None:
                 metadata = patched_metadata(message.metadata, patch.metadata)
-            message.metadata = msgspec.Raw(metadata.encode())
+            message.metadata = metadata
             if patch.tool_calls is not UNSET:
-                message.tool_calls = msgspec.Raw(msgspec.json.encode(patch.tool_calls or []))
+                message.tool_calls = to_json(patch.tool_calls or [])
             message.role = message.role if patch.role is UNSET else patch.role
             message.content = message.content if patch.content is UNSET else patch.content
             message.updated_at = now()
@@ -97,8 +95,8 @@ def _new_message(session_id: UUID, wanted: CreateMessage, position: int, at: dat
         session_id=session_id,
         role=wanted.role,
         content=wanted.content,
-        metadata=msgspec.Raw(msgspec.json.encode(wanted.metadata)),
-        tool_calls=msgspec.Raw(msgspec.json.encode(wanted.tool_calls)),
+        metadata=to_json(wanted.metadata),
+        tool_calls=to_json(wanted.tool_calls),
         parent_message_id=wanted.parent_message_id,
         agent_id=None,
         execution_id=None,

@@ -7,7 +7,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from ai_agent.domain.errors import InvalidFields, NotFound
-from ai_agent.domain.fields import check_metadata, merge_patch, new_id, now
+from ai_agent.domain.fields import StoredJson, check_metadata, merge_patch, new_id, now, to_json
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.pages import PageRequest
 from ai_agent.domain.sessions import (
@@ -45,14 +45,13 @@ class SessionService:
 
     async def replace(self, principal: Principal, session_id: UUID, wanted: ReplaceSession) -> Session:
         async with self._database.unit_of_work() as rows:
-            metadata = msgspec.json.encode(wanted.metadata).decode()
             changed = await sessions.update(
                 rows,
                 principal.subject,
                 session_id,
                 user_id=wanted.user_id,
                 title=wanted.title,
-                metadata=metadata,
+                metadata=to_json(wanted.metadata),
                 at=now(),
             )
         return found(changed)
@@ -87,7 +86,7 @@ def new_session(wanted: CreateSession) -> Session:
         id=new_id(),
         user_id=wanted.user_id,
         title=wanted.title,
-        metadata=msgspec.Raw(msgspec.json.encode(wanted.metadata)),
+        metadata=to_json(wanted.metadata),
         message_count=0,
         last_activity=at,
         status=SessionStatus.IDLE,
@@ -102,11 +101,11 @@ def found(session: Session | None) -> Session:
     return session
 
 
-def patched_metadata(current: msgspec.Raw, patch: dict[str, Any] | None | UnsetType) -> str:
+def patched_metadata(current: StoredJson, patch: dict[str, Any] | None | UnsetType) -> StoredJson:
     """Stored metadata after a JSON Merge Patch. Raises InvalidFields when the result is out of bounds."""
     if patch is UNSET:
-        return bytes(current).decode()
+        return current
     merged = merge_patch(msgspec.json.decode(current), patch) if patch is not None else {}
     if errors := check_metadata(merged):
         raise InvalidFields(errors)
-    return msgspec.json.encode(merged).decode()
+    return to_json(merged)

@@ -77,4 +77,4 @@ async def set_status(connection: Connection, agent_id: UUID, otherwise: AgentSta
 
 
 def _values(agent: Agent) -> dict[str, object]:
-    return msgspec.structs.asdict(agent) | {name: bytes(getattr(agent, name)).decode() for name in _JSON}
+    return msgspec.structs.asdict(agent)

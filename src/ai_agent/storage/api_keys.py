@@ -38,7 +38,7 @@ async def count(connection: Reader) -> int:
 
 
 async def insert(connection: Connection, key: ApiKey, digest: str) -> None:
-    values = msgspec.structs.asdict(key) | {"scopes": bytes(key.scopes).decode(), "digest": digest}
+    values = msgspec.structs.asdict(key) | {"digest": digest}
     await connection.run(_INSERT, **values)
 
 

@@ -12,6 +12,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 from ai_agent.domain.events import StoredEvent
 from ai_agent.domain.executions import Execution
+from ai_agent.domain.fields import StoredJson
 from ai_agent.storage.database import Connection, Reader
 from ai_agent.storage.statements import Statement
 from ai_agent.storage.tables import Time, execution_events, executions
@@ -169,7 +170,6 @@ async def insert(
 ) -> None:
     """Raises UniqueViolation when the session has a live execution already."""
     values = msgspec.structs.asdict(execution) | {
-        "metadata": bytes(execution.metadata).decode(),
         "error": None,
         "usage": None,
     }
@@ -202,8 +202,8 @@ async def finish(
     *,
     status: str,
     output: UUID | None,
-    error: str | None,
-    usage: str | None,
+    error: StoredJson | None,
+    usage: StoredJson,
     at: datetime,
 ) -> bool:
     return (
@@ -255,7 +255,7 @@ async def take_seqs(connection: Connection, execution_id: UUID, count: int) -> i
 
 
 async def append_event(connection: Connection, event: StoredEvent) -> None:
-    await connection.run(_APPEND, **msgspec.structs.asdict(event) | {"data": bytes(event.data).decode()})
+    await connection.run(_APPEND, **msgspec.structs.asdict(event))
 
 
 async def events_after(connection: Reader, execution_id: UUID, seq: int, limit: int) -> list[StoredEvent]:

@@ -87,11 +87,7 @@ async def is_in_session(connection: Connection, owner: str, session_id: UUID, me
 
 async def insert(connection: Connection, owner: str, message: Message) -> Message:
     """Without a parent the message follows the newest of its session, whose row the caller has locked."""
-    values = msgspec.structs.asdict(message) | {
-        "metadata": bytes(message.metadata).decode(),
-        "tool_calls": bytes(message.tool_calls).decode(),
-        "owner_id": owner,
-    }
+    values = msgspec.structs.asdict(message) | {"owner_id": owner}
     stored = await connection.first(_INSERT, **values)
     assert stored is not None  # noqa: S101  # INSERT … RETURNING answers the row or raises
     return stored
@@ -104,8 +100,8 @@ async def update(connection: Connection, owner: str, message: Message) -> Messag
         owner=owner,
         role=message.role,
         content=message.content,
-        metadata=bytes(message.metadata).decode(),
-        tool_calls=bytes(message.tool_calls).decode(),
+        metadata=message.metadata,
+        tool_calls=message.tool_calls,
         updated_at=message.updated_at,
     )
 

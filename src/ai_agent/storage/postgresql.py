@@ -1,14 +1,15 @@
 """PostgreSQL through asyncpg."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import asyncpg
+import msgspec
 
 from ai_agent.domain.errors import ConfigurationError, ServiceUnavailable
-from ai_agent.storage.database import ACQUIRE_SECONDS, Connection, Reader, UniqueViolation
+from ai_agent.storage.database import Connection, Reader, UniqueViolation
+from ai_agent.storage.pool import Pool
 from ai_agent.storage.statements import Statement
 
 Row = TypeVar("Row")
@@ -52,9 +53,9 @@ def _translated(error: Exception) -> Exception:
     return error
 
 
-def _is_useless(error: Exception) -> bool:
-    """Whether the connection that raised this must not be used again, nor waited for."""
-    return isinstance(error, (TimeoutError, *_LOST))
+def _is_useless(error: BaseException) -> bool:
+    """Whether the connection that raised this must not be used again, nor waited for: dead, mute, or interrupted."""
+    return isinstance(error, (TimeoutError, *_LOST)) or not isinstance(error, Exception)
 
 
 class _Statements:
@@ -83,6 +84,12 @@ class _Statements:
             raise self._failed(error) from error
         return int(tag.rsplit(" ", 1)[-1])
 
+    async def control(self, sql: str) -> None:
+        try:
+            await self._driver.execute(sql)
+        except _FAILURES as error:
+            raise self._failed(error) from error
+
     def _failed(self, error: Exception) -> Exception:
         if _is_useless(error):
             self._driver.terminate()
@@ -95,7 +102,7 @@ class _PoolReader:
     Reads change nothing, so asking again is safe; it replaces a ping, and its round trip, before each.
     """
 
-    def __init__(self, pool: Any):
+    def __init__(self, pool: Pool):
         self._pool = pool
 
     async def fetch(self, sql: str, *values: Any) -> Any:
@@ -107,24 +114,18 @@ class _PoolReader:
             return await self._fetch(sql, values)
 
     async def _fetch(self, sql: str, values: tuple[Any, ...]) -> Any:
-        connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS)
+        connection = await self._pool.acquire()
         try:
             return await connection.fetch(sql, *values)
-        except _FAILURES as error:
+        except BaseException as error:
             if _is_useless(error):
                 connection.terminate()
             raise
         finally:
-            await self._pool.release(connection)
+            self._pool.release(connection)
 
     def terminate(self) -> None:
         """The connection of a failed statement is gone already."""
-
-
-class _PooledConnection(asyncpg.Connection):
-    def get_reset_query(self) -> str:
-        # No statement of ours leaves state on a connection, and resetting would cost every read a round trip.
-        return ""
 
 
 class PostgresDatabase:
@@ -133,67 +134,73 @@ class PostgresDatabase:
 
     def __init__(self, url: str, *, pool_size: int, statement_timeout: float):
         self._url = url
-        self._pool_size = pool_size
         self._statement_timeout = statement_timeout
-        self._pool: Any = None
+        self._pool = Pool(self._connect, pool_size)
+        self.reader = _Statements(_PoolReader(self._pool))
 
     async def open(self) -> None:
         try:
-            self._pool = await asyncpg.create_pool(
-                self._url,
-                min_size=1,
-                max_size=self._pool_size,
-                timeout=CONNECT_SECONDS,
-                # The server itself ends a slow statement; this one is for a server that answers nothing any more.
-                command_timeout=self._statement_timeout + GRACE_SECONDS,
-                connection_class=_PooledConnection,
-                server_settings={
-                    "application_name": "ai-agent",
-                    "jit": "off",
-                    "statement_timeout": f"{self._statement_timeout * 1000:.0f}",
-                },
-            )
+            self._pool.release(await self._pool.acquire())
         except _UNREACHABLE as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
             hint = "Check AI_AGENT_DATABASE_URL and that the server accepts connections"
             raise ConfigurationError(f"The database cannot be reached: {reason}", hint) from error
-        self.reader = _Statements(_PoolReader(self._pool))
+
+    async def _connect(self) -> asyncpg.Connection:
+        connection = await asyncpg.connect(
+            self._url,
+            timeout=CONNECT_SECONDS,
+            # The server itself ends a slow statement; this one is for a server that answers nothing any more.
+            command_timeout=self._statement_timeout + GRACE_SECONDS,
+            server_settings={
+                "application_name": "ai-agent",
+                "jit": "off",
+                "statement_timeout": f"{self._statement_timeout * 1000:.0f}",
+            },
+        )
+        # Behind one byte of version, jsonb travels as the JSON that it is: nobody here decodes it.
+        await connection.set_type_codec(
+            "jsonb", schema="pg_catalog", encoder=_to_jsonb, decoder=_from_jsonb, format="binary"
+        )
+        return connection
 
     async def close(self) -> None:
-        if self._pool is not None:
-            try:
-                await asyncio.wait_for(self._pool.close(), CLOSE_SECONDS)
-            except TimeoutError:
-                self._pool.terminate()
+        await self._pool.close(CLOSE_SECONDS)
 
     @asynccontextmanager
     async def unit_of_work(self) -> AsyncIterator[Connection]:
         try:
-            connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS)
+            connection = await self._pool.acquire()
         except _FAILURES as error:
             raise _translated(error) from error
+        statements = _Statements(connection)
         try:
-            transaction = connection.transaction()
-            await self._control(transaction.start())
-            try:
-                yield _Statements(connection)
-            except BaseException:
-                await self._roll_back(connection, transaction)
-                raise
-            await self._control(transaction.commit())
+            await statements.control("BEGIN")
+            yield statements
+            await statements.control("COMMIT")
+        except BaseException as error:
+            await self._roll_back(connection, error)
+            raise
         finally:
-            await self._pool.release(connection)
+            self._pool.release(connection)
 
     @staticmethod
-    async def _roll_back(connection: Any, transaction: Any) -> None:
-        try:
-            await transaction.rollback()
-        except _FAILURES:
-            connection.terminate()  # The server rolls back what it has lost sight of.
+    async def _roll_back(connection: asyncpg.Connection, error: BaseException) -> None:
+        if connection.is_closed():
+            return
+        if isinstance(error, Exception):
+            try:
+                await connection.execute("ROLLBACK")
+            except _FAILURES:
+                connection.terminate()
+        else:
+            # Cancelled, perhaps in the middle of a statement: the server rolls back what it has lost sight of.
+            connection.terminate()
 
-    @staticmethod
-    async def _control(step: Any) -> None:
-        try:
-            await step
-        except _FAILURES as error:
-            raise _translated(error) from error
+
+def _to_jsonb(value: bytes | msgspec.Raw) -> bytes:
+    return b"\x01" + bytes(value)
+
+
+def _from_jsonb(value: bytes) -> msgspec.Raw:
+    return msgspec.Raw(value[1:])

@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 import sqlalchemy as sa
 
+from ai_agent.domain.fields import StoredJson
 from ai_agent.domain.sessions import Session, SessionStatus
 from ai_agent.storage.database import Connection, Reader
 from ai_agent.storage.keyset import Listing
@@ -72,7 +73,7 @@ async def get(connection: Reader, owner: str, session_id: UUID, *, for_update: b
 
 
 async def insert(connection: Connection, owner: str, session: Session) -> None:
-    values = msgspec.structs.asdict(session) | {"metadata": bytes(session.metadata).decode(), "owner_id": owner}
+    values = msgspec.structs.asdict(session) | {"owner_id": owner}
     await connection.first(_INSERT, **values)
 
 
@@ -83,7 +84,7 @@ async def update(
     *,
     user_id: str | None,
     title: str | None,
-    metadata: str,
+    metadata: StoredJson,
     at: datetime,
 ) -> Session | None:
     return await connection.first(

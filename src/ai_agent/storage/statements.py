@@ -7,6 +7,7 @@ through it doubles the CPU of a query and an ORM triples it, as `benchmarks/quer
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from enum import Enum
+from operator import itemgetter
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -18,6 +19,8 @@ from sqlalchemy.sql.dml import UpdateBase
 from ai_agent.storage.tables import Json
 
 Row = TypeVar("Row")
+
+_NULL = msgspec.Raw(b"null")
 
 _DIALECTS: dict[str, sa.Dialect] = {
     # Numbered and unnamed, as asyncpg wants them.
@@ -32,12 +35,15 @@ class Compiled(msgspec.Struct, Generic[Row], frozen=True):
     sql: str
     parameters: tuple[str, ...]
     defaults: dict[str, Any]
+    pick: Callable[[dict[str, Any]], Sequence[Any]]
     build: Callable[[Sequence[Any]], Row]
 
-    def arguments(self, parameters: dict[str, Any]) -> list[Any]:
+    def arguments(self, parameters: dict[str, Any]) -> Sequence[Any]:
         """The values in the driver's order."""
-        defaults = self.defaults
-        return [parameters[name] if name in parameters else defaults.get(name) for name in self.parameters]
+        try:
+            return self.pick(parameters)
+        except KeyError:  # Constants of the statement, and what the call leaves null.
+            return [parameters.get(name, self.defaults.get(name)) for name in self.parameters]
 
 
 class Statement(Generic[Row]):
@@ -62,7 +68,7 @@ class Statement(Generic[Row]):
         compiled = self.element.compile(dialect=_DIALECTS[dialect])
         names = tuple(compiled.positiontup or ())
         defaults = {name: value for name, value in compiled.params.items() if value is not None}
-        return Compiled(str(compiled), names, defaults, self._builder(dialect))
+        return Compiled(str(compiled), names, defaults, _picker(names), self._builder(dialect))
 
     def _builder(self, dialect: str) -> Callable[[Sequence[Any]], Row]:
         if self.returns is None:
@@ -75,6 +81,12 @@ class Statement(Generic[Row]):
             raise TypeError(f"{self.returns.__name__} has other fields than {[c.key for c in columns]}")
         converters = [_converter(c.type, f.type, dialect) for c, f in zip(columns, fields, strict=True)]
         return _struct(self.returns, [(i, c) for i, c in enumerate(converters) if c is not None])
+
+
+def _picker(names: tuple[str, ...]) -> Callable[[dict[str, Any]], Sequence[Any]]:
+    if len(names) > 1:
+        return itemgetter(*names)
+    return lambda parameters: [parameters[name] for name in names]
 
 
 def _no_rows(_: Sequence[Any]) -> Any:
@@ -100,9 +112,9 @@ def _struct(struct: type[Any], converters: list[tuple[int, Callable[[Any], Any]]
 def _converter(column: sa.types.TypeEngine[Any], field: Any, dialect: str) -> Callable[[Any], Any] | None:
     """What a driver's value needs to become the field's, or None where it is that already."""
     if column is Json:
-        return _raw
+        return _or_null if dialect == "postgresql" else _raw
     if isinstance(field, type) and issubclass(field, Enum):
-        return field
+        return field._value2member_map_.__getitem__
     if dialect == "postgresql":
         return None
     if isinstance(column, sa.Uuid):
@@ -112,8 +124,12 @@ def _converter(column: sa.types.TypeEngine[Any], field: Any, dialect: str) -> Ca
     return bool if isinstance(column, sa.Boolean) else None
 
 
+def _or_null(value: msgspec.Raw | None) -> msgspec.Raw:
+    return _NULL if value is None else value
+
+
 def _raw(value: str | None) -> msgspec.Raw:
-    return msgspec.Raw(b"null" if value is None else value.encode())
+    return _NULL if value is None else msgspec.Raw(value.encode())
 
 
 def _uuid(value: str | None) -> UUID | None:
@@ -130,4 +146,6 @@ def to_sqlite(value: Any) -> Any:
         return str(value)
     if isinstance(value, datetime):
         return value.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    if isinstance(value, msgspec.Raw):
+        return bytes(value).decode()
     return value
