@@ -3,7 +3,6 @@
 import asyncio
 import re
 import socket
-import uuid
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +16,7 @@ from ai_agent.settings import load_settings
 from tests.conftest import KEY, SECRET, Server
 
 JSON = {"Content-Type": "application/json"}
-NOBODY = str(uuid.uuid4())
+NOBODY = "01900000-0000-7000-8000-000000000000"
 
 
 @pytest.fixture(scope="module")
