@@ -64,6 +64,7 @@ def test_the_agent_assistant_is_there(mine: httpx.Client) -> None:
 def test_a_conversation_of_five_turns_with_the_local_model_survives_a_restart(home: Server, key: str) -> None:
     with home.client(key) as client:
         agent = client.get("/agents").json()["items"][0]["id"]
+        client.patch(f"/agents/{agent}", json={"model_config": {"max_tokens": 24}}).raise_for_status()
         session, said = None, []
         for turn in ("My name is Ada.", "What is my name?", "Name a colour.", "Name another one."):
             body = {"message": turn} | ({"session_id": session} if session else {})
