@@ -17,8 +17,12 @@ from msgspec import Meta
 from ai_agent.domain.errors import ConfigurationError
 
 PREFIX = "AI_AGENT_"
+SECRET_LENGTH = 32
 CLIENT_VARIABLES = {"AI_AGENT_URL", "AI_AGENT_API_KEY"}
 """Where `chat` and the other clients find a server."""
+
+
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 
 
 class Environment(StrEnum):
@@ -57,9 +61,9 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         str | None, Meta(description="postgresql://user:password@host/database. Default: SQLite in the data directory.")
     ] = None
     db_pool_size: Annotated[int, Meta(ge=1, le=1000, description="Connections to PostgreSQL of one process.")] = 10
-    db_statement_timeout: Annotated[float, Meta(gt=0, description="Seconds one statement may take.")] = 2.0
+    db_statement_timeout: Annotated[Seconds, Meta(description="Seconds one statement may take.")] = 2.0
     secret_key: Annotated[
-        Annotated[str, Meta(min_length=32)] | None,
+        Annotated[str, Meta(min_length=SECRET_LENGTH)] | None,
         Meta(description="At least 32 characters; signs and hashes. Generated in development, required in production."),
     ] = None
     auth: Annotated[Auth, Meta(description="`disabled` is allowed on loopback only.")] = Auth.REQUIRED
@@ -69,14 +73,12 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     max_body_bytes: Annotated[int, Meta(ge=1024, description="Larger request bodies are refused with 413.")] = (
         2 * 1024 * 1024
     )
-    execution_timeout: Annotated[float, Meta(gt=0, description="Seconds one run of an agent may take.")] = 600.0
+    execution_timeout: Annotated[Seconds, Meta(description="Seconds one run of an agent may take.")] = 600.0
     execution_concurrency: Annotated[int, Meta(ge=1, le=1000, description="Runs at the same time in one process.")] = 16
-    execution_lease_seconds: Annotated[
-        float, Meta(gt=0, description="A worker silent for longer has lost its run.")
-    ] = 6.0
-    execution_heartbeat_seconds: Annotated[float, Meta(gt=0, description="How often a worker renews its leases.")] = 2.0
+    execution_lease_seconds: Annotated[Seconds, Meta(description="A worker silent for longer has lost its run.")] = 6.0
+    execution_heartbeat_seconds: Annotated[Seconds, Meta(description="How often a worker renews its leases.")] = 2.0
     execution_sweep_seconds: Annotated[
-        float, Meta(gt=0, description="How often lost and forgotten runs are looked for.")
+        Seconds, Meta(description="How often lost and forgotten runs are looked for.")
     ] = 2.0
     execution_max_attempts: Annotated[int, Meta(ge=1, description="A run that lost this many workers fails.")] = 3
     openai_api_key: Annotated[str | None, Meta(description="Key for OpenAI, or for what speaks its protocol.")] = None
@@ -87,9 +89,9 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     anthropic_base_url: Annotated[str | None, Meta(description="Another server that speaks Anthropic's protocol.")] = (
         None
     )
-    drain_window_seconds: Annotated[float, Meta(ge=0, description="Seconds that streams and runs get at shutdown.")] = (
-        20.0
-    )
+    drain_window_seconds: Annotated[
+        float, Meta(ge=0, le=3600, description="Seconds that streams and runs get at shutdown.")
+    ] = 20.0
     log_level: Annotated[LogLevel, Meta(description="The least severe line that is written.")] = LogLevel.INFO
     log_format: Annotated[
         LogFormat | None, Meta(description="Default: `json` in production, `console` in development.")
@@ -111,7 +113,13 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     @property
     def secret(self) -> str:
         """The secret key, from the setting or from the data directory, where the first start has put it."""
-        return self.secret_key or kept_secret(self.directory / "secret.key", lambda: secrets.token_urlsafe(48))
+        if self.secret_key:
+            return self.secret_key
+        file = self.directory / "secret.key"
+        key = kept_secret(file, lambda: secrets.token_urlsafe(48))
+        if len(key) < SECRET_LENGTH:
+            raise ConfigurationError(f"{file} holds no secret key", "Remove it, and a new one is made")
+        return key
 
 
 def variable(field: str) -> str:
@@ -147,7 +155,10 @@ def _environment() -> dict[str, str]:
 
 def _path(kind: type[Any], value: object) -> object:
     if kind is Path and isinstance(value, str | Path):
-        return Path(value).expanduser()
+        try:
+            return Path(value).expanduser()
+        except RuntimeError as error:  # ~name of somebody who is not there
+            raise ValueError(str(error)) from error
     raise TypeError(f"{kind} is not a setting's type")
 
 
@@ -176,8 +187,9 @@ def kept_secret(path: Path, make: Callable[[], str]) -> str:
             path.parent.mkdir(parents=True, exist_ok=True)
             _write_once(path, make())
         return path.read_text().strip()
-    except OSError as error:
-        raise ConfigurationError(f"{path} cannot be used: {error.strerror}", "Set AI_AGENT_DATA_DIR") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not text"
+        raise ConfigurationError(f"{path} cannot be used: {reason}", "Set AI_AGENT_DATA_DIR") from error
 
 
 def _write_once(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from functools import cache
 from types import UnionType
-from typing import Any, ClassVar, Union, get_args, get_origin
+from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
 
 import msgspec
 from litestar.dto import AbstractDTO, DTOFieldDefinition
@@ -17,7 +17,10 @@ from ai_agent.domain.errors import FieldError, InvalidFields, MalformedRequest, 
 
 MAX_DEPTH = 64
 
-_STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+# Also one without an end, in linear time.
+_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)
+_AS_SQUARE = bytes.maketrans(b"{}", b"[]")
+_OTHERS = bytes(set(range(256)) - set(b"[]{}"))
 
 
 class BodyDecoder(AbstractDTO[Any]):
@@ -77,14 +80,14 @@ def decode(body: bytes, model: Any) -> Any:
 def _check_depth(body: bytes) -> None:
     if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
         return
-    level = 0
-    for byte in _STRINGS.sub(b"", body):
-        if byte in b"[{":
-            level += 1
-            if level > MAX_DEPTH:
-                raise MalformedRequest(f"The body is nested deeper than {MAX_DEPTH} levels")
-        elif byte in b"]}":
-            level -= 1
+    brackets = _STRINGS.sub(b"", body).translate(_AS_SQUARE, delete=_OTHERS)
+    for _ in range(MAX_DEPTH):
+        inner = brackets.replace(b"[]", b"")
+        if len(inner) == len(brackets):
+            return  # Empty, or not balanced: the decoder says better what is wrong.
+        brackets = inner
+    if brackets:
+        raise MalformedRequest(f"The body is nested deeper than {MAX_DEPTH} levels")
 
 
 def _nul_errors(value: Any, path: str) -> Iterator[FieldError]:
@@ -106,8 +109,8 @@ def _all_errors(body: bytes, model: Any, error: msgspec.ValidationError | Invali
         return list(_errors(msgspec.json.decode(body), model, ""))
     except msgspec.ValidationError:  # A number that no type holds.
         return [_field_error(error, "")]
-    except UnicodeDecodeError:
-        raise MalformedRequest("The body is not UTF-8") from None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:  # Behind the first wrong type.
+        raise MalformedRequest(f"The body is not JSON: {broken}") from None
 
 
 def _errors(value: Any, kind: Any, path: str) -> Iterator[FieldError]:
@@ -123,6 +126,8 @@ def _errors(value: Any, kind: Any, path: str) -> Iterator[FieldError]:
 
 
 def _errors_inside(value: Any, kind: Any, path: str) -> Iterator[FieldError]:
+    if get_origin(kind) is Annotated:
+        kind = get_args(kind)[0]
     struct = _struct_in(kind)
     if struct is not None and isinstance(value, dict):
         yield from _struct_errors(value, struct, path)
@@ -133,8 +138,9 @@ def _errors_inside(value: Any, kind: Any, path: str) -> Iterator[FieldError]:
 
 def _struct_errors(value: dict[str, Any], struct: type[msgspec.Struct], path: str) -> Iterator[FieldError]:
     fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
-    for name in value.keys() - fields.keys():
-        yield FieldError(_join(path, name), "Is not a field of this object")
+    for name in value:
+        if name not in fields:
+            yield FieldError(_join(path, name), "Is not a field of this object")
     for name, field in fields.items():
         if name in value:
             yield from _errors(value[name], field.type, _join(path, name))

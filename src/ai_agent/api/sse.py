@@ -14,6 +14,7 @@ from ai_agent.domain.errors import FieldError, InvalidFields
 from ai_agent.domain.events import EventFrame, StoredEvent
 
 KEEPALIVE_SECONDS = 15.0
+LARGEST_SEQ = 2**31 - 1
 
 _encode = msgspec.json.Encoder().encode
 
@@ -57,6 +58,6 @@ def resume_position(position: str | None, epoch: str) -> int:
     if not position:
         return 0
     known_epoch, _, seq = position.rpartition(":")
-    if not seq.isdigit() or len(seq) > 10:
+    if not (seq.isascii() and seq.isdigit()) or len(seq) > 10 or int(seq) > LARGEST_SEQ:
         raise InvalidFields([FieldError("after", "Must be <epoch>:<seq> or a number", position[:200])])
     return int(seq) if known_epoch in ("", epoch) else 0

@@ -1,6 +1,6 @@
 """What a client asks of a list, whatever it lists."""
 
-from datetime import datetime
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -26,10 +26,19 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         times = {"created_after": self.created_after, "created_before": self.created_before}
-        # A time without an offset means another moment on each machine.
-        naive = [(name, time) for name, time in times.items() if time is not None and time.tzinfo is None]
-        if naive:
-            raise InvalidFields([FieldError(name, "Must have an offset, such as Z", time) for name, time in naive])
+        wrong = {name: (time, _fault(time)) for name, time in times.items() if time is not None}
+        if errors := [FieldError(name, fault, time) for name, (time, fault) in wrong.items() if fault]:
+            raise InvalidFields(errors)
+
+
+def _fault(time: datetime) -> str | None:
+    if time.tzinfo is None:
+        return "Must have an offset, such as Z"  # Without one it is another moment on each machine.
+    try:
+        time.astimezone(UTC)
+    except OverflowError:
+        return "Is out of range"
+    return None
 
 
 class Page(msgspec.Struct, kw_only=True):

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -17,7 +18,7 @@ REDACTED = "***"
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 _SECRET_NAME = re.compile(r"secret|token|password|authorization|cookie|api_?key", re.IGNORECASE)
-_SECRET_VALUE = re.compile(r"sk-[A-Za-z0-9]+-[A-Za-z0-9_-]{8,}|(?i:bearer) +[^\s\"']+")
+_SECRET_VALUE = re.compile(r"sk-[A-Za-z0-9_-]{16,}|bearer +[^\s\"']+", re.IGNORECASE)
 
 
 @lru_cache(maxsize=1024)
@@ -26,12 +27,25 @@ def _is_secret(name: str) -> bool:
 
 
 def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Removes secrets by name and by shape, and keeps each line one line."""
+    """Removes secrets by name and by shape, at any depth."""
+    return {name: REDACTED if _is_secret(name) else _redacted(value) for name, value in event.items()}
+
+
+def _redacted(value: Any) -> Any:
+    if isinstance(value, str):
+        return _SECRET_VALUE.sub(REDACTED, value).encode(errors="backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {str(k): REDACTED if _is_secret(str(k)) else _redacted(v) for k, v in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_redacted(item) for item in value]
+    return value
+
+
+def _one_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Keeps each event one line on a terminal, but for a traceback: no value can pass for a line of its own."""
     for name, value in event.items():
-        if _is_secret(name):
-            event[name] = REDACTED
-        elif isinstance(value, str) and ("sk-" in value or "earer" in value):
-            event[name] = _SECRET_VALUE.sub(REDACTED, value)
+        if isinstance(value, str) and name != "exception":
+            event[name] = value.replace("\r", "\\r").replace("\n", "\\n")
     return event
 
 
@@ -69,8 +83,8 @@ def configure_logging(*, level: str, json: bool) -> None:
         structlog.processors.StackInfoRenderer(),
     ]
     colors = sys.stdout.isatty() and not os.environ.get("NO_COLOR")
-    console = structlog.dev.ConsoleRenderer(colors=colors)
-    last: list[Any] = [structlog.processors.format_exc_info, redact, _render] if json else [redact, console]
+    console = structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback)
+    last: list[Any] = [structlog.processors.format_exc_info, redact, *([_render] if json else [_one_line, console])]
     structlog.configure(
         processors=[*shared, *last],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),

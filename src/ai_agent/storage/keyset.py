@@ -53,12 +53,14 @@ class CursorCodec:
 
     def encode(self, position: Position, context: str) -> str:
         body = msgspec.json.encode(position)
-        return base64.urlsafe_b64encode(self._tag(body, context) + body).decode().rstrip("=")
+        return _text(self._tag(body, context) + body)
 
     def decode(self, cursor: str, context: str, value_type: type[Any]) -> Position:
         """Raises InvalidFields when the cursor is not one of ours, or of this list."""
         try:
             raw = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4))
+            if _text(raw) != cursor:  # base64 passes over characters that it does not know.
+                raise ValueError(cursor)
             tag, body = raw[:_TAG_BYTES], raw[_TAG_BYTES:]
             if hmac.compare_digest(tag, self._tag(body, context)):
                 value, identity = msgspec.json.decode(body, type=tuple[value_type, UUID])  # type: ignore[valid-type]
@@ -69,6 +71,10 @@ class CursorCodec:
 
     def _tag(self, body: bytes, context: str) -> bytes:
         return hmac.digest(self._key, context.encode() + b"\0" + body, "sha256")[:_TAG_BYTES]
+
+
+def _text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
 class Listing(Generic[Row]):
