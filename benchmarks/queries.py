@@ -26,7 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, create_async_engin
 from sqlalchemy.orm import registry
 
 from ai_agent.domain.sessions import Session, SessionStatus
-from ai_agent.storage.database import create_database
+from ai_agent.storage.engine import create_database
 from ai_agent.storage.migrations import engine_url
 from ai_agent.storage.statements import Statement, to_sqlite
 from ai_agent.storage.tables import sessions

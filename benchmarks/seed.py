@@ -18,7 +18,7 @@ import msgspec
 from ai_agent.domain.identity import Scope
 from ai_agent.security.api_keys import KeyHasher
 from ai_agent.services.identity import IdentityService
-from ai_agent.storage.database import create_database, sqlite_path
+from ai_agent.storage.engine import create_database, sqlite_path
 from ai_agent.storage.statements import to_sqlite
 
 OWNERS = [f"user-{number}" for number in range(100)]

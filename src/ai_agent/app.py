@@ -36,7 +36,7 @@ from ai_agent.services.paging import Pager
 from ai_agent.services.sessions import SessionService
 from ai_agent.settings import Auth, LogFormat, Settings, load_settings
 from ai_agent.storage import migrations
-from ai_agent.storage.database import create_database
+from ai_agent.storage.engine import create_database
 from ai_agent.storage.keyset import CursorCodec
 
 

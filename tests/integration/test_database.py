@@ -15,7 +15,8 @@ from ai_agent.domain.sessions import CreateSession, Session
 from ai_agent.services.agents import new_agent
 from ai_agent.services.sessions import new_session
 from ai_agent.storage import agents, migrations, sessions
-from ai_agent.storage.database import Connection, Database, UniqueViolation, create_database
+from ai_agent.storage.database import Connection, Database, UniqueViolation
+from ai_agent.storage.engine import create_database
 from ai_agent.storage.keyset import Bounds, Position
 
 OWNER = "owner"

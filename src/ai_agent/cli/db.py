@@ -7,7 +7,7 @@ import rich_click as click
 
 from ai_agent.settings import load_settings
 from ai_agent.storage import migrations
-from ai_agent.storage.database import create_database
+from ai_agent.storage.engine import create_database
 
 
 def _url() -> str:

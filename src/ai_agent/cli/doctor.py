@@ -14,7 +14,7 @@ from ai_agent.domain.errors import ConfigurationError
 from ai_agent.services.first_start import NO_MODEL, available_models
 from ai_agent.settings import Environment, Settings, load_settings, unknown_variables
 from ai_agent.storage import migrations
-from ai_agent.storage.database import create_database
+from ai_agent.storage.engine import create_database
 
 PROVIDER_SECONDS = 5.0
 

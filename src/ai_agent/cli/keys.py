@@ -17,7 +17,7 @@ from ai_agent.security import api_keys
 from ai_agent.services.identity import IdentityService
 from ai_agent.settings import load_settings
 from ai_agent.storage import migrations
-from ai_agent.storage.database import create_database
+from ai_agent.storage.engine import create_database
 
 
 @asynccontextmanager

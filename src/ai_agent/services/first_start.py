@@ -8,7 +8,7 @@ from ai_agent.security.api_keys import well_formed
 from ai_agent.services.agents import AgentService
 from ai_agent.services.identity import IdentityService
 from ai_agent.settings import Auth, Settings, kept_secret
-from ai_agent.storage.database import sqlite_path
+from ai_agent.storage.engine import sqlite_path
 
 KEY_FILE = "admin.key"
 ASSISTANT = "assistant"

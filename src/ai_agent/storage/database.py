@@ -1,13 +1,9 @@
 """The database as the other rooms see it: a reader, and units of work that are committed before anyone answers."""
 
 from contextlib import AbstractAsyncContextManager
-from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError
-
-from ai_agent.domain.errors import ConfigurationError, Conflict
+from ai_agent.domain.errors import Conflict
 from ai_agent.storage.statements import Statement
 
 Row = TypeVar("Row")
@@ -54,29 +50,3 @@ class UniqueViolation(Conflict):
     def __init__(self, constraint: str):
         super().__init__("A row with these values exists already")
         self.constraint = constraint
-
-
-def create_database(url: str, *, pool_size: int, statement_timeout: float) -> Database:
-    """The database of an address; not opened yet. Raises ConfigurationError for an address nobody understands."""
-    # The drivers import this module: each is loaded only where it is needed.
-    if (path := sqlite_path(url)) is not None:
-        from ai_agent.storage.sqlite import SqliteDatabase
-
-        return SqliteDatabase(path)
-    from ai_agent.storage.postgresql import PostgresDatabase
-
-    return PostgresDatabase(url, pool_size=pool_size, statement_timeout=statement_timeout)
-
-
-def sqlite_path(url: str) -> Path | None:
-    """The file of an SQLite URL, None for PostgreSQL. Raises ConfigurationError for anything else."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError:
-        parsed = None
-    if parsed and parsed.drivername == "sqlite" and parsed.database:
-        return Path(parsed.database)
-    if parsed and parsed.drivername in {"postgresql", "postgres"}:
-        return None
-    hint = "Use postgresql://user:password@host/database or sqlite:////path/to/file.db"
-    raise ConfigurationError("AI_AGENT_DATABASE_URL is not a database address that is understood", hint)

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import sqlalchemy as sa
 
 from ai_agent.domain.errors import ConfigurationError
-from ai_agent.storage.database import Database, Reader, sqlite_path
+from ai_agent.storage.database import Database, Reader
+from ai_agent.storage.engine import sqlite_path
 from ai_agent.storage.statements import Statement
 
 if TYPE_CHECKING:
