@@ -1,6 +1,6 @@
 """The errors a client can meet. Raised where they are known, turned into a response once, in `api/errors.py`."""
 
-from typing import Any, ClassVar
+from typing import Any
 
 import msgspec
 
@@ -16,8 +16,8 @@ class FieldError(msgspec.Struct, frozen=True):
 class AIAgentError(Exception):
     """Base of all errors that have a place in the contract; the class says status and code."""
 
-    status: ClassVar[int] = 500
-    code: ClassVar[str] = "internal_error"
+    status: int = 500
+    code: str = "internal_error"
 
     def __init__(self, message: str, *, details: dict[str, Any] | None = None, headers: dict[str, str] | None = None):
         super().__init__(message)
@@ -95,7 +95,7 @@ class ExternalServiceError(AIAgentError):
         details = {"service_name": service_name, "service_type": service_type, "is_retryable": retryable}
         super().__init__(message, details=details, headers={"Retry-After": "5"} if retryable else None)
         self.retryable = retryable
-        self.status = 503 if retryable else 502  # type: ignore[misc]  # the one error whose status is its own
+        self.status = 503 if retryable else 502
 
 
 class ServiceUnavailable(AIAgentError):

@@ -203,8 +203,8 @@ class AnsweredError(AIAgentError):
 
     def __init__(self, status: int, code: str, message: str, details: dict[str, str]):
         super().__init__(message, details=details, headers={"Retry-After": "5"} if status == 503 else None)
-        self.status = status  # type: ignore[misc]  # known only when the run has ended
-        self.code = code  # type: ignore[misc]
+        self.status = status
+        self.code = code
 
 
 def found(execution: Execution | None) -> Execution:

@@ -63,7 +63,7 @@ class CursorCodec:
                 raise ValueError(cursor)
             tag, body = raw[:_TAG_BYTES], raw[_TAG_BYTES:]
             if hmac.compare_digest(tag, self._tag(body, context)):
-                value, identity = msgspec.json.decode(body, type=tuple[value_type, UUID])  # type: ignore[valid-type]
+                value, identity = msgspec.json.decode(body, type=tuple[value_type, UUID])  # type: ignore[valid-type]  # a column's type
                 return Position(value, identity)
         except (ValueError, msgspec.MsgspecError):
             pass
