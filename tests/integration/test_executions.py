@@ -3,6 +3,7 @@
 import json
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -263,6 +264,19 @@ def test_a_cancelled_run_leaves_the_provider(api: httpx.Client, model: ModelServ
     while model.disconnects == before and time.monotonic() < deadline:
         time.sleep(0.02)
     assert model.disconnects == before + 1
+
+
+def test_a_run_that_is_cancelled_many_times_at_once_ends_once(api: httpx.Client, model: ModelServer) -> None:
+    model.script(Reply("word " * 200, delay=0.02))
+    path = started(api, agent(api))
+    heard(api, path, "word")
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(lambda _: api.post(f"{path}/cancel"), range(16)))
+    assert {answer.status_code for answer in answers} == {202}
+    execution = wait_for_end(api, path)
+    assert (execution["status"], execution["attempt"]) == ("cancelled", 1)
+    types = [event["type"] for event in api.get(f"{path}/events", params={"limit": 200}).json()["items"]]
+    assert [kind for kind in types if kind in TERMINAL] == ["execution.cancelled"]
 
 
 def test_a_run_that_takes_too_long_ends_and_keeps_what_was_said(api: httpx.Client, model: ModelServer) -> None:

@@ -4,6 +4,7 @@ It carries ids only: the row is the truth, and losing the queue loses nothing.
 """
 
 import asyncio
+import dataclasses
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 from uuid import UUID
@@ -11,7 +12,7 @@ from uuid import UUID
 from litestar_queues import QueueConfig, QueueService, Worker, WorkerConfig, task
 from litestar_queues.task import Task
 
-from ai_agent.domain.fields import new_id
+from ai_agent.domain.fields import new_id, now
 
 Handler = Callable[[UUID], Awaitable[None]]
 
@@ -69,6 +70,8 @@ class LitestarJobQueue:
 
     async def enqueue(self, execution_id: UUID) -> None:
         if execution_id not in self._jobs:
+            # The library remembers every job that it has done, for ever; the rows do that for us.
+            await self._service.get_queue_backend().cleanup_terminal(now())
             result = await self._service.enqueue(self._task, execution_id=str(execution_id))
             self._jobs[execution_id] = result.id
 
@@ -77,8 +80,7 @@ class LitestarJobQueue:
             await self._service.cancel_task(job, include_running=True)
 
     async def status(self) -> dict[str, int]:
-        statistics = await self._service.get_statistics()
-        return {"pending": statistics.pending, "running": statistics.running}
+        return dataclasses.asdict(await self._service.get_statistics())
 
     async def work(self, handler: Handler) -> None:
         self._handler = handler

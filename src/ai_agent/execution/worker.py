@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import time
+from collections.abc import Coroutine
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -92,7 +93,7 @@ class Worker:
         finally:
             heart.cancel()
             await speech.close()
-        await self._runs.end(claim, speech.message_id, outcome)
+        await _undisturbed(self._runs.end(claim, speech.message_id, outcome))
 
     async def _outcome(self, claim: Claim, given: RunInput, speech: "Speech") -> Outcome:
         limit = claim.timeout_seconds or self._settings.execution_timeout
@@ -128,6 +129,15 @@ class Worker:
                 return
             except AIAgentError:
                 log.warning("heartbeat_failed")
+
+
+async def _undisturbed(work: Coroutine[Any, Any, None]) -> None:
+    """Brings work to its end although its task is cancelled meanwhile: by a second cancel, when the run has ended."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+    task.result()
 
 
 @cache
