@@ -24,6 +24,7 @@ from ai_agent.execution.local_model import LocalModel
 from ai_agent.execution.runs import Runs
 from ai_agent.execution.worker import Worker
 from ai_agent.observability.logging import configure_logging
+from ai_agent.observability.tracing import traced
 from ai_agent.realtime.execution_log import ExecutionLog
 from ai_agent.security.api_keys import KeyHasher
 from ai_agent.services.agents import AgentService
@@ -93,7 +94,7 @@ def create_app(settings: Settings) -> Litestar:
     )
     require_declared_scopes(app)
     declare_parameters(app)
-    app.asgi_handler = OuterWrapper(app.asgi_handler)
+    app.asgi_handler = traced(OuterWrapper(app.asgi_handler))
     return app
 
 
