@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import ai_agent.api  # noqa: F401  # isort: skip  # before Litestar; it says why
 import msgspec
 from litestar import Litestar, Router
+from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
 from ai_agent.api.body import BodyDecoder
@@ -58,6 +59,12 @@ def create_app(settings: Settings) -> Litestar:
     agents = AgentService(database, pager)
     health = HealthService(database)
 
+    def drain() -> None:
+        """Begins to stop: not ready any more, streams end, no new run begins."""
+        health.draining = True
+        log.drain()
+        worker.drain()
+
     @contextlib.asynccontextmanager
     async def lifespan(_: Litestar) -> AsyncIterator[None]:
         await database.open()
@@ -66,7 +73,7 @@ def create_app(settings: Settings) -> Litestar:
             await first_start(settings, identity, agents)
             await worker.start()
             yield
-            health.draining = True
+            drain()
             await worker.close()
         finally:
             await local_model.close()
@@ -91,6 +98,7 @@ def create_app(settings: Settings) -> Litestar:
         openapi_config=None,
         logging_config=None,
         type_encoders={msgspec.Raw: bytes},
+        state=State({"drain": drain}),
     )
     require_declared_scopes(app)
     declare_parameters(app)

@@ -344,10 +344,82 @@ def test_a_stop_of_the_server_leaves_the_run_to_the_next_start(server: Server, m
     server.start()
     with server.client() as api:
         execution = wait_for_end(api, path, seconds=25)
-        assert (execution["status"], execution["attempt"]) == ("completed", 2)
+        assert (execution["status"], execution["attempt"]) == ("completed", 1)
         types = [event["type"] for event in api.get(f"{path}/events", params={"limit": 200}).json()["items"]]
         assert types.count("execution.restarted") == 1
         assert [kind for kind in types if kind in TERMINAL] == ["execution.completed"]
+
+
+def test_an_answer_is_kept_when_its_question_is_deleted_meanwhile(api: httpx.Client, model: ModelServer) -> None:
+    model.go_on.clear()
+    model.script(Reply("one two three", pause_after=1))
+    path = started(api, agent(api))
+    heard(api, path, "one")
+    execution = api.get(path).json()
+    assert api.delete(f"/messages/{execution['input_message_id']}").status_code == 204
+    model.go_on.set()
+    ended = wait_for_end(api, path, seconds=5)
+    assert (ended["status"], ended["attempt"]) == ("completed", 1)
+    messages = api.get(f"/sessions/{execution['session_id']}/messages").json()["items"]
+    assert [(message["content"], message["parent_message_id"]) for message in messages] == [("one two three", None)]
+
+
+def test_what_a_failed_run_has_said_is_in_its_stream_to_the_last_word(api: httpx.Client, model: ModelServer) -> None:
+    model.script(*[Reply("one two three four five", reset_after=5)] * 3)
+    path = started(api, agent(api))
+    execution = wait_for_end(api, path)
+    stored = api.get(f"/messages/{execution['output_message_id']}").json()["content"]
+    events = api.get(f"{path}/events", params={"limit": 200}).json()["items"]
+    assert "".join(event["data"]["text"] for event in events if event["type"] == "execution.token") == stored
+    assert stored.startswith("one")
+    model._script.clear()
+
+
+def test_deleting_a_session_frees_its_agent_and_tells_its_readers(api: httpx.Client, model: ModelServer) -> None:
+    agent_id, session = agent(api), api.post("/sessions", json={}).json()["id"]
+    model.script(Reply("word " * 200, delay=0.02))
+    path = started(api, agent_id, session_id=session)
+    heard(api, path, "word")
+    assert api.get(f"/agents/{agent_id}").json()["status"] == "processing"
+    with api.stream("GET", f"{path}/events", headers=SSE) as response:
+        assert api.delete(f"/sessions/{session}").status_code == 204
+        assert events_of(response)[-1]["type"] == "execution.cancelled"
+    assert api.get(f"/agents/{agent_id}").json()["status"] == "idle"
+
+
+@pytest.mark.parametrize("moment", range(0, 60, 6))
+def test_a_cancel_at_any_moment_ends_the_run_once(api: httpx.Client, model: ModelServer, moment: int) -> None:
+    model.script(Reply("one two"))
+    path = started(api, agent(api))
+    time.sleep(moment / 1000)
+    api.post(f"{path}/cancel")
+    execution = wait_for_end(api, path, seconds=4)
+    assert execution["attempt"] == 1
+    types = [event["type"] for event in api.get(f"{path}/events", params={"limit": 200}).json()["items"]]
+    assert [kind for kind in types if kind in TERMINAL] == [f"execution.{execution['status']}"]
+    assert ("execution.started" in types) == (execution["started_at"] is not None)
+    model._script.clear()
+
+
+def test_a_stop_of_the_server_tells_those_who_wait(server: Server, model: ModelServer) -> None:
+    with server.client() as api, ThreadPoolExecutor(2) as pool:
+        model.script(*[Reply("word " * 400, delay=0.05)] * 2)
+        waiting = pool.submit(api.post, f"/agents/{agent(api)}/execute", json={"message": "x"})
+        path = started(api, agent(api))
+        heard(api, path, "word")
+        with api.stream("GET", f"{path}/events", headers=SSE) as response:
+            stopping = time.monotonic()
+            server.process.terminate()
+            for _ in response.iter_lines():
+                pass
+            assert time.monotonic() - stopping < 1.5
+        answer = waiting.result(5)
+    assert (answer.status_code, answer.json()["code"]) == (503, "service_unavailable")
+    assert answer.json()["details"]["execution_id"]
+    assert server.process.wait(10) == 0
+    assert time.monotonic() - stopping < 5  # The window of these tests is 2 s, and it is given once.
+    assert "Traceback" not in server.log.read_text()
+    server.start()
 
 
 def wait_for_end(api: httpx.Client, path: str, seconds: float = 10) -> dict[str, Any]:

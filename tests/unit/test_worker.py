@@ -2,7 +2,8 @@
 
 import asyncio
 
-from ai_agent.execution.worker import _joined, _undisturbed
+from ai_agent.execution.speech import _joined
+from ai_agent.execution.worker import _undisturbed
 
 
 def test_the_end_of_a_run_is_not_disturbed_by_a_cancel() -> None:
@@ -17,7 +18,7 @@ def test_the_end_of_a_run_is_not_disturbed_by_a_cancel() -> None:
         for _ in range(3):
             await asyncio.sleep(0.002)
             ending.cancel()
-        await ending
+        assert await ending == (None, True)
         assert written == ["the end"]
 
     asyncio.run(scenario())

@@ -1,5 +1,6 @@
 """The outer wrapper, which every request passes, and authentication, which every route passes."""
 
+import asyncio
 import re
 import time
 from typing import Any
@@ -13,7 +14,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from ai_agent.api.errors import error_body
 from ai_agent.api.guards import SCOPE, check_scope
-from ai_agent.domain.errors import AuthenticationError, InternalError
+from ai_agent.domain.errors import AIAgentError, AuthenticationError, InternalError, ServiceUnavailable
 from ai_agent.domain.identity import Principal
 from ai_agent.observability.logging import log_request
 from ai_agent.services.identity import ANYONE, IdentityService
@@ -63,19 +64,24 @@ class OuterWrapper:
 
         try:
             await self._app(scope, receive, wrapped)
+        except asyncio.CancelledError:
+            if status:
+                raise
+            await _answer(scope, wrapped, ServiceUnavailable("The server stops"))
         except Exception:
             log.exception("request_crashed")
             if status:
                 raise  # The answer has begun; the server closes the connection, and the client sees that it is cut.
-            await _answer_crash(scope, wrapped)
+            error = InternalError("Something went wrong here; the correlation id finds it in the log")
+            await _answer(scope, wrapped, error)
         finally:
             _log(scope, method, status, started, size)
 
 
-async def _answer_crash(scope: HTTPScope, send: Send) -> None:
-    error = InternalError("Something went wrong here; the correlation id finds it in the log")
+async def _answer(scope: HTTPScope, send: Send, error: AIAgentError) -> None:
     body = msgspec.json.encode(error_body(error, scope))
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    headers = [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]
+    headers += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     await send({"type": "http.response.start", "status": error.status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": False})
 

@@ -3,8 +3,12 @@
 import asyncio
 import gc
 import os
+import signal
 import socket
 import sys
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -40,15 +44,24 @@ class Server(uvicorn.Server):
     """uvicorn that says where it listens, and for which stopping on a signal is a success."""
 
     address = ""
+    drain: Callable[[], object]
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         print(f"Listening on {self.address}", flush=True)
 
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """uvicorn would give the signals back before the lifespan has ended."""
+        yield
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal lets requests end, a second one does not wait."""
-        self.force_exit = self.should_exit
+        """The first signal lets requests and runs end, a second one does not wait."""
+        if self.should_exit:
+            sys.stdout.flush()
+            os._exit(1)
         self.should_exit = True
+        self.drain()
 
 
 def serve(host: str, port: int, data_dir: Path | None, *, reload: bool) -> None:
@@ -74,6 +87,9 @@ def serve(host: str, port: int, data_dir: Path | None, *, reload: bool) -> None:
 
 
 async def _serve(app: Litestar, server: Server, listener: socket.socket) -> None:
+    server.drain = partial(asyncio.get_running_loop().call_soon_threadsafe, app.state.drain)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, server.handle_exit)
     # Entered here and not by uvicorn, which would only log why a start failed.
     async with app.lifespan():
         # What a start makes lives as long as the process. Out of the collector's sight it costs no request a pause of
@@ -81,9 +97,6 @@ async def _serve(app: Litestar, server: Server, listener: socket.socket) -> None
         gc.collect()
         gc.freeze()
         await server.serve(sockets=[listener])
-        if server.force_exit:
-            sys.stdout.flush()
-            os._exit(1)
 
 
 def _innermost(error: BaseException) -> BaseException:

@@ -103,8 +103,8 @@ class ServiceUnavailable(AIAgentError):
 
     status, code = 503, "service_unavailable"
 
-    def __init__(self, message: str, *, retry_after: int = 1):
-        super().__init__(message, headers={"Retry-After": str(retry_after)})
+    def __init__(self, message: str, *, retry_after: int = 1, details: dict[str, Any] | None = None):
+        super().__init__(message, details=details, headers={"Retry-After": str(retry_after)})
 
 
 class OperationTimeout(AIAgentError):

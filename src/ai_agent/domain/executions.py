@@ -21,9 +21,6 @@ class ExecutionStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
-ENDED = frozenset({ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED})
-
-
 class Usage(msgspec.Struct):
     """Tokens as the provider counts them; `estimated` when the run ended before it told."""
 

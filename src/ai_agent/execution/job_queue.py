@@ -40,7 +40,7 @@ class LitestarJobQueue:
         self._handler: Handler | None = None
         # The library's registry is global, and two applications may live in one process: a name for each.
         self._task: Task[[str], None] = task(f"ai_agent.execution.{new_id()}", queue="executions")(self._run)
-        self._jobs: dict[UUID, UUID] = {}
+        self._jobs: dict[UUID, UUID | None] = {}
         self._service = QueueService(
             QueueConfig(
                 queue_backend="memory",
@@ -69,15 +69,23 @@ class LitestarJobQueue:
             self._jobs.pop(UUID(execution_id), None)
 
     async def enqueue(self, execution_id: UUID) -> None:
-        if execution_id not in self._jobs:
+        if execution_id in self._jobs:
+            return
+        self._jobs[execution_id] = None
+        try:
             # The library remembers every job that it has done, for ever; the rows do that for us.
             await self._service.get_queue_backend().cleanup_terminal(now())
-            result = await self._service.enqueue(self._task, execution_id=str(execution_id))
-            self._jobs[execution_id] = result.id
+            job = await self._service.enqueue(self._task, execution_id=str(execution_id))
+        except BaseException:
+            self._jobs.pop(execution_id, None)
+            raise
+        if execution_id in self._jobs:  # Else it is done already.
+            self._jobs[execution_id] = job.id
 
     async def cancel(self, execution_id: UUID) -> None:
         if (job := self._jobs.get(execution_id)) is not None:
             await self._service.cancel_task(job, include_running=True)
+            self._jobs.pop(execution_id, None)
 
     async def status(self) -> dict[str, int]:
         return dataclasses.asdict(await self._service.get_statistics())

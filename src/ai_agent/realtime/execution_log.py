@@ -25,6 +25,7 @@ class ExecutionLog:
     def __init__(self, database: Database):
         self._database = database
         self._listeners: dict[UUID, set[asyncio.Event]] = defaultdict(set)
+        self._draining = False
 
     async def append(self, connection: Connection, execution_id: UUID, *events: tuple[EventType, Any]) -> bool:
         """Writes events in the caller's transaction, False when the execution is gone. `announce` after the commit."""
@@ -41,12 +42,26 @@ class ExecutionLog:
         for listener in self._listeners.get(execution_id, ()):
             listener.set()
 
+    def drain(self) -> None:
+        """Lets all who follow go: the process stops, and they resume at another one."""
+        self._draining = True
+        for execution_id in list(self._listeners):
+            self.announce(execution_id)
+
+    async def ended(self, execution_id: UUID) -> bool:
+        """Waits for the end of a run; False when the process stops first."""
+        with self._listening(execution_id) as changed:
+            while await executions.is_live(self._database.reader, execution_id):
+                if self._draining:
+                    return False
+                await _either(changed)
+        return True
+
     async def follow(self, execution_id: UUID, after: int) -> AsyncIterator[StoredEvent | None]:
         """Events behind `after` in order, stored and to come, until the end of the run. None: still waiting."""
         reader, live = self._database.reader, True
         with self._listening(execution_id) as changed:
-            while True:
-                changed.clear()
+            while not self._draining:
                 rows = await executions.events_after(reader, execution_id, after, READ_ROWS)
                 for row in rows:
                     yield row
@@ -58,10 +73,14 @@ class ExecutionLog:
                 if not live:
                     return
                 # Looked up before the next read, so that nothing that was written before the end is missed.
-                live = await executions.is_live(reader, execution_id)
+                still = await executions.is_live(reader, execution_id)
+                if still is None:
+                    # Deleted with its session, events and all: its readers are told, or they would resume for ever.
+                    yield _event(execution_id, after + 1, EventType.CANCELLED, {"message_id": None}, now())
+                    return
+                live = still
                 if live:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(changed.wait(), POLL_SECONDS)
+                    await _either(changed)
                     yield None
 
     @contextlib.contextmanager
@@ -74,6 +93,13 @@ class ExecutionLog:
             self._listeners[execution_id].discard(changed)
             if not self._listeners[execution_id]:
                 del self._listeners[execution_id]
+
+
+async def _either(changed: asyncio.Event) -> None:
+    """Waits for an announcement, or for so long that another process may have written something."""
+    with contextlib.suppress(TimeoutError):
+        await asyncio.wait_for(changed.wait(), POLL_SECONDS)
+    changed.clear()
 
 
 def _event(execution_id: UUID, seq: int, kind: EventType, data: Any, at: datetime) -> StoredEvent:

@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from ai_agent.domain.agents import Agent, AgentStatus, ModelConfig
-from ai_agent.domain.errors import AIAgentError, FieldError, InvalidFields, NotFound, SessionBusy
+from ai_agent.domain.errors import AIAgentError, FieldError, InvalidFields, NotFound, ServiceUnavailable, SessionBusy
 from ai_agent.domain.events import TERMINAL, EventFrame, EventPage, EventType, StoredEvent
 from ai_agent.domain.executions import (
     ExecuteAgent,
@@ -35,6 +35,7 @@ from ai_agent.storage.executions import Log
 _STATUS_OF = {
     "external_service_error": 502,
     "timeout_error": 504,
+    "service_unavailable": 503,
     "limit_exceeded": 422,
     "validation_error": 422,
 }
@@ -92,9 +93,10 @@ class ExecutionService:
         return found(await executions.get(self._database.reader, principal.subject, execution_id))
 
     async def answer(self, principal: Principal, execution_id: UUID) -> ExecutionAnswer:
-        """Waits for the end. Raises the run's own error, with `details.execution_id`."""
-        async for _ in self._log.follow(execution_id, 0):
-            pass
+        """Waits for the end. Raises the run's own error, with `details.execution_id`; ServiceUnavailable at a stop."""
+        if not await self._log.ended(execution_id):
+            details = {"execution_id": str(execution_id)}
+            raise ServiceUnavailable("The server stops; the run goes on without it", details=details)
         execution = await self.get(principal, execution_id)
         if execution.status is not ExecutionStatus.COMPLETED or execution.output_message_id is None:
             raise _failure(execution)
@@ -123,8 +125,7 @@ class ExecutionService:
             await self._queue.cancel(execution_id)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1):
-                    async for _ in self._log.follow(execution_id, 0):
-                        pass
+                    await self._log.ended(execution_id)
         return await self.get(principal, execution_id)
 
     async def log_of(self, principal: Principal, execution_id: UUID) -> Log:

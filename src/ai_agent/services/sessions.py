@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 from msgspec import UNSET, UnsetType
 
+from ai_agent.domain.agents import AgentStatus
 from ai_agent.domain.errors import InvalidFields, NotFound
 from ai_agent.domain.fields import StoredJson, check_metadata, merge_patch, new_id, now, to_json
 from ai_agent.domain.identity import Principal
@@ -21,7 +22,7 @@ from ai_agent.domain.sessions import (
 )
 from ai_agent.execution.job_queue import JobQueue
 from ai_agent.services.paging import Pager
-from ai_agent.storage import executions, sessions
+from ai_agent.storage import agents, executions, sessions
 from ai_agent.storage.database import Database
 
 
@@ -76,8 +77,10 @@ class SessionService:
             live = await executions.live_of_session(rows, session_id)
             if not await sessions.delete(rows, principal.subject, session_id):
                 raise NotFound("Session not found")
-        for execution_id in live:
-            await self._queue.cancel(execution_id)
+            for run in live:
+                await agents.set_status(rows, run.agent_id, AgentStatus.IDLE)
+        for run in live:
+            await self._queue.cancel(run.id)
 
 
 def new_session(wanted: CreateSession) -> Session:

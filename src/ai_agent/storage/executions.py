@@ -50,6 +50,12 @@ class Claim(msgspec.Struct, frozen=True):
     timeout_seconds: float | None
     correlation_id: str | None
     queued_at: datetime
+    cancel_requested: bool
+
+
+class LiveRun(msgspec.Struct, frozen=True):
+    id: UUID
+    agent_id: UUID
 
 
 class Log(msgspec.Struct, frozen=True):
@@ -89,7 +95,9 @@ _FIRST_TOKEN: Statement[None] = Statement(
     sa.update(executions).where(*_fenced).values(first_token_at=sa.bindparam("at"))
 )
 _RELEASE: Statement[None] = Statement(
-    sa.update(executions).where(*_fenced).values(status="queued", lease_until=None, attempt=executions.c.attempt + 1)
+    sa.update(executions)
+    .where(*_fenced)
+    .values(status="queued", lease_until=None, attempt=executions.c.attempt + sa.bindparam("lost", type_=sa.Integer))
 )
 _FINISH: Statement[None] = Statement(
     sa.update(executions)
@@ -115,8 +123,10 @@ _QUEUED = Statement(
     sa.select(executions.c.id).where(executions.c.status == "queued").order_by(executions.c.id).limit(1000), UUID
 )
 _LIVE_OF_SESSION = Statement(
-    sa.select(executions.c.id).where(executions.c.session_id == sa.bindparam("session_id"), executions.c.holds_session),
-    UUID,
+    sa.select(executions.c.id, executions.c.agent_id).where(
+        executions.c.session_id == sa.bindparam("session_id"), executions.c.holds_session
+    ),
+    LiveRun,
 )
 _IS_LIVE = Statement(sa.select(executions.c.finished_at.is_(None)).where(_id), bool)
 _REQUEST_CANCEL = Statement(
@@ -177,8 +187,8 @@ async def insert(
     await connection.run(_INSERT, **values, **own, timeout_seconds=timeout, correlation_id=correlation_id)
 
 
-async def claim(connection: Connection, execution_id: UUID, *, lease: float, at: datetime) -> Claim | None:
-    """Takes a queued run for `lease` seconds, or None when it is no longer queued."""
+async def claim(connection: Connection, execution_id: UUID, *, lease: float, at: datetime | None) -> Claim | None:
+    """Takes a queued run for `lease` seconds, to start it `at` a time; None when it is no longer queued."""
     return await connection.first(_CLAIM, execution_id=execution_id, lease=lease, at=at)
 
 
@@ -191,9 +201,9 @@ async def set_first_token(connection: Connection, claim: Claim, at: datetime) ->
     return await connection.run(_FIRST_TOKEN, execution_id=claim.id, my_fence=claim.fence, at=at) == 1
 
 
-async def release(connection: Connection, claim: Claim) -> bool:
-    """Puts the run back in the queue, for another attempt."""
-    return await connection.run(_RELEASE, execution_id=claim.id, my_fence=claim.fence) == 1
+async def release(connection: Connection, claim: Claim, *, lost: bool) -> bool:
+    """Puts the run back in the queue; when its worker was lost, that counts as an attempt."""
+    return await connection.run(_RELEASE, execution_id=claim.id, my_fence=claim.fence, lost=int(lost)) == 1
 
 
 async def finish(
@@ -230,7 +240,7 @@ async def queued(connection: Reader) -> list[UUID]:
     return await connection.all(_QUEUED)
 
 
-async def live_of_session(connection: Connection, session_id: UUID) -> list[UUID]:
+async def live_of_session(connection: Connection, session_id: UUID) -> list[LiveRun]:
     return await connection.all(_LIVE_OF_SESSION, session_id=session_id)
 
 
@@ -239,9 +249,9 @@ async def request_cancel(connection: Connection, owner: str, execution_id: UUID)
     return await connection.first(_REQUEST_CANCEL, execution_id=execution_id, owner=owner)
 
 
-async def is_live(connection: Reader, execution_id: UUID) -> bool:
-    """Whether the run has not ended; False when it is gone."""
-    return await connection.first(_IS_LIVE, execution_id=execution_id) or False
+async def is_live(connection: Reader, execution_id: UUID) -> bool | None:
+    """Whether the run has not ended; None when it is gone."""
+    return await connection.first(_IS_LIVE, execution_id=execution_id)
 
 
 async def log(connection: Reader, owner: str, execution_id: UUID) -> Log | None:
