@@ -4,10 +4,10 @@ import asyncio
 
 from alembic import context
 from sqlalchemy import Connection
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ai_agent.settings import load_settings
-from ai_agent.storage.migrations import engine_url
+from ai_agent.storage.migrations import migration_engine
 from ai_agent.storage.tables import metadata
 
 
@@ -29,7 +29,7 @@ def migrate(connection: Connection) -> None:
 
 async def main() -> None:
     engine: AsyncEngine | None = getattr(context.config, "engine", None)
-    engine = engine or create_async_engine(engine_url(load_settings().database))
+    engine = engine or migration_engine(load_settings().database)
     try:
         async with engine.connect() as connection:
             await connection.run_sync(migrate)

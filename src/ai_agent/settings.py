@@ -92,7 +92,9 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     drain_window_seconds: Annotated[
         float, Meta(ge=0, le=3600, description="Seconds that streams and runs get at shutdown.")
     ] = 20.0
-    log_level: Annotated[LogLevel, Meta(description="The least severe line that is written.")] = LogLevel.INFO
+    log_level: Annotated[
+        LogLevel, Meta(description="`debug`, `info`, `warning` or `error`: the least severe line that is written.")
+    ] = LogLevel.INFO
     log_format: Annotated[
         LogFormat | None, Meta(description="Default: `json` in production, `console` in development.")
     ] = None

@@ -114,6 +114,27 @@ def test_a_failed_answer_is_told_and_the_chat_goes_on(chat: Terminal, model: Mod
     chat.expect("You said: and now?")
 
 
+def test_what_a_model_says_is_shown_and_not_obeyed(chat: Terminal, model: ModelServer) -> None:
+    model.script(Reply("at 12:100:30 \x1b]0;mine\x07 :smile:"))
+    chat.type("show me")
+    chat.expect("at 12:100:30 ]0;mine :smile:")
+
+
+def test_a_failure_begins_a_line_of_its_own(chat: Terminal, model: ModelServer) -> None:
+    model.script(Reply("one two three", delay=0.06, reset_after=2))
+    chat.type("fail late")
+    chat.expect("one two\nThe ")
+
+
+def test_a_session_that_is_not_there_is_refused_at_once(server: Server, agent_name: str) -> None:
+    environment = server.environment | {"AI_AGENT_URL": server.url, "AI_AGENT_API_KEY": KEY}
+    for session in ("01900000-0000-7000-8000-000000000000", "nonsense"):
+        arguments = ["chat", agent_name, "--session", session]
+        with Terminal(*arguments, environment=environment, folder=server.folder) as terminal:
+            terminal.expect("Error: ")
+            assert terminal.exit_code() == 1
+
+
 def test_an_unknown_command_is_explained(chat: Terminal) -> None:
     chat.type("/nope")
     chat.expect("No such command")

@@ -62,9 +62,48 @@ def test_a_database_that_is_not_there_is_named(tmp_path: Path, postgres_url: str
     assert_one_line_and_a_hint(run, '"absent"', "AI_AGENT_DATABASE_URL")
 
 
-@pytest.mark.parametrize("url", ["mysql://localhost/x", "nonsense", "sqlite://"])
+@pytest.mark.parametrize(
+    "url", ["mysql://localhost/x", "nonsense", "sqlite://", "sqlite:///:memory:", "postgresql://u:p@host:abc/db"]
+)
 def test_an_address_that_nobody_understands_is_refused(tmp_path: Path, url: str) -> None:
     assert_one_line_and_a_hint(ai_agent(tmp_path, "serve", AI_AGENT_DATABASE_URL=url), "AI_AGENT_DATABASE_URL")
+
+
+def test_a_database_that_is_not_there_cannot_be_migrated(tmp_path: Path, postgres_url: str) -> None:
+    run = ai_agent(tmp_path, "db", "upgrade", AI_AGENT_DATABASE_URL=postgres_url.rpartition("/")[0] + "/absent")
+    assert_one_line_and_a_hint(run, '"absent"', "AI_AGENT_DATABASE_URL")
+
+
+def test_an_address_with_options_is_migrated(tmp_path: Path, empty_postgres: str) -> None:
+    run = ai_agent(tmp_path, "db", "upgrade", AI_AGENT_DATABASE_URL=f"{empty_postgres}?sslmode=disable")
+    assert (run.returncode, run.stdout.strip()) == (0, "0001")
+
+
+def test_a_data_directory_may_have_any_name(tmp_path: Path) -> None:
+    odd = tmp_path / "we?ird #name%20"
+    assert ai_agent(tmp_path, "db", "upgrade", AI_AGENT_DATA_DIR=str(odd)).returncode == 0
+    assert (odd / "ai-agent.db").exists()
+
+
+def test_a_backup_that_cannot_be_made_says_so(tmp_path: Path) -> None:
+    assert_one_line_and_a_hint(ai_agent(tmp_path, "db", "backup", "copy.db"), "copy.db")
+    ai_agent(tmp_path, "db", "upgrade")
+    assert_one_line_and_a_hint(ai_agent(tmp_path, "db", "backup", "nowhere/copy.db"), "nowhere")
+
+
+@pytest.mark.parametrize("option", ["--name", "--owner"])
+@pytest.mark.parametrize("text", ["", "x" * 256, "two\nlines"])
+def test_a_key_has_labels_that_can_be_read(tmp_path: Path, option: str, text: str) -> None:
+    run = ai_agent(tmp_path, "keys", "create", option, text)
+    assert run.returncode == 1
+    assert run.stderr.startswith("Error: ")
+    assert option[2:] in run.stderr
+    assert len(run.stderr.splitlines()) == 1
+
+
+def test_an_expired_key_is_listed_as_such(tmp_path: Path) -> None:
+    ai_agent(tmp_path, "keys", "create", "--name", "old", "--expires", "2020-01-01")
+    assert "expired" in ai_agent(tmp_path, "keys", "list").stdout
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
@@ -165,7 +204,6 @@ def test_chat_without_a_server_says_how_to_start_one(tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     run = ai_agent(tmp_path, "chat", AI_AGENT_URL=url, AI_AGENT_API_KEY="x")
     assert_one_line_and_a_hint(run, url, "ai-agent serve")
-    assert_one_line_and_a_hint(ai_agent(tmp_path, "chat", AI_AGENT_URL=url), "ai-agent keys create")
 
 
 @pytest.fixture

@@ -128,6 +128,24 @@ def test_all_bad_fields_of_a_body_are_named_at_once(
     assert "canary" not in str(answered)
 
 
+def test_all_bad_fields_of_a_patched_object_are_named_at_once(shared: httpx.Client) -> None:
+    agent = shared.post("/agents", json={"name": "patched"}).json()["id"]
+    patch = {"model_config": {"temperature": 9, "top_p": 9, "nope": 1}}
+    answered = assert_contract(shared.patch(f"/agents/{agent}", json=patch), 422, "validation_error")
+    fields = {error["field"] for error in answered["validation_errors"]}
+    assert fields == {"model_config.temperature", "model_config.top_p", "model_config.nope"}
+
+
+def test_a_secret_inside_a_bad_value_is_not_shown_and_a_count_of_tokens_is(shared: httpx.Client) -> None:
+    refused = shared.post("/sessions", json={"metadata": [{"password": "hunter2"}]})
+    assert refused.status_code == 422
+    assert "hunter2" not in refused.text
+    error = shared.post("/agents", json={"name": "x", "model_config": {"max_tokens": -5}}).json()["validation_errors"][
+        0
+    ]
+    assert (error["field"], error["value"]) == ("model_config.max_tokens", -5)
+
+
 def test_a_bad_value_is_shown_in_part(shared: httpx.Client) -> None:
     error = shared.post("/sessions", json={"title": "x" * 600}).json()["validation_errors"][0]
     assert error["value"] == "x" * 200

@@ -8,6 +8,7 @@ from alembic.script import Script, ScriptDirectory
 
 from ai_agent.domain.errors import ConfigurationError
 from ai_agent.storage import migrations
+from ai_agent.storage.engine import sqlite_path
 
 SCRIPTS = ScriptDirectory(str(migrations.scripts()))
 REVISIONS = list(SCRIPTS.walk_revisions())
@@ -34,13 +35,14 @@ def test_a_revisions_file_begins_with_its_number(script: Script) -> None:
     assert Path(script.path).name.startswith(f"{script.revision}_")
 
 
-def test_addresses_are_written_for_the_asyncio_drivers() -> None:
-    assert migrations.engine_url("sqlite:////data/a.db").render_as_string() == "sqlite+aiosqlite:////data/a.db"
-    on_postgresql = migrations.engine_url("postgresql://u:p@h:5432/d").render_as_string(hide_password=False)
-    assert on_postgresql == "postgresql+asyncpg://u:p@h:5432/d"
+def test_an_address_is_a_file_or_postgresql() -> None:
+    assert sqlite_path("sqlite:////data/we?ird#name.db") == Path("/data/we?ird#name.db")
+    assert sqlite_path("postgresql://user:pass@host/db?sslmode=disable") is None
 
 
-@pytest.mark.parametrize("address", ["mysql://u@h/d", "sqlite://", "somewhere", ""])
+@pytest.mark.parametrize(
+    "address", ["mysql://u@h/d", "sqlite://", "sqlite:///:memory:", "postgresql://u:p@h:abc/d", "somewhere", ""]
+)
 def test_an_address_that_nobody_understands_is_told_by_its_setting(address: str) -> None:
     with pytest.raises(ConfigurationError, match="AI_AGENT_DATABASE_URL"):
-        migrations.engine_url(address)
+        sqlite_path(address)

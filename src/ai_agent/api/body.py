@@ -6,14 +6,14 @@ A DTO is Litestar's place for this: it is given the raw bytes, and leaves the ha
 import re
 from collections.abc import Iterator
 from functools import cache
-from types import UnionType
-from typing import Annotated, Any, ClassVar, Union, get_args, get_origin
+from typing import Any, ClassVar
 
 import msgspec
 from litestar.dto import AbstractDTO, DTOFieldDefinition
 from litestar.typing import FieldDefinition
 
 from ai_agent.domain.errors import FieldError, InvalidFields, MalformedRequest, UnsupportedMediaType
+from ai_agent.domain.validation import field_error, field_errors, joined
 
 MAX_DEPTH = 64
 
@@ -95,7 +95,7 @@ def _nul_errors(value: Any, path: str) -> Iterator[FieldError]:
         yield FieldError(path, "Must not contain NUL characters")
     elif isinstance(value, dict):
         for name, item in value.items():
-            yield from _nul_errors(item, _join(path, name))
+            yield from _nul_errors(item, joined(path, name))
             if "\0" in name:
                 yield FieldError(path, "Must not contain NUL characters in names")
     elif isinstance(value, list):
@@ -106,59 +106,8 @@ def _nul_errors(value: Any, path: str) -> Iterator[FieldError]:
 def _all_errors(body: bytes, model: Any, error: msgspec.ValidationError | InvalidFields) -> list[FieldError]:
     """msgspec stops at the first error: only now, on the way to an error, each field is looked at alone."""
     try:
-        return list(_errors(msgspec.json.decode(body), model, ""))
+        return list(field_errors(msgspec.json.decode(body), model))
     except msgspec.ValidationError:  # A number that no type holds.
-        return [_field_error(error, "")]
+        return [field_error(error)]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as broken:  # Behind the first wrong type.
         raise MalformedRequest(f"The body is not JSON: {broken}") from None
-
-
-def _errors(value: Any, kind: Any, path: str) -> Iterator[FieldError]:
-    inside = list(_errors_inside(value, kind, path))
-    yield from inside
-    if not inside:
-        try:
-            msgspec.convert(value, kind)
-        except InvalidFields as error:
-            yield from (FieldError(_join(path, e.field), e.message, e.value) for e in error.errors)
-        except msgspec.ValidationError as error:
-            yield _field_error(error, path, value)
-
-
-def _errors_inside(value: Any, kind: Any, path: str) -> Iterator[FieldError]:
-    if get_origin(kind) is Annotated:
-        kind = get_args(kind)[0]
-    struct = _struct_in(kind)
-    if struct is not None and isinstance(value, dict):
-        yield from _struct_errors(value, struct, path)
-    elif get_origin(kind) is list and isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from _errors(item, get_args(kind)[0], f"{path}[{index}]")
-
-
-def _struct_errors(value: dict[str, Any], struct: type[msgspec.Struct], path: str) -> Iterator[FieldError]:
-    fields = {field.encode_name: field for field in msgspec.structs.fields(struct)}
-    for name in value:
-        if name not in fields:
-            yield FieldError(_join(path, name), "Is not a field of this object")
-    for name, field in fields.items():
-        if name in value:
-            yield from _errors(value[name], field.type, _join(path, name))
-        elif field.required:
-            yield FieldError(_join(path, name), "Is required")
-
-
-def _struct_in(kind: Any) -> type[msgspec.Struct] | None:
-    options = get_args(kind) if get_origin(kind) in (Union, UnionType) else (kind,)
-    structs = [option for option in options if isinstance(option, type) and issubclass(option, msgspec.Struct)]
-    return structs[0] if len(structs) == 1 else None
-
-
-def _field_error(error: Exception, path: str, value: Any = None) -> FieldError:
-    message, _, inner = str(error).partition(" - at `$")
-    return FieldError(_join(path, inner.rstrip("`").lstrip(".")) or "body", message, value)
-
-
-def _join(path: str, name: str) -> str:
-    separator = "." if path and name and not name.startswith("[") else ""
-    return f"{path}{separator}{name}"

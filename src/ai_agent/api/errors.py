@@ -1,6 +1,5 @@
 """The one mapping from what was raised to what is answered. No path leads to the framework's own error page."""
 
-import re
 from typing import Any
 
 import msgspec
@@ -16,13 +15,12 @@ from litestar.exceptions.http_exceptions import (
 from ai_agent.domain import errors
 from ai_agent.domain.errors import AIAgentError, FieldError, InvalidFields
 from ai_agent.domain.fields import now
+from ai_agent.observability.logging import is_secret, redacted
 
 log = structlog.get_logger()
 
 PROBLEM_JSON = "application/problem+json"
 VALUE_LENGTH = 200
-
-_SECRET = re.compile(r"secret|token|password|api_?key|authorization", re.IGNORECASE)
 
 
 class ErrorBody(msgspec.Struct):
@@ -112,8 +110,9 @@ def _invalid_parameters(request: Request[Any, Any, Any], exception: ValidationEx
 def _shown(error: FieldError) -> FieldError:
     """The error with the start of the value, never a secret."""
     field, value = error.field[:VALUE_LENGTH], error.value
-    if _SECRET.search(field):
+    if is_secret(field):
         return FieldError(field, error.message)
+    value = redacted(value)
     if isinstance(value, dict | list):
         value = msgspec.json.encode(value).decode()
     elif not isinstance(value, int | float | None):

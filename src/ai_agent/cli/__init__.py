@@ -103,12 +103,17 @@ def keys() -> None:
 
 
 @keys.command()
-@click.option("--name", default="key", show_default=True)
+@click.option("--name", default="key", show_default=True, help="What the key is for.")
 @click.option("--owner", default="admin", show_default=True, help="Whose rows the key reaches.")
 @click.option("--scope", "scopes", multiple=True, help="May be repeated. Default: admin.")
-@click.option("--tier", type=click.Choice(["default", "authenticated", "premium"]), default="authenticated")
+@click.option(
+    "--tier",
+    type=click.Choice(["default", "authenticated", "premium"]),
+    default="authenticated",
+    help="Its rate limits.",
+)
 @click.option("--expires", type=click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M:%SZ"]), help="A date or time in UTC.")
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def create(name: str, owner: str, scopes: tuple[str, ...], tier: str, expires: object, as_json: bool) -> None:
     """Make a key and print it this once."""
     from ai_agent.cli.keys import create as run
@@ -117,7 +122,7 @@ def create(name: str, owner: str, scopes: tuple[str, ...], tier: str, expires: o
 
 
 @keys.command("list")
-@click.option("--json", "as_json", is_flag=True)
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def list_keys(as_json: bool) -> None:
     """List keys, without the keys themselves."""
     from ai_agent.cli.keys import list_keys as run

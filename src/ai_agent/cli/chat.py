@@ -2,8 +2,10 @@
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from rich.console import Console
 from rich.markup import escape
@@ -15,14 +17,17 @@ from ai_agent.settings import Settings
 
 HELP = "/new starts a conversation, /history shows this one, /quit leaves. Ctrl-C stops an answer."
 
-console = Console(highlight=False)
+console = Console(highlight=False, emoji=False)
+
+# What a model says may not move the cursor, name the window or ring the bell.
+_CONTROLS = {code: None for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"}
 
 
 def chat(agent: str, url: str, api_key: str | None, session_id: str | None, settings: Settings) -> None:
     """Talks until /quit or end of input. Raises ConfigurationError when the server or the agent is not there."""
-    client = Client(url, api_key or _local_key(settings.directory))
+    client = Client(url, api_key or _local_key(settings))
     conversation = Conversation(client, _find_agent(client, agent), session_id)
-    console.print(f"[bold]{agent}[/] at {url}. {HELP}")
+    console.print(f"[bold]{escape(agent)}[/] at {url}. {HELP}")
     _remember_lines(settings.directory / "chat_history")
     while (line := _ask()) not in (None, "/quit"):
         if line:
@@ -36,11 +41,10 @@ def _do(conversation: "Conversation", line: str) -> None:
         "/history": conversation.show,
         "/help": lambda: console.print(HELP),
     }
-    if line.startswith("/"):
-        commands.get(line, lambda: console.print(f"No such command. {HELP}"))()
-        return
+    say = partial(conversation.say, line)
+    unknown = partial(console.print, f"No such command. {HELP}")
     try:
-        conversation.say(line)
+        (commands.get(line, unknown) if line.startswith("/") else say)()
     except ConfigurationError as error:
         console.print(f"[red]{escape(error.message)}[/] {escape(error.hint)}")
 
@@ -62,6 +66,9 @@ class Conversation:
         self._client = client
         self._agent_id = agent_id
         self._session_id = session_id
+        self._inside_a_line = False
+        if session_id is not None:
+            client.call("GET", f"/sessions/{quote(session_id, safe='')}")
 
     def begin(self) -> None:
         self._session_id = None
@@ -74,7 +81,7 @@ class Conversation:
         page = self._client.call("GET", f"/sessions/{self._session_id}/messages", params={"limit": 200})
         for message in page["items"]:
             console.print(f"{message['role']}:", style="bold", end=" ")
-            console.print(message["content"], markup=False)
+            _print(message["content"])
 
     def leave(self) -> None:
         if self._session_id is not None:
@@ -94,6 +101,7 @@ class Conversation:
             if execution_id is not None:
                 self._client.call("POST", f"/executions/{execution_id}/cancel")
             console.print(" [dim](stopped)[/]")
+            self._inside_a_line = False
 
     def _hear(self, frame: dict[str, Any]) -> None:
         data = frame["data"]
@@ -101,13 +109,25 @@ class Conversation:
             case "execution.queued":
                 self._session_id = data["session_id"]
             case "execution.token":
-                console.print(data["text"], end="", markup=False, soft_wrap=True)
+                _print(data["text"], end="")
+                self._inside_a_line = True
             case "execution.restarted":
-                console.print("\n[dim](starting over)[/]")
-            case "execution.completed":
-                console.print()
+                self._end_line()
+                console.print("[dim](starting over)[/]")
+            case "execution.completed" | "execution.cancelled":
+                self._end_line()
             case "execution.failed":
+                self._end_line()
                 console.print(f"[red]{escape(data['message'])}[/]")
+
+    def _end_line(self) -> None:
+        if self._inside_a_line:
+            console.print()
+        self._inside_a_line = False
+
+
+def _print(text: str, end: str = "\n") -> None:
+    console.print(text.translate(_CONTROLS), end=end, markup=False, soft_wrap=True)
 
 
 def _find_agent(client: Client, name: str) -> str:
@@ -125,11 +145,10 @@ def _find_agent(client: Client, name: str) -> str:
             raise ConfigurationError(f"There is no agent named {name}", there)
 
 
-def _local_key(directory: Path) -> str:
-    file = directory / KEY_FILE
-    if not file.exists():
-        raise ConfigurationError("No API key", "Set AI_AGENT_API_KEY, or make one with: ai-agent keys create")
-    return file.read_text().strip()
+def _local_key(settings: Settings) -> str | None:
+    """The key of an embedded server; None when there is none, which is enough where authentication is off."""
+    file = settings.directory / KEY_FILE
+    return settings.bootstrap_api_key or (file.read_text().strip() if file.exists() else None)
 
 
 def _remember_lines(file: Path) -> None:

@@ -17,13 +17,12 @@ RETRY_SECONDS = 0.5
 class Client:
     """A thin REST client. Raises ConfigurationError, with the server's own words, for what it refuses."""
 
-    def __init__(self, url: str, api_key: str):
+    def __init__(self, url: str, api_key: str | None):
         self._url = url
         # A model may think for long between two tokens; the server's comments keep the stream alive.
         timeout = httpx.Timeout(60, connect=5)
-        self._http = httpx.Client(
-            base_url=f"{url}/api/v1", headers={"Authorization": f"Bearer {api_key}"}, timeout=timeout
-        )
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        self._http = httpx.Client(base_url=f"{url}/api/v1", headers=headers, timeout=timeout)
 
     def call(self, method: str, path: str, **options: Any) -> Any:
         try:

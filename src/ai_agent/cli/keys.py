@@ -12,6 +12,7 @@ import rich_click as click
 
 from ai_agent.domain.api_keys import ApiKey
 from ai_agent.domain.errors import ConfigurationError
+from ai_agent.domain.fields import now
 from ai_agent.domain.identity import Scope, Tier
 from ai_agent.security import api_keys
 from ai_agent.services.identity import IdentityService
@@ -63,7 +64,8 @@ def list_keys(*, as_json: bool) -> None:
         click.echo(msgspec.json.encode(found))
         return
     for key in found:
-        state = "revoked" if key.revoked_at else "valid"
+        expired = key.expires_at is not None and key.expires_at <= now()
+        state = "revoked" if key.revoked_at else "expired" if expired else "valid"
         click.echo(f"{key.id}  {state:8} {key.owner_id:20} {key.name:20} {bytes(key.scopes).decode()}")
 
 

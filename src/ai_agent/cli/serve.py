@@ -124,7 +124,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listener.bind((host, port))
     except OSError as error:
-        hint = "Choose another with --port, or stop what listens there"
+        hint = "Choose another --port or --host, or stop what listens there"
         raise ConfigurationError(f"Cannot listen on {host}:{port}: {error.strerror or error}", hint) from error
     return listener
 

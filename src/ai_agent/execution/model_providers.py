@@ -1,5 +1,7 @@
 """Model providers: where each is, with which key, and the client that speaks its protocol."""
 
+from functools import lru_cache
+
 import msgspec
 from pydantic_ai.models import Model
 from pydantic_ai.models.anthropic import AnthropicModel
@@ -13,6 +15,7 @@ from ai_agent.execution.local_model import CONTEXT_TOKENS, LocalModel
 from ai_agent.settings import Settings
 
 CLOUD_CONTEXT_TOKENS = 120_000
+CLIENTS = 64
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -43,5 +46,16 @@ def _missing(provider: str, setting: str) -> str:
 def build_model(config: ModelConfig, endpoint: Endpoint) -> Model:
     name = config.model or ""
     if config.provider is Provider.ANTHROPIC:
-        return AnthropicModel(name, provider=AnthropicProvider(api_key=endpoint.api_key, base_url=endpoint.base_url))
-    return OpenAIChatModel(name, provider=OpenAIProvider(api_key=endpoint.api_key, base_url=endpoint.base_url))
+        return AnthropicModel(name, provider=_anthropic(endpoint))
+    return OpenAIChatModel(name, provider=_openai(endpoint))
+
+
+# A client with its connections and its TLS context for each address, not for each run: making one costs 20 ms of CPU.
+@lru_cache(maxsize=CLIENTS)
+def _anthropic(endpoint: Endpoint) -> AnthropicProvider:
+    return AnthropicProvider(api_key=endpoint.api_key, base_url=endpoint.base_url)
+
+
+@lru_cache(maxsize=CLIENTS)
+def _openai(endpoint: Endpoint) -> OpenAIProvider:
+    return OpenAIProvider(api_key=endpoint.api_key, base_url=endpoint.base_url)

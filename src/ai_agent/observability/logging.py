@@ -17,27 +17,29 @@ REDACTED = "***"
 
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
-_SECRET_NAME = re.compile(r"secret|token|password|authorization|cookie|api_?key", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"secret|token(?!s)|password|authorization|cookie|api_?key", re.IGNORECASE)
 _SECRET_VALUE = re.compile(r"sk-[A-Za-z0-9_-]{16,}|bearer +[^\s\"']+", re.IGNORECASE)
 
 
 @lru_cache(maxsize=1024)
-def _is_secret(name: str) -> bool:
+def is_secret(name: str) -> bool:
+    """Whether what has this name is to be seen by nobody. Counts of tokens are none."""
     return _SECRET_NAME.search(name) is not None
 
 
 def redact(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     """Removes secrets by name and by shape, at any depth."""
-    return {name: REDACTED if _is_secret(name) else _redacted(value) for name, value in event.items()}
+    return {name: REDACTED if is_secret(name) else redacted(value) for name, value in event.items()}
 
 
-def _redacted(value: Any) -> Any:
+def redacted(value: Any) -> Any:
+    """A value without what is named or shaped like a secret."""
     if isinstance(value, str):
         return _SECRET_VALUE.sub(REDACTED, value).encode(errors="backslashreplace").decode()
     if isinstance(value, Mapping):
-        return {str(k): REDACTED if _is_secret(str(k)) else _redacted(v) for k, v in value.items()}
+        return {str(k): REDACTED if is_secret(str(k)) else redacted(v) for k, v in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
-        return [_redacted(item) for item in value]
+        return [redacted(item) for item in value]
     return value
 
 

@@ -18,10 +18,11 @@ from ai_agent.domain.agents import (
     PatchAgent,
     ReplaceAgent,
 )
-from ai_agent.domain.errors import Conflict, FieldError, InvalidFields, NotFound
+from ai_agent.domain.errors import Conflict, InvalidFields, NotFound
 from ai_agent.domain.fields import merge_patch, new_id, now, to_json
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.pages import PageRequest
+from ai_agent.domain.validation import field_errors
 from ai_agent.services.paging import Pager
 from ai_agent.services.sessions import patched_metadata
 from ai_agent.storage import agents
@@ -99,11 +100,11 @@ def _apply(agent: Agent, patch: PatchAgent) -> None:
 def _patched_config(current: msgspec.Raw, patch: dict[str, Any] | None) -> ModelConfig:
     if patch is None:
         return ModelConfig()
+    merged = merge_patch(msgspec.json.decode(current), patch)
     try:
-        return msgspec.convert(merge_patch(msgspec.json.decode(current), patch), ModelConfig)
-    except msgspec.ValidationError as error:
-        message, _, path = str(error).partition(" - at `$")
-        raise InvalidFields([FieldError("model_config" + path.rstrip("`"), message)]) from None
+        return msgspec.convert(merged, ModelConfig)
+    except msgspec.ValidationError:
+        raise InvalidFields(list(field_errors(merged, ModelConfig, "model_config"))) from None
 
 
 @contextlib.contextmanager

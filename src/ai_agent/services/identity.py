@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from ai_agent.domain.api_keys import ApiKey
-from ai_agent.domain.errors import AuthenticationError
+from ai_agent.domain.errors import AuthenticationError, FieldError, InvalidFields
 from ai_agent.domain.fields import new_id, now, to_json
 from ai_agent.domain.identity import ADMIN_SUBJECT, Principal, Scope, Tier
 from ai_agent.security.api_keys import KeyHasher, generate, well_formed
@@ -17,6 +17,7 @@ from ai_agent.storage.database import Database, UniqueViolation
 
 CACHE_SECONDS = 1.0
 CACHED_KEYS = 10_000
+LABEL_LENGTH = 255
 
 ANYONE = Principal(ADMIN_SUBJECT, frozenset({Scope.ADMIN}))
 """Everybody, when authentication is off."""
@@ -63,7 +64,8 @@ class IdentityService:
         expires_at: datetime | None = None,
         key: str | None = None,
     ) -> tuple[ApiKey, str]:
-        """Stores a key, a given one or a new one, and answers it this once. Raises UniqueViolation."""
+        """Stores a key, a given one or a new one, and answers it this once. Raises InvalidFields, UniqueViolation."""
+        _check_labels(name=name, owner=owner)
         secret = key or generate(self._environment)
         stored = ApiKey(
             id=new_id(),
@@ -96,6 +98,16 @@ class IdentityService:
         """False when there is no such key, or it is revoked already."""
         async with self._database.unit_of_work() as rows:
             return await api_keys.revoke(rows, key_id, now())
+
+
+def _check_labels(**labels: str) -> None:
+    errors = [
+        FieldError(field, f"Must have 1 to {LABEL_LENGTH} characters that can be seen")
+        for field, text in labels.items()
+        if not 0 < len(text) <= LABEL_LENGTH or not text.isprintable()
+    ]
+    if errors:
+        raise InvalidFields(errors)
 
 
 def _expired(expires_at: datetime | None) -> bool:

@@ -20,13 +20,13 @@ def create_database(url: str, *, pool_size: int, statement_timeout: float) -> Da
 
 def sqlite_path(url: str) -> Path | None:
     """The file of an SQLite URL, None for PostgreSQL. Raises ConfigurationError for anything else."""
+    file = url.removeprefix("sqlite:///")  # All of it: a folder's name may hold what means something in a URL.
+    if file != url and file not in {"", ":memory:"}:
+        return Path(file)
     try:
-        parsed = make_url(url)
-    except ArgumentError:
-        parsed = None
-    if parsed and parsed.drivername == "sqlite" and parsed.database:
-        return Path(parsed.database)
-    if parsed and parsed.drivername in {"postgresql", "postgres"}:
-        return None
+        if make_url(url).drivername in {"postgresql", "postgres"}:
+            return None
+    except (ArgumentError, ValueError):
+        pass
     hint = "Use postgresql://user:password@host/database or sqlite:////path/to/file.db"
     raise ConfigurationError("AI_AGENT_DATABASE_URL is not a database address that is understood", hint)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import asyncpg
 import sqlalchemy as sa
 
 from ai_agent.domain.errors import ConfigurationError
@@ -19,6 +20,7 @@ from ai_agent.storage.statements import Statement
 
 if TYPE_CHECKING:
     from advanced_alchemy.alembic.commands import AlembicCommands
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 HEAD = "0001"
 """The newest revision; a test holds it to the scripts, so that a start need not read them."""
@@ -26,12 +28,14 @@ HEAD = "0001"
 _VERSION = Statement(sa.select(sa.column("version_num", sa.String)).select_from(sa.table("alembic_version")), str)
 
 
-def engine_url(url: str) -> sa.URL:
-    """The address as SQLAlchemy's asyncio drivers want it."""
+def migration_engine(url: str) -> "AsyncEngine":
+    """An engine of SQLAlchemy's, which Alembic wants; connected by the drivers themselves, so every address is good."""
+    from sqlalchemy.ext.asyncio import create_async_engine
+
     path = sqlite_path(url)
     if path is not None:
-        return sa.URL.create("sqlite+aiosqlite", database=str(path))
-    return sa.make_url(url).set(drivername="postgresql+asyncpg")
+        return create_async_engine(sa.URL.create("sqlite+aiosqlite", database=str(path)))
+    return create_async_engine("postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(url))
 
 
 def scripts() -> Path:
@@ -88,9 +92,10 @@ async def _run(url: str, work: "Callable[[AlembicCommands], None]") -> None:
         await asyncio.to_thread(lambda: work(_commands(url)))
     except CommandError as error:
         raise ConfigurationError(f"The schema: {error}", "Run: ai-agent db upgrade") from None
-    except (OSError, sa.exc.DBAPIError, TimeoutError) as error:
+    except (OSError, TimeoutError, ValueError, sa.exc.DBAPIError, asyncpg.PostgresError) as error:
         hint = "Check AI_AGENT_DATABASE_URL and that the server accepts connections"
-        raise ConfigurationError(f"The database cannot be migrated: {str(error).splitlines()[0]}", hint) from error
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ConfigurationError(f"The database cannot be migrated: {reason}", hint) from error
 
 
 def _commands(url: str) -> "AlembicCommands":
@@ -101,8 +106,7 @@ def _commands(url: str) -> "AlembicCommands":
     alembic = AlembicAsyncConfig(
         script_config=str(ini), script_location=str(ini.parent), version_table_name="alembic_version"
     )
-    address = engine_url(url).render_as_string(hide_password=False)
-    commands = AlembicCommands(SQLAlchemyAsyncConfig(connection_string=address, alembic_config=alembic))
+    commands = AlembicCommands(SQLAlchemyAsyncConfig(engine_instance=migration_engine(url), alembic_config=alembic))
     commands.config.stdout = io.StringIO()
     return commands
 
@@ -112,7 +116,11 @@ async def backup(url: str, target: Path) -> None:
     path = sqlite_path(url)
     if path is None:
         raise ConfigurationError("Only the embedded database is copied like this", "Use pg_dump for PostgreSQL")
-    await asyncio.to_thread(_copy, path, target)
+    try:
+        await asyncio.to_thread(_copy, path, target)
+    except sqlite3.Error as error:
+        hint = "Check that the database exists and the folder can be written"
+        raise ConfigurationError(f"{path} cannot be copied to {target}: {error}", hint) from error
 
 
 def _copy(path: Path, target: Path) -> None:

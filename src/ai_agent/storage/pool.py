@@ -26,9 +26,11 @@ class Pool:
     async def acquire(self) -> asyncpg.Connection:
         """A live connection. Raises TimeoutError when none is free in time, and what connecting raises."""
         connection = self._free()
-        if connection is None:
+        if connection is None and not self._take_place():
             async with asyncio.timeout(ACQUIRE_SECONDS):
-                connection = await (self._new() if self._take_place() else self._next())
+                connection = await self._next()
+        if connection is None:
+            connection = await self._new()
         self._lent.add(connection)
         return connection
 
@@ -67,17 +69,16 @@ class Pool:
             self._pass_on(None)
             raise
 
-    async def _next(self) -> asyncpg.Connection:
-        """The next connection that somebody releases, or a new one in its place."""
+    async def _next(self) -> asyncpg.Connection | None:
+        """The next connection that somebody releases; None when its place is free for a new one."""
         waiter: asyncio.Future[asyncpg.Connection | None] = asyncio.get_running_loop().create_future()
         self._waiting.append(waiter)
         try:
-            connection = await waiter
+            return await waiter
         except BaseException:
             if waiter.done() and not waiter.cancelled():
                 self._pass_on(waiter.result())  # Given in the same moment in which the caller left.
             raise
-        return await self._new() if connection is None else connection
 
     def _pass_on(self, connection: asyncpg.Connection | None) -> None:
         """Gives a connection, or the place of one that is gone, to who waits longest."""

@@ -158,10 +158,14 @@ class PostgresDatabase:
                 "statement_timeout": f"{self._statement_timeout * 1000:.0f}",
             },
         )
-        # Behind one byte of version, jsonb travels as the JSON that it is: nobody here decodes it.
-        await connection.set_type_codec(
-            "jsonb", schema="pg_catalog", encoder=_to_jsonb, decoder=_from_jsonb, format="binary"
-        )
+        try:
+            # Behind one byte of version, jsonb travels as the JSON that it is: nobody here decodes it.
+            await connection.set_type_codec(
+                "jsonb", schema="pg_catalog", encoder=_to_jsonb, decoder=_from_jsonb, format="binary"
+            )
+        except BaseException:
+            connection.terminate()
+            raise
         return connection
 
     async def close(self) -> None:

@@ -16,7 +16,8 @@ from ai_agent.storage.statements import Statement, to_sqlite
 Row = TypeVar("Row")
 
 READERS = 4
-BUSY_TIMEOUT_MS = 2000
+# Behind the wait for our own writer, for another process: together less than the 2.5 s that an answer may take.
+BUSY_TIMEOUT_MS = 1300
 
 _UNIQUE = {sqlite3.SQLITE_CONSTRAINT_UNIQUE, sqlite3.SQLITE_CONSTRAINT_PRIMARYKEY}
 _AWAY = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY}
@@ -129,7 +130,11 @@ class SqliteDatabase:
     @asynccontextmanager
     async def unit_of_work(self) -> AsyncIterator[Connection]:
         assert self._writer is not None  # noqa: S101  # opened by the lifespan
-        async with self._writing:
+        try:
+            await asyncio.wait_for(self._writing.acquire(), ACQUIRE_SECONDS)
+        except TimeoutError as error:
+            raise ServiceUnavailable("The database is busy") from error
+        try:
             try:
                 await self._control("BEGIN IMMEDIATE")
                 yield _Statements(self._writer)
@@ -139,6 +144,8 @@ class SqliteDatabase:
                 # transaction is left to the next one.
                 await asyncio.shield(self._writer.rollback())
                 raise
+        finally:
+            self._writing.release()
 
     async def _control(self, sql: str) -> None:
         assert self._writer is not None  # noqa: S101  # opened by the lifespan
