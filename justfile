@@ -39,9 +39,17 @@ test-fast *args:
 migrate:
     uv run ai-agent db upgrade
 
-# Writes a new migration from the tables: just migration "add a column"
+# Writes a new migration from the tables, against an empty database: just migration "add a column"
 migration message:
-    uv run alembic -c migrations/alembic.ini revision --autogenerate -m "{{message}}"
+    #!/usr/bin/env bash
+    set -euo pipefail
+    export AI_AGENT_DATA_DIR="$(mktemp -d)"
+    trap 'rm -rf "$AI_AGENT_DATA_DIR"' EXIT
+    number=$(printf '%04d' $(($(ls migrations/versions/*.py | wc -l) + 1)))
+    uv run ai-agent db upgrade
+    uv run alembic -c migrations/alembic.ini revision --autogenerate --rev-id "$number" -m "$1"
+    uv run ruff check -q --fix migrations
+    uv run ruff format -q migrations
 
 # Server CPU per request as ratios to the floor and to the original design
 bench *args:

@@ -1,6 +1,8 @@
 """The promises of the two databases, by the same tests: what commits stays, what fails leaves nothing."""
 
 import asyncio
+import sqlite3
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -212,6 +214,30 @@ def test_a_pool_that_is_used_up_is_unavailable_after_a_second(empty_postgres: st
         async with opened(empty_postgres, pool_size=1) as database, database.unit_of_work():
             with pytest.raises(ServiceUnavailable):
                 await sessions.get(database.reader, OWNER, new_session(CreateSession()).id)
+
+    asyncio.run(scenario())
+
+
+def test_writers_do_not_queue_behind_another_process_for_longer_than_an_answer_may_take(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        url = f"sqlite:///{tmp_path}/locked.db"
+        await migrations.upgrade(url)
+        other = sqlite3.connect(tmp_path / "locked.db", isolation_level=None)
+        async with opened(url) as database:
+            other.execute("BEGIN IMMEDIATE")
+
+            async def write() -> float:
+                started = time.monotonic()
+                with pytest.raises(ServiceUnavailable):
+                    async with database.unit_of_work() as rows:
+                        await added(rows)
+                return time.monotonic() - started
+
+            assert max(await asyncio.gather(*(write() for _ in range(8)))) < 2.5
+            other.execute("ROLLBACK")
+            async with database.unit_of_work() as rows:
+                await added(rows)
+        other.close()
 
     asyncio.run(scenario())
 
