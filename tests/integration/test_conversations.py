@@ -41,6 +41,18 @@ def test_pages_by_cursor_see_every_session_once(api: httpx.Client) -> None:
     assert cursor is None
 
 
+def test_a_page_names_the_address_of_the_next_one(api: httpx.Client) -> None:
+    made = [make(api, "/sessions", user_id="linked & ünusual")["id"] for _ in range(3)]
+    response = api.get("/sessions", params={"limit": 2, "user_id": "linked & ünusual", "sort_by": "created_at"})
+    seen = [session["id"] for session in response.json()["items"]]
+    assert set(response.links) == {"next"}
+    assert response.json()["next_cursor"] in response.headers["link"]
+    following = api.get(response.links["next"]["url"].removeprefix("/api/v1"))
+    seen += [session["id"] for session in following.json()["items"]]
+    assert seen == made[::-1]
+    assert "link" not in following.headers
+
+
 def test_a_cursor_of_another_list_is_refused(api: httpx.Client) -> None:
     for _ in range(2):
         make(api, "/sessions", user_id="foreign")

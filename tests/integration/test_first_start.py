@@ -4,6 +4,7 @@ import os
 import re
 import stat
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -126,6 +127,24 @@ def test_a_local_model_that_dies_comes_back(home: Server, mine: httpx.Client) ->
     answer = mine.post(f"/agents/{agent}/execute", json={"message": "Still there?"})
     assert answer.status_code == 200, answer.text
     assert models(home) != [dead]
+
+
+@needs_local_model
+def test_a_run_that_is_cancelled_while_the_model_starts_leaves_one_model(home: Server, key: str) -> None:
+    for dead in models(home):
+        os.kill(dead, 9)
+    home.stop()
+    home.start()
+    with home.client(key) as client:
+        agent = client.get("/agents").json()["items"][0]["id"]
+        for _ in range(4):
+            headers = {"Prefer": "respond-async"}
+            run = client.post(f"/agents/{agent}/execute", json={"message": "Hi"}, headers=headers).json()["id"]
+            time.sleep(0.4)
+            client.post(f"/executions/{run}/cancel").raise_for_status()
+        answer = client.post(f"/agents/{agent}/execute", json={"message": "Hi"})
+        assert answer.status_code == 200, answer.text
+    assert len(models(home)) == 1
 
 
 @needs_local_model

@@ -3,12 +3,13 @@
 from typing import Literal
 from uuid import UUID
 
-from litestar import Controller, delete, get, patch, post, put
+from litestar import Controller, Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
+from ai_agent.api.pages import linked
 from ai_agent.api.parameters import Cursor, Limit, Offset, SortOrder
 from ai_agent.domain.agents import Agent, AgentFilter, AgentPage, AgentStatus, CreateAgent, PatchAgent, ReplaceAgent
 from ai_agent.domain.identity import Scope
@@ -39,10 +40,10 @@ class AgentController(Controller):
         sort_by: FromQuery[Literal["created_at", "updated_at", "name"]] = "created_at",
         sort_order: SortOrder = "desc",
         status: FromQuery[AgentStatus | None] = None,
-    ) -> AgentPage:
+    ) -> Response[AgentPage]:
         """List agents"""
         page = PageRequest(limit, cursor, offset, include_total, sort_by, sort_order == "desc")
-        return await agents.list(request.user, AgentFilter(status=status), page)
+        return linked(request, await agents.list(request.user, AgentFilter(status=status), page))
 
     @get("/{agent_id:uuid}", opt=needs(Scope.AGENTS_READ))
     async def get_agent(

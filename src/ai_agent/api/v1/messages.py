@@ -3,12 +3,13 @@
 from datetime import datetime
 from uuid import UUID
 
-from litestar import Controller, delete, get, patch, post, put
+from litestar import Controller, Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
+from ai_agent.api.pages import linked
 from ai_agent.api.parameters import Cursor, LongLimit, Offset, SortOrder
 from ai_agent.domain.identity import Scope
 from ai_agent.domain.messages import (
@@ -53,7 +54,7 @@ class MessageController(Controller):
         parent_message_id: FromQuery[UUID | None] = None,
         created_after: FromQuery[datetime | None] = None,
         created_before: FromQuery[datetime | None] = None,
-    ) -> MessagePage:
+    ) -> Response[MessagePage]:
         """List the messages of a session"""
         wanted = MessageFilter(
             session_id=session_id,
@@ -63,7 +64,7 @@ class MessageController(Controller):
             created_before=created_before,
         )
         page = PageRequest(limit, cursor, offset, include_total, "position", sort_order == "desc")
-        return await messages.list(request.user, wanted, page)
+        return linked(request, await messages.list(request.user, wanted, page))
 
     @get("/messages/{message_id:uuid}", opt=needs(Scope.SESSIONS_READ))
     async def get_message(

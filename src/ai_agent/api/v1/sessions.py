@@ -4,12 +4,13 @@ from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
-from litestar import Controller, delete, get, patch, post, put
+from litestar import Controller, Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
+from ai_agent.api.pages import linked
 from ai_agent.api.parameters import Cursor, Limit, Offset, SortOrder
 from ai_agent.domain.identity import Scope
 from ai_agent.domain.pages import PageRequest
@@ -51,13 +52,13 @@ class SessionController(Controller):
         status: FromQuery[SessionStatus | None] = None,
         created_after: FromQuery[datetime | None] = None,
         created_before: FromQuery[datetime | None] = None,
-    ) -> SessionPage:
+    ) -> Response[SessionPage]:
         """List sessions"""
         wanted = SessionFilter(
             user_id=user_id, status=status, created_after=created_after, created_before=created_before
         )
         page = PageRequest(limit, cursor, offset, include_total, sort_by, sort_order == "desc")
-        return await sessions.list(request.user, wanted, page)
+        return linked(request, await sessions.list(request.user, wanted, page))
 
     @get("/{session_id:uuid}", opt=needs(Scope.SESSIONS_READ))
     async def get_session(
