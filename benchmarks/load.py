@@ -102,7 +102,8 @@ async def run(port: int, requests: list[bytes], seconds: float, connections: int
     load = Load(requests, seconds, connections)
     for _ in range(connections):
         await loop.create_connection(lambda: Connection(load), "127.0.0.1", port)
-    await asyncio.wait_for(load.finished, seconds + GRACE_SECONDS)
+    async with asyncio.timeout(seconds + GRACE_SECONDS):
+        await load.finished
     return load.result()
 
 

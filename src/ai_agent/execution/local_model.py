@@ -90,7 +90,8 @@ class LocalModel:
     async def _address(self, process: Process) -> str:
         assert process.stdout is not None  # noqa: S101  # a pipe was asked for
         try:
-            line = await asyncio.wait_for(process.stdout.readline(), START_SECONDS)
+            async with asyncio.timeout(START_SECONDS):
+                line = await process.stdout.readline()
             return str(msgspec.json.decode(line)["url"])
         except (TimeoutError, msgspec.DecodeError) as error:
             raise ExternalServiceError("The local model did not start", service_name="local") from error
@@ -123,7 +124,8 @@ async def _end(process: Process) -> None:
     assert process.stdin is not None  # noqa: S101  # a pipe was asked for
     process.stdin.close()  # What it waits for.
     try:
-        await asyncio.wait_for(process.wait(), STOP_SECONDS)
+        async with asyncio.timeout(STOP_SECONDS):
+            await process.wait()
     except TimeoutError:
         process.kill()
         await process.wait()

@@ -98,7 +98,7 @@ class Worker:
             await _undisturbed(self._finish(claim, speech, outcome))
         except asyncio.CancelledError:
             if self._stopping:
-                await self._runs.release(claim)
+                await _undisturbed(self._runs.release(claim))
                 raise
             await _undisturbed(self._finish(claim, speech, speech.interrupted(ExecutionStatus.CANCELLED)))
         finally:

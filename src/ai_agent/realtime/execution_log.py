@@ -98,7 +98,8 @@ class ExecutionLog:
 async def _either(changed: asyncio.Event) -> None:
     """Waits for an announcement, or for so long that another process may have written something."""
     with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(changed.wait(), POLL_SECONDS)
+        async with asyncio.timeout(POLL_SECONDS):
+            await changed.wait()
     changed.clear()
 
 

@@ -72,7 +72,8 @@ class _Readers:
     @asynccontextmanager
     async def _lent(self) -> AsyncIterator[_Statements]:
         try:
-            driver = await asyncio.wait_for(self.free.get(), ACQUIRE_SECONDS)
+            async with asyncio.timeout(ACQUIRE_SECONDS):
+                driver = await self.free.get()
         except TimeoutError as error:
             raise ServiceUnavailable("No database connection is free") from error
         try:
@@ -131,7 +132,8 @@ class SqliteDatabase:
     async def unit_of_work(self) -> AsyncIterator[Connection]:
         assert self._writer is not None  # noqa: S101  # opened by the lifespan
         try:
-            await asyncio.wait_for(self._writing.acquire(), ACQUIRE_SECONDS)
+            async with asyncio.timeout(ACQUIRE_SECONDS):
+                await self._writing.acquire()
         except TimeoutError as error:
             raise ServiceUnavailable("The database is busy") from error
         try:
