@@ -120,7 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
         def event(kind: str, **more: Any) -> bytes:
             return f"event: {kind}\ndata: {json.dumps({'type': kind} | more)}\n\n".encode()
 
-        message = {
+        message: dict[str, Any] = {
             "id": "m1",
             "type": "message",
             "role": "assistant",

@@ -30,7 +30,7 @@ def test_pages_by_cursor_see_every_session_once(api: httpx.Client) -> None:
     made = [make(api, "/sessions", user_id="paged")["id"] for _ in range(7)]
     seen, cursor = [], None
     while True:
-        params = {"limit": 3, "user_id": "paged", "include_total": True} | ({"cursor": cursor} if cursor else {})
+        params = {"limit": "3", "user_id": "paged", "include_total": "true"} | ({"cursor": cursor} if cursor else {})
         page = api.get("/sessions", params=params).json()
         assert page["total"] == 7
         seen += [session["id"] for session in page["items"]]

@@ -4,7 +4,7 @@ import asyncio
 import re
 import socket
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -202,9 +202,9 @@ def test_a_correlation_id_comes_back(shared: httpx.Client, sent: str) -> None:
     assert response.headers["x-correlation-id"] == sent == response.json()["correlation_id"]
 
 
-@pytest.mark.parametrize("sent", ["with space", "x" * 129, "päth".encode(), ""])
-def test_a_malformed_correlation_id_is_replaced(shared: httpx.Client, sent: str | bytes) -> None:
-    made = shared.get("/nope", headers={b"X-Correlation-ID": sent}).headers["x-correlation-id"]  # type: ignore[dict-item]
+@pytest.mark.parametrize("sent", ["with space", "x" * 129, "päth", ""])
+def test_a_malformed_correlation_id_is_replaced(shared: httpx.Client, sent: str) -> None:
+    made = shared.get("/nope", headers={b"X-Correlation-ID": sent.encode()}).headers["x-correlation-id"]
     assert re.fullmatch(r"[0-9a-f]{32}", made)
 
 
@@ -258,7 +258,7 @@ def test_a_crash_tells_nothing_of_the_inside(tmp_path: Any, capsys: pytest.Captu
     async def ask() -> httpx.Response:
         app = create_app(load_settings({"AI_AGENT_DATA_DIR": str(tmp_path), "AI_AGENT_SECRET_KEY": SECRET}))
         app.register(crash)
-        transport = httpx.ASGITransport(app)
+        transport = httpx.ASGITransport(cast("Any", app))
         async with app.lifespan(), httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await client.get("/crash")
 

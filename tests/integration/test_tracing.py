@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,7 +60,7 @@ def test_a_request_is_a_span_of_its_callers_trace(collector: Collector, tmp_path
         session = api.post("/sessions", json={}).json()["id"]
         api.get(f"/sessions/{session}", headers={"traceparent": f"00-{trace}-b7ad6b7169203331-01"})
     deadline = time.monotonic() + 10
-    mine = []
+    mine: list[Any] = []
     while not mine and time.monotonic() < deadline:
         time.sleep(0.05)
         requests = [ExportTraceServiceRequest.FromString(body) for body in collector.bodies]
