@@ -1,9 +1,10 @@
 """What a worker does whatever happens around it."""
 
 import asyncio
+from typing import Any, cast
 
-from ai_agent.execution.speech import _joined
-from ai_agent.execution.worker import _undisturbed
+from ai_agent.execution.speech import Speech, _joined
+from ai_agent.execution.undisturbed import undisturbed
 
 
 def test_the_end_of_a_run_is_not_disturbed_by_a_cancel() -> None:
@@ -14,12 +15,33 @@ def test_the_end_of_a_run_is_not_disturbed_by_a_cancel() -> None:
             await asyncio.sleep(0.02)
             written.append("the end")
 
-        ending = asyncio.create_task(_undisturbed(write()))
+        ending = asyncio.create_task(undisturbed(write()))
         for _ in range(3):
             await asyncio.sleep(0.002)
             ending.cancel()
         assert await ending == (None, True)
         assert written == ["the end"]
+
+    asyncio.run(scenario())
+
+
+def test_words_whose_commit_a_cancel_meets_are_logged_once() -> None:
+    logged: list[str] = []
+
+    class SlowRuns:
+        async def speak(self, _: object, events: list[tuple[str, dict[str, str]]], *, first: bool) -> None:
+            logged.extend(data["text"] for _, data in events)
+            await asyncio.sleep(0.02)
+
+    async def scenario() -> None:
+        speech = Speech(cast("Any", SlowRuns()), cast("Any", None))
+        saying = asyncio.create_task(speech.say("token", "once"))
+        await asyncio.sleep(0.005)
+        saying.cancel()
+        await asyncio.wait([saying])
+        assert saying.cancelled()
+        await speech.flush()
+        assert logged == ["once"]
 
     asyncio.run(scenario())
 

@@ -10,6 +10,7 @@ from ai_agent.domain.events import EventType
 from ai_agent.domain.executions import ExecutionError, ExecutionStatus, Usage
 from ai_agent.domain.fields import new_id
 from ai_agent.execution.runs import LostClaim, Outcome, Runs
+from ai_agent.execution.undisturbed import undisturbed
 from ai_agent.storage.executions import Claim
 
 JOIN_SECONDS = 0.04
@@ -55,10 +56,13 @@ class Speech:
                 return
             pieces = len(self._waiting)
             events, length = self._events(_joined(self._waiting))
-            await self._runs.speak(self._claim, events, first=not self._last_flush)
+            spoken = self._runs.speak(self._claim, events, first=not self._last_flush)
+            _, cancelled = await undisturbed(spoken)
             del self._waiting[:pieces]
             self._logged = length
             self._last_flush = time.monotonic()
+        if cancelled:
+            raise asyncio.CancelledError
 
     def _events(self, pieces: list[tuple[str, str]]) -> tuple[list[tuple[EventType, Any]], int]:
         """The pieces as events, and how many characters have been said with them."""

@@ -3,9 +3,8 @@
 import asyncio
 import gc
 import time
-from collections.abc import Coroutine
 from functools import cache
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import structlog
@@ -16,6 +15,7 @@ from ai_agent.execution.job_queue import JobQueue
 from ai_agent.execution.local_model import LocalModel
 from ai_agent.execution.runs import LostClaim, Outcome, RunInput, Runs
 from ai_agent.execution.speech import Speech
+from ai_agent.execution.undisturbed import undisturbed
 from ai_agent.settings import Settings
 from ai_agent.storage.executions import Claim
 
@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 PATIENCE_SECONDS = 60.0
 RETRY_SECONDS = 0.5
-
-T = TypeVar("T")
 
 log = structlog.get_logger()
 
@@ -75,7 +73,7 @@ class Worker:
         """Runs one execution to its end. Nothing it meets escapes: the row tells of it."""
         if self._drain_end is not None:
             return
-        begun, cancelled = await _undisturbed(self._runs.begin(execution_id))
+        begun, cancelled = await undisturbed(self._runs.begin(execution_id))
         if begun is None:
             return
         claim, given = begun
@@ -95,12 +93,12 @@ class Worker:
             outcome = speech.interrupted(ExecutionStatus.CANCELLED)
             if not cancelled:
                 outcome = await self._outcome(claim, given, speech)
-            await _undisturbed(self._finish(claim, speech, outcome))
+            await undisturbed(self._finish(claim, speech, outcome))
         except asyncio.CancelledError:
             if self._stopping:
-                await _undisturbed(self._runs.release(claim))
+                await undisturbed(self._runs.release(claim))
                 raise
-            await _undisturbed(self._finish(claim, speech, speech.interrupted(ExecutionStatus.CANCELLED)))
+            await undisturbed(self._finish(claim, speech, speech.interrupted(ExecutionStatus.CANCELLED)))
         finally:
             heart.cancel()
             await speech.close()
@@ -152,17 +150,6 @@ class Worker:
                 return
             except AIAgentError:
                 log.warning("heartbeat_failed")
-
-
-async def _undisturbed(work: Coroutine[Any, Any, T]) -> tuple[T, bool]:
-    """Brings work to its end although its task is cancelled meanwhile; tells whether it was."""
-    task, cancelled = asyncio.ensure_future(work), False
-    while not task.done():
-        try:
-            await asyncio.wait([task])
-        except asyncio.CancelledError:
-            cancelled = True
-    return task.result(), cancelled
 
 
 @cache
