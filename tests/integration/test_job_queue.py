@@ -10,6 +10,21 @@ from ai_agent.execution.job_queue import LitestarJobQueue
 Handler = Callable[[UUID], Awaitable[None]]
 
 
+class Endless:
+    """A job that only a cancel ends."""
+
+    def __init__(self) -> None:
+        self.started, self.interrupted = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, _: UUID) -> None:
+        self.started.set()
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            self.interrupted.set()
+            raise
+
+
 async def working(handler: Handler, concurrency: int = 4) -> LitestarJobQueue:
     queue = LitestarJobQueue(concurrency=concurrency)
     await queue.work(handler)
@@ -47,25 +62,16 @@ def test_each_job_is_done_once_and_then_forgotten() -> None:
 
 def test_a_running_job_is_interrupted_and_an_unknown_one_is_nothing() -> None:
     async def scenario() -> None:
-        started, interrupted = asyncio.Event(), asyncio.Event()
-
-        async def handler(_: UUID) -> None:
-            started.set()
-            try:
-                await asyncio.sleep(60)
-            except asyncio.CancelledError:
-                interrupted.set()
-                raise
-
-        queue = await working(handler)
+        endless = Endless()
+        queue = await working(endless)
         job = new_id()
         await queue.enqueue(job)
-        await started.wait()
+        await endless.started.wait()
         await queue.cancel(new_id())
-        assert not interrupted.is_set()
+        assert not endless.interrupted.is_set()
         await queue.cancel(job)
         async with asyncio.timeout(1):
-            await interrupted.wait()
+            await endless.interrupted.wait()
         await queue.close()
 
     asyncio.run(scenario())
@@ -96,21 +102,12 @@ def test_jobs_beyond_the_concurrency_wait_for_their_turn() -> None:
 
 def test_closing_interrupts_what_runs() -> None:
     async def scenario() -> None:
-        started, interrupted = asyncio.Event(), asyncio.Event()
-
-        async def handler(_: UUID) -> None:
-            started.set()
-            try:
-                await asyncio.sleep(60)
-            except asyncio.CancelledError:
-                interrupted.set()
-                raise
-
-        queue = await working(handler)
+        endless = Endless()
+        queue = await working(endless)
         await queue.enqueue(new_id())
-        await started.wait()
+        await endless.started.wait()
         async with asyncio.timeout(8):
             await queue.close()
-        assert interrupted.is_set()
+        assert endless.interrupted.is_set()
 
     asyncio.run(scenario())

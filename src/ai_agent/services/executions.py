@@ -30,7 +30,6 @@ from ai_agent.services.messages import add_message
 from ai_agent.services.sessions import new_session
 from ai_agent.storage import agents, executions, messages, sessions
 from ai_agent.storage.database import Connection, Database, UniqueViolation
-from ai_agent.storage.executions import Log
 
 _STATUS_OF = {
     "external_service_error": 502,
@@ -128,15 +127,15 @@ class ExecutionService:
                     await self._log.ended(execution_id)
         return await self.get(principal, execution_id)
 
-    async def log_of(self, principal: Principal, execution_id: UUID) -> Log:
-        """Where the log stands. Raises NotFound."""
-        log = await executions.log(self._database.reader, principal.subject, execution_id)
-        if log is None:
+    async def epoch_of(self, principal: Principal, execution_id: UUID) -> str:
+        """The epoch of the execution's event log. Raises NotFound."""
+        epoch = await executions.epoch(self._database.reader, principal.subject, execution_id)
+        if epoch is None:
             raise NotFound("Execution not found")
-        return log
+        return epoch
 
     async def events(self, principal: Principal, execution_id: UUID, after: int, limit: int) -> EventPage:
-        await self.log_of(principal, execution_id)
+        await self.epoch_of(principal, execution_id)
         stored = await executions.events_after(self._database.reader, execution_id, after, limit + 1)
         items = [EventFrame.of(event) for event in stored[:limit]]
         return EventPage(items=items, has_more=len(stored) > limit)

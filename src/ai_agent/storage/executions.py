@@ -58,14 +58,6 @@ class LiveRun(msgspec.Struct, frozen=True):
     agent_id: UUID
 
 
-class Log(msgspec.Struct, frozen=True):
-    """Where the event log of an execution stands: its epoch and its newest `seq`."""
-
-    epoch: str
-    top: int
-    status: str
-
-
 _id = executions.c.id == sa.bindparam("execution_id")
 _fenced = (_id, executions.c.fence == sa.bindparam("my_fence"), executions.c.status == "running")
 _COLUMNS = [executions.c[name] for name in Execution.__struct_fields__]
@@ -143,12 +135,7 @@ _TAKE_SEQ = Statement(
     .returning(executions.c.next_seq),
     int,
 )
-_LOG = Statement(
-    sa.select(executions.c.epoch, (executions.c.next_seq - 1).label("top"), executions.c.status).where(
-        _id, executions.c.owner_id == sa.bindparam("owner")
-    ),
-    Log,
-)
+_EPOCH = Statement(sa.select(executions.c.epoch).where(_id, executions.c.owner_id == sa.bindparam("owner")), str)
 _EVENT_COLUMNS = [execution_events.c[name] for name in StoredEvent.__struct_fields__]
 _APPEND: Statement[None] = Statement(
     sa.insert(execution_events).values({name: sa.bindparam(name) for name in StoredEvent.__struct_fields__})
@@ -254,8 +241,9 @@ async def is_live(connection: Reader, execution_id: UUID) -> bool | None:
     return await connection.first(_IS_LIVE, execution_id=execution_id)
 
 
-async def log(connection: Reader, owner: str, execution_id: UUID) -> Log | None:
-    return await connection.first(_LOG, execution_id=execution_id, owner=owner)
+async def epoch(connection: Reader, owner: str, execution_id: UUID) -> str | None:
+    """The epoch of the execution's event log, None when it is not the owner's."""
+    return await connection.first(_EPOCH, execution_id=execution_id, owner=owner)
 
 
 async def take_seqs(connection: Connection, execution_id: UUID, count: int) -> int | None:

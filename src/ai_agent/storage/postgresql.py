@@ -78,15 +78,13 @@ class _Statements:
 
     async def run(self, statement: Statement[Any], **parameters: Any) -> int:
         compiled = statement.compiled("postgresql")
-        try:
-            tag = await self._driver.execute(compiled.sql, *compiled.arguments(parameters))
-        except _FAILURES as error:
-            raise self._failed(error) from error
+        tag = await self.execute(compiled.sql, *compiled.arguments(parameters))
         return int(tag.rsplit(" ", 1)[-1])
 
-    async def control(self, sql: str) -> None:
+    async def execute(self, sql: str, *values: Any) -> str:
+        """Runs a text and answers PostgreSQL's tag, such as `UPDATE 1`."""
         try:
-            await self._driver.execute(sql)
+            return str(await self._driver.execute(sql, *values))
         except _FAILURES as error:
             raise self._failed(error) from error
 
@@ -179,9 +177,9 @@ class PostgresDatabase:
             raise _translated(error) from error
         statements = _Statements(connection)
         try:
-            await statements.control("BEGIN")
+            await statements.execute("BEGIN")
             yield statements
-            await statements.control("COMMIT")
+            await statements.execute("COMMIT")
         except BaseException as error:
             await self._roll_back(connection, error)
             raise

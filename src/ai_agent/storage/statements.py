@@ -49,7 +49,7 @@ class Compiled(msgspec.Struct, Generic[Row], frozen=True):
 class Statement(Generic[Row]):
     """A Core statement and what its rows become.
 
-    `returns` is a Struct whose fields are the statement's columns, in order, or a function of a scalar's value.
+    `returns` is a Struct whose fields are the statement's columns, in order, or the type of its only column.
     Without it the statement answers no rows.
     """
 

@@ -20,11 +20,7 @@ from ai_agent.services.executions import ExecutionService
 class ExecutionController(Controller):
     tags = ["Executions"]
 
-    @post(
-        "/agents/{agent_id:uuid}/execute",
-        status_code=200,
-        opt=needs(Scope.AGENTS_EXECUTE),
-    )
+    @post("/agents/{agent_id:uuid}/execute", status_code=200, opt=needs(Scope.AGENTS_EXECUTE))
     async def execute_agent(
         self,
         request: Caller,
@@ -41,11 +37,7 @@ class ExecutionController(Controller):
         answer: ExecutionAnswer = await executions.answer(request.user, execution.id)
         return Response(answer)
 
-    @post(
-        "/agents/{agent_id:uuid}/execute/stream",
-        status_code=200,
-        opt=needs(Scope.AGENTS_EXECUTE),
-    )
+    @post("/agents/{agent_id:uuid}/execute/stream", status_code=200, opt=needs(Scope.AGENTS_EXECUTE))
     async def stream_agent(
         self,
         request: Caller,
@@ -79,10 +71,8 @@ class ExecutionController(Controller):
         position = after or last_event_id
         if "text/event-stream" in request.headers.get("accept", ""):
             return await stream(request, executions, execution_id, position, cancel=False)
-        log = await executions.log_of(request.user, execution_id)
-        page: EventPage = await executions.events(
-            request.user, execution_id, resume_position(position, log.epoch), limit
-        )
+        after_seq = resume_position(position, await executions.epoch_of(request.user, execution_id))
+        page: EventPage = await executions.events(request.user, execution_id, after_seq, limit)
         return Response(page)
 
     @post("/executions/{execution_id:uuid}/cancel", status_code=202, opt=needs(Scope.AGENTS_EXECUTE))
@@ -96,10 +86,10 @@ class ExecutionController(Controller):
 async def stream(
     request: Caller, executions: ExecutionService, execution_id: UUID, position: str | None, *, cancel: bool
 ) -> Response[object]:
-    log = await executions.log_of(request.user, execution_id)
-    after = resume_position(position, log.epoch)
+    epoch = await executions.epoch_of(request.user, execution_id)
+    after = resume_position(position, epoch)
     events = executions.follow(request.user, execution_id, after, cancel_on_leave=cancel)
-    return event_stream(log.epoch, events, execution_id)  # type: ignore[return-value]  # a Stream is a Response of chunks
+    return event_stream(epoch, events, execution_id)  # type: ignore[return-value]  # a Stream is a Response of chunks
 
 
 def accepted(execution: Execution) -> Response[object]:
