@@ -48,8 +48,8 @@ migration message:
     number=$(printf '%04d' $(($(ls migrations/versions/*.py | wc -l) + 1)))
     uv run ai-agent db upgrade
     uv run alembic -c migrations/alembic.ini revision --autogenerate --rev-id "$number" -m "$1"
-    uv run ruff check -q --fix migrations
     uv run ruff format -q migrations
+    uv run ruff check -q --fix migrations
 
 # Server CPU per request as ratios to the floor and to the original design
 bench *args:

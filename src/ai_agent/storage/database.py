@@ -1,5 +1,6 @@
 """The database as the other rooms see it: a reader, and units of work that are committed before anyone answers."""
 
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol, TypeVar
 
@@ -28,6 +29,9 @@ class Connection(Reader, Protocol):
 
     async def run(self, statement: Statement[Any], **parameters: Any) -> int:
         """Runs a statement without rows and tells how many it touched."""
+
+    async def many(self, statement: Statement[Any], rows: Sequence[dict[str, Any]]) -> None:
+        """Runs a statement without rows once for each set of parameters, in order and in one round trip."""
 
 
 class Database(Protocol):

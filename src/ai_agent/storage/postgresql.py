@@ -1,6 +1,6 @@
 """PostgreSQL through asyncpg."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -80,6 +80,13 @@ class _Statements:
         compiled = statement.compiled("postgresql")
         tag = await self.execute(compiled.sql, *compiled.arguments(parameters))
         return int(tag.rsplit(" ", 1)[-1])
+
+    async def many(self, statement: Statement[Any], rows: Sequence[dict[str, Any]]) -> None:
+        compiled = statement.compiled("postgresql")
+        try:
+            await self._driver.executemany(compiled.sql, [compiled.arguments(row) for row in rows])
+        except _FAILURES as error:
+            raise self._failed(error) from error
 
     async def execute(self, sql: str, *values: Any) -> str:
         """Runs a text and answers PostgreSQL's tag, such as `UPDATE 1`."""

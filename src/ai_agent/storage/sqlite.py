@@ -2,7 +2,7 @@
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -59,6 +59,14 @@ class _Statements:
         try:
             async with self._driver.execute(compiled.sql, values) as cursor:
                 return cursor.rowcount
+        except sqlite3.Error as error:
+            raise _translated(error) from error
+
+    async def many(self, statement: Statement[Any], rows: Sequence[dict[str, Any]]) -> None:
+        compiled = statement.compiled("sqlite")
+        values = [[to_sqlite(value) for value in compiled.arguments(row)] for row in rows]
+        try:
+            await (await self._driver.executemany(compiled.sql, values)).close()
         except sqlite3.Error as error:
             raise _translated(error) from error
 

@@ -125,6 +125,7 @@ executions = sa.Table(
     sa.Column("holds_session", sa.Boolean, nullable=False),
     sa.Column("epoch", sa.String(8), nullable=False),
     sa.Column("next_seq", sa.Integer, nullable=False, server_default="1"),
+    sa.Column("row_version", sa.Integer, nullable=False, server_default="1"),
     _time("queued_at"),
     _time("started_at", nullable=True),
     _time("first_token_at", nullable=True),
@@ -194,6 +195,8 @@ idempotency_keys = sa.Table(
     sa.Column("status", sa.Integer),
     sa.Column("headers", Json),
     sa.Column("body", sa.LargeBinary),
+    # What the key made, where its answer is not a stored one: a repeat attaches to it.
+    _id("execution_id", nullable=True),
     _time("lease_until", nullable=True),
     _time("created_at"),
     sa.Index("ix_idempotency_keys_created_at", "created_at"),
