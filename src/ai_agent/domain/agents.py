@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 from ai_agent.domain.errors import FieldError
 from ai_agent.domain.fields import Description, Input, JsonObject, Name, StoredJson, SystemPrompt, check_metadata
 from ai_agent.domain.pages import Filter, Page
+from ai_agent.domain.resources import Resource
 
 
 class Provider(StrEnum):
@@ -45,7 +46,7 @@ class ModelConfig(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True
 ToolNames = Annotated[list[Name], Meta(max_length=128)]
 
 
-class Agent(msgspec.Struct):
+class Agent(Resource):
     id: UUID
     name: str
     description: str | None
