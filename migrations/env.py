@@ -10,7 +10,6 @@ from ai_agent.settings import load_settings
 from ai_agent.storage.migrations import migration_engine
 from ai_agent.storage.tables import metadata
 
-
 # SQLite's own index of the search and its shadow tables; PostgreSQL's is an index like others.
 SQLITE_SEARCH = "message_search"
 POSTGRESQL_SEARCH = "ix_messages_search_text"

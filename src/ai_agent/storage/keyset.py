@@ -9,7 +9,7 @@ import hmac
 from collections.abc import Callable, Hashable, Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -75,6 +75,22 @@ class CursorCodec:
 
 def _text(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
+
+
+class Pageable(Protocol):
+    """A list that can be read a page at a time. Its rows have an `id`, and an attribute for each order."""
+
+    @property
+    def name(self) -> str: ...
+
+    def sort_type(self, sort_by: str) -> type[Any]:
+        """The Python type of the values of an order."""
+
+    async def page(
+        self, reader: Reader, owner: str, wanted: Any, sort_by: str, *, descending: bool, bounds: Bounds
+    ) -> list[Any]: ...
+
+    async def total(self, reader: Reader, owner: str, wanted: Any) -> int: ...
 
 
 class Varying(msgspec.Struct, frozen=True):

@@ -1,5 +1,6 @@
 """`/sessions/{session_id}/messages` and `/messages`."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -15,14 +16,18 @@ from ai_agent.api.parameters import Cursor, LongLimit, Offset, SortOrder
 from ai_agent.domain.identity import Scope
 from ai_agent.domain.messages import (
     CreateMessage,
+    CreateMessages,
     Message,
     MessageFilter,
     MessagePage,
     PatchMessage,
     ReplaceMessage,
     Role,
+    SearchFilter,
+    Thread,
 )
 from ai_agent.domain.pages import PageRequest
+from ai_agent.domain.search import parse
 from ai_agent.services.messages import MessageService
 
 
@@ -40,6 +45,17 @@ class MessageController(Controller):
         """Post a message"""
         return await messages.create(request.user, session_id, data)
 
+    @post("/sessions/{session_id:uuid}/messages/bulk-create", opt=needs(Scope.SESSIONS_WRITE))
+    async def bulk_create_messages(
+        self,
+        request: Caller,
+        session_id: FromPath[UUID],
+        data: JSONBody[CreateMessages],
+        messages: NamedDependency[MessageService],
+    ) -> Sequence[Message]:
+        """Post several messages, all or none"""
+        return await messages.create_all(request.user, session_id, data)
+
     @get("/sessions/{session_id:uuid}/messages", opt=needs(Scope.SESSIONS_READ))
     async def list_messages(
         self,
@@ -52,6 +68,7 @@ class MessageController(Controller):
         include_total: FromQuery[bool] = False,
         sort_order: SortOrder = "asc",
         role: FromQuery[Role | None] = None,
+        search: FromQuery[str | None] = None,
         parent_message_id: FromQuery[UUID | None] = None,
         created_after: FromQuery[datetime | None] = None,
         created_before: FromQuery[datetime | None] = None,
@@ -60,12 +77,48 @@ class MessageController(Controller):
         wanted = MessageFilter(
             session_id=session_id,
             role=role,
+            search=None if search is None else parse(search),
             parent_message_id=parent_message_id,
             created_after=created_after,
             created_before=created_before,
         )
         page = PageRequest(limit, cursor, offset, include_total, "position", sort_order == "desc")
         return linked(request, await messages.list(request.user, wanted, page))
+
+    @get("/messages", opt=needs(Scope.SESSIONS_READ))
+    async def search_messages(
+        self,
+        request: Caller,
+        messages: NamedDependency[MessageService],
+        search: FromQuery[str],
+        limit: LongLimit = 50,
+        cursor: Cursor = None,
+        offset: Offset = 0,
+        include_total: FromQuery[bool] = False,
+        role: FromQuery[Role | None] = None,
+        session_id: FromQuery[UUID | None] = None,
+        agent_id: FromQuery[UUID | None] = None,
+        created_after: FromQuery[datetime | None] = None,
+        created_before: FromQuery[datetime | None] = None,
+    ) -> Response[MessagePage]:
+        """Search in the messages of all sessions"""
+        wanted = SearchFilter(
+            search=parse(search),
+            role=role,
+            session_id=session_id,
+            agent_id=agent_id,
+            created_after=created_after,
+            created_before=created_before,
+        )
+        page = PageRequest(limit, cursor, offset, include_total, "rank", descending=True)
+        return linked(request, await messages.search(request.user, wanted, page))
+
+    @get("/messages/{message_id:uuid}/thread", opt=needs(Scope.SESSIONS_READ))
+    async def get_thread(
+        self, request: Caller, message_id: FromPath[UUID], messages: NamedDependency[MessageService]
+    ) -> Thread:
+        """Get a message with its ancestors and replies"""
+        return await messages.thread(request.user, message_id)
 
     @get("/messages/{message_id:uuid}", opt=needs(Scope.SESSIONS_READ))
     async def get_message(

@@ -1,5 +1,6 @@
 """`/sessions`."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 from uuid import UUID
@@ -11,18 +12,24 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from ai_agent.api.answers import expected
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
+from ai_agent.api.json_lines import json_lines
 from ai_agent.api.pages import linked
 from ai_agent.api.parameters import Cursor, Limit, Offset, SortOrder
 from ai_agent.domain.identity import Scope
 from ai_agent.domain.pages import PageRequest
+from ai_agent.domain.search import checked
 from ai_agent.domain.sessions import (
     CreateSession,
+    CreateSessions,
+    ForkSession,
     PatchSession,
     ReplaceSession,
     Session,
     SessionFilter,
+    SessionIds,
     SessionPage,
     SessionStatus,
+    metadata_filter,
 )
 from ai_agent.services.sessions import SessionService
 
@@ -38,6 +45,46 @@ class SessionController(Controller):
         """Create a session"""
         return await sessions.create(request.user, data)
 
+    @post("/bulk-create", opt=needs(Scope.SESSIONS_WRITE))
+    async def bulk_create_sessions(
+        self, request: Caller, data: JSONBody[CreateSessions], sessions: NamedDependency[SessionService]
+    ) -> Sequence[Session]:
+        """Create several sessions, all or none"""
+        return await sessions.create_all(request.user, data)
+
+    @delete("/bulk-delete", opt=needs(Scope.SESSIONS_WRITE))
+    async def bulk_delete_sessions(
+        self, request: Caller, data: JSONBody[SessionIds], sessions: NamedDependency[SessionService]
+    ) -> None:
+        """Delete several sessions, all or none"""
+        await sessions.delete_all(request.user, data)
+
+    @post("/bulk-delete", status_code=204, opt=needs(Scope.SESSIONS_WRITE))
+    async def post_bulk_delete_sessions(
+        self, request: Caller, data: JSONBody[SessionIds], sessions: NamedDependency[SessionService]
+    ) -> None:
+        """Delete several sessions, for clients that cannot send a body with DELETE"""
+        await sessions.delete_all(request.user, data)
+
+    @post("/{session_id:uuid}/fork", opt=needs(Scope.SESSIONS_WRITE))
+    async def fork_session(
+        self,
+        request: Caller,
+        session_id: FromPath[UUID],
+        data: JSONBody[ForkSession],
+        sessions: NamedDependency[SessionService],
+    ) -> Session:
+        """Copy a branch of a session into a new one"""
+        return await sessions.fork(request.user, session_id, data)
+
+    @get("/{session_id:uuid}/export", opt=needs(Scope.SESSIONS_READ))
+    async def export_session(
+        self, request: Caller, session_id: FromPath[UUID], sessions: NamedDependency[SessionService]
+    ) -> Response[object]:
+        """Export a session as JSON Lines"""
+        lines = await sessions.export(request.user, session_id)
+        return json_lines(lines, f"session-{session_id}.jsonl")
+
     @get(opt=needs(Scope.SESSIONS_READ))
     async def list_sessions(
         self,
@@ -51,12 +98,19 @@ class SessionController(Controller):
         sort_order: SortOrder = "desc",
         user_id: FromQuery[str | None] = None,
         status: FromQuery[SessionStatus | None] = None,
+        search: FromQuery[str | None] = None,
+        metadata: FromQuery[list[str] | None] = None,
         created_after: FromQuery[datetime | None] = None,
         created_before: FromQuery[datetime | None] = None,
     ) -> Response[SessionPage]:
         """List sessions"""
         wanted = SessionFilter(
-            user_id=user_id, status=status, created_after=created_after, created_before=created_before
+            user_id=user_id,
+            status=status,
+            search=None if search is None else checked(search),
+            metadata=metadata_filter(metadata),
+            created_after=created_after,
+            created_before=created_before,
         )
         page = PageRequest(limit, cursor, offset, include_total, sort_by, sort_order == "desc")
         return linked(request, await sessions.list(request.user, wanted, page))
