@@ -5,7 +5,7 @@ order of time, which find common terms at once and rare ones slowly. So the newe
 only a page that these do not fill is asked of the index.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any
 from uuid import UUID
@@ -65,6 +65,12 @@ def _matches(alternatives: Alternatives) -> sa.ColumnElement[bool]:
     )
 
 
+def _matching(terms: Iterable[int]) -> sa.ColumnElement[int]:
+    """How many of the terms are in the text."""
+    none, one = sa.literal_column("0", sa.Integer), sa.literal_column("1", sa.Integer)
+    return sum((sa.case((_has(term), one), else_=none) for term in terms), none)
+
+
 def _parameters(query: SearchQuery) -> dict[str, Any]:
     terms = {f"term_{number}": term for number, term in enumerate(query.terms)}
     return terms | {f"pattern_{number}": like_pattern(term) for number, term in enumerate(query.terms)}
@@ -96,9 +102,7 @@ class _Shape(msgspec.Struct, frozen=True):
         if self.rank == len(self.terms):
             conditions += [_has(term) for term in self.terms]
         elif self.rank is not None:
-            conditions.append(
-                sum((sa.case((_has(term), 1), else_=0) for term in self.terms), sa.literal(0)) == self.rank
-            )
+            conditions.append(_matching(self.terms) == sa.literal_column(str(self.rank)))
         if self.indexed:
             conditions.append(in_trigram_index(messages.c.id, sa.bindparam("trigrams", type_=sa.Text)))
         return conditions
