@@ -13,6 +13,7 @@ from ai_agent.api.body import BodyDecoder
 from ai_agent.api.dependencies import given
 from ai_agent.api.errors import answer_error
 from ai_agent.api.guards import require_declared_scopes
+from ai_agent.api.idempotency import Idempotency
 from ai_agent.api.middleware import Authentication, OuterWrapper
 from ai_agent.api.parameters import StrictParameters, declare_parameters
 from ai_agent.api.v1.agents import AgentController
@@ -32,6 +33,7 @@ from ai_agent.services.agents import AgentService
 from ai_agent.services.executions import ExecutionService
 from ai_agent.services.first_start import first_start
 from ai_agent.services.health import HealthService
+from ai_agent.services.idempotency import IdempotencyService
 from ai_agent.services.identity import IdentityService
 from ai_agent.services.messages import MessageService
 from ai_agent.services.paging import Pager
@@ -57,6 +59,7 @@ def create_app(settings: Settings) -> Litestar:
     local_model = LocalModel()
     worker = Worker(settings, runs, queue, local_model)
     agents = AgentService(database, pager)
+    idempotency = IdempotencyService(database)
     health = HealthService(database)
 
     def drain() -> None:
@@ -82,7 +85,11 @@ def create_app(settings: Settings) -> Litestar:
     api = [SessionController, MessageController, AgentController, ExecutionController, HealthController]
     app = Litestar(
         route_handlers=[Router("/api/v1", route_handlers=api), HealthController],
-        middleware=[Authentication(identity, required=settings.auth is Auth.REQUIRED), StrictParameters()],
+        middleware=[
+            Authentication(identity, required=settings.auth is Auth.REQUIRED),
+            Idempotency(idempotency),
+            StrictParameters(),
+        ],
         dto=BodyDecoder,
         return_dto=None,
         response_class=Answer,

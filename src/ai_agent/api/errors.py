@@ -1,5 +1,6 @@
 """The one mapping from what was raised to what is answered. No path leads to the framework's own error page."""
 
+import re
 from typing import Any
 
 import msgspec
@@ -13,6 +14,7 @@ from litestar.exceptions.http_exceptions import (
 )
 
 from ai_agent.api.answers import Answer
+from ai_agent.api.guards import allowed
 from ai_agent.api.headers import header
 from ai_agent.domain import errors
 from ai_agent.domain.errors import AIAgentError, FieldError, InvalidFields
@@ -23,6 +25,8 @@ log = structlog.get_logger()
 
 PROBLEM_JSON = "application/problem+json"
 VALUE_LENGTH = 200
+
+_MISSING = re.compile(r"Missing required \w+ parameter '([^']+)'")
 
 
 class ErrorBody(msgspec.Struct):
@@ -84,8 +88,8 @@ def _as_ours(request: Request[Any, Any, Any], exception: Exception) -> AIAgentEr
     if isinstance(exception, NotFoundException):
         return errors.NotFound("There is nothing at this address")
     if isinstance(exception, MethodNotAllowedException):
-        allowed = ", ".join(sorted(_allowed(exception)))
-        return errors.MethodNotAllowed(f"Use one of: {allowed}", headers={"Allow": allowed})
+        methods = ", ".join(sorted(_allowed(exception)))
+        return errors.MethodNotAllowed(f"Use one of: {methods}", headers={"Allow": methods})
     if isinstance(exception, RequestEntityTooLarge):
         return errors.PayloadTooLarge("The request's body is too large")
     if isinstance(exception, ValidationException):
@@ -96,8 +100,7 @@ def _as_ours(request: Request[Any, Any, Any], exception: Exception) -> AIAgentEr
 
 
 def _allowed(exception: MethodNotAllowedException) -> set[str]:
-    methods = {method.strip() for method in (exception.headers or {}).get("allow", "").split(",")}
-    return methods | ({"HEAD"} if "GET" in methods else set())
+    return allowed({method.strip() for method in (exception.headers or {}).get("allow", "").split(",")})
 
 
 def _invalid_parameters(request: Request[Any, Any, Any], exception: ValidationException) -> AIAgentError:
@@ -105,6 +108,8 @@ def _invalid_parameters(request: Request[Any, Any, Any], exception: ValidationEx
     extra: list[dict[str, str]] = exception.extra if isinstance(exception.extra, list) else []
     if any(entry.get("key") == "data" for entry in extra):
         return errors.MalformedRequest("A JSON body is required")
+    if missing := _MISSING.match(exception.detail):
+        return InvalidFields([FieldError(missing[1], "Is required")])
     named = [(entry.get("key", ""), entry["message"]) for entry in extra]
     return InvalidFields([FieldError(name, message, given.get(name)) for name, message in named])
 

@@ -13,7 +13,7 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from ai_agent.api.errors import error_body
-from ai_agent.api.guards import SCOPE, check_scope
+from ai_agent.api.guards import METHODS, SCOPE, check_scope
 from ai_agent.api.headers import header, note_headers
 from ai_agent.domain.errors import AIAgentError, AuthenticationError, InternalError, ServiceUnavailable
 from ai_agent.domain.identity import Principal
@@ -132,6 +132,9 @@ class Authentication(ASGIMiddleware):
             structlog.contextvars.bind_contextvars(principal=principal.subject)
             check_scope(principal, needed)
             scope["user"] = principal
+        elif scope.get("method") == "OPTIONS":
+            await _tell_methods(scope, send)
+            return
         await next_app(scope, receive, send)
 
     async def _principal(self, scope: Scope) -> Principal:
@@ -139,3 +142,9 @@ class Authentication(ASGIMiddleware):
         if scheme.lower() != "bearer" or not token:
             raise AuthenticationError
         return self._identity.known(token) or await self._identity.verify(token)
+
+
+async def _tell_methods(scope: Scope, send: Send) -> None:
+    allow = str(scope["route_handler"].opt[METHODS]).encode()
+    await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", allow)]})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

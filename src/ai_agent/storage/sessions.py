@@ -56,7 +56,7 @@ _COLUMNS = [sessions.c[name] for name in (*Session.__struct_fields__, VERSION)]
 _MINE = (sessions.c.id == sa.bindparam("session_id"), sessions.c.owner_id == sa.bindparam("owner"))
 _GET = Statement(sa.select(*_COLUMNS).where(*_MINE), Session)
 _GET_FOR_UPDATE = Statement(sa.select(*_COLUMNS).where(*_MINE).with_for_update(), Session)
-_INSERT: Statement[None] = Statement(
+INSERT: Statement[None] = Statement(
     sa.insert(sessions).values(
         {name: sa.bindparam(name) for name in [*Session.__struct_fields__, "owner_id", "search_title"]}
     )
@@ -115,14 +115,15 @@ async def get(connection: Reader, owner: str, session_id: UUID, *, for_update: b
 
 
 async def insert(connection: Connection, owner: str, session: Session) -> None:
-    await connection.run(_INSERT, **_values(owner, session))
+    await connection.run(INSERT, **values(owner, session))
 
 
 async def insert_all(connection: Connection, owner: str, made: Sequence[Session]) -> None:
-    await connection.many(_INSERT, [_values(owner, session) for session in made])
+    await connection.many(INSERT, [values(owner, session) for session in made])
 
 
-def _values(owner: str, session: Session) -> dict[str, Any]:
+def values(owner: str, session: Session) -> dict[str, Any]:
+    """The parameters of INSERT."""
     return msgspec.structs.asdict(session) | {"owner_id": owner, "search_title": _folded(session.title)}
 
 

@@ -7,6 +7,7 @@ from litestar import Controller, Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
+from ai_agent.api.answers import expected
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
 from ai_agent.api.pages import linked
@@ -61,7 +62,7 @@ class AgentController(Controller):
         agents: NamedDependency[AgentService],
     ) -> Agent:
         """Replace an agent"""
-        return await agents.replace(request.user, agent_id, data)
+        return await agents.replace(request.user, agent_id, data, expected(request))
 
     @patch("/{agent_id:uuid}", opt=needs(Scope.AGENTS_WRITE))
     async def patch_agent(
@@ -72,11 +73,11 @@ class AgentController(Controller):
         agents: NamedDependency[AgentService],
     ) -> Agent:
         """Change an agent"""
-        return await agents.patch(request.user, agent_id, data)
+        return await agents.patch(request.user, agent_id, data, expected(request))
 
     @delete("/{agent_id:uuid}", opt=needs(Scope.AGENTS_WRITE))
     async def delete_agent(
         self, request: Caller, agent_id: FromPath[UUID], agents: NamedDependency[AgentService]
     ) -> None:
         """Delete an agent"""
-        await agents.delete(request.user, agent_id)
+        await agents.delete(request.user, agent_id, expected(request))
