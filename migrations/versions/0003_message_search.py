@@ -3,7 +3,9 @@
 What is searched is stored folded, and indexed by trigrams: pg_trgm on PostgreSQL, FTS5 kept by triggers on SQLite.
 """
 
+import re
 import unicodedata
+from collections.abc import Callable
 
 import sqlalchemy as sa
 from alembic import op
@@ -16,6 +18,8 @@ branch_labels = None
 depends_on = None
 
 BATCH = 200
+FILLER = "\u115f"
+SYLLABLES = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff]+")
 
 INDEXES = {
     "ix_messages_search_text": "messages USING gin (search_text gin_trgm_ops)",
@@ -67,8 +71,8 @@ def _upgrade_postgresql() -> None:
     column = sa.Column("search_text", sa.Text(), server_default="", nullable=False)
     op.add_column("messages", column, if_not_exists=True)
     with op.get_context().autocommit_block():
-        _fold("sessions", "title", "search_title")
-        _fold("messages", "content", "search_text")
+        _fill("sessions", "title", "search_title", _folded)
+        _fill("messages", "content", "search_text", _searchable)
         for name, definition in INDEXES.items():
             # One that was interrupted is left behind invalid.
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
@@ -89,29 +93,34 @@ def _upgrade_sqlite() -> None:
     op.execute("BEGIN IMMEDIATE")
     op.add_column("sessions", sa.Column("search_title", sa.Text()))
     op.add_column("messages", sa.Column("search_text", sa.Text(), server_default="", nullable=False))
-    _fold("sessions", "title", "search_title")
-    _fold("messages", "content", "search_text")
+    _fill("sessions", "title", "search_title", _folded)
+    _fill("messages", "content", "search_text", _searchable)
     op.create_index("ix_messages_owner_id", "messages", ["owner_id", "id"])
     op.create_index("ix_sessions_owner_user_id", "sessions", ["owner_id", "user_id", "last_activity", "id"])
     for statement in SQLITE_INDEX:
         op.execute(statement)
 
 
-def _fold(table_name: str, source: str, target: str) -> None:
-    """Fills `target` with the folded `source`, a batch of rows at a time."""
+def _fill(table_name: str, source: str, target: str, made: Callable[[str], str]) -> None:
+    """Fills `target` with what is made of `source`, a batch of rows at a time."""
     identity = sa.Column("id", sa.Uuid().with_variant(sa.String(36), "sqlite"))
     table = sa.Table(table_name, sa.MetaData(), identity, sa.Column(source, sa.Text), sa.Column(target, sa.Text))
     text, folded = table.c[source], table.c[target]
     todo = sa.select(table.c.id, text).where(text != "", sa.func.coalesce(folded, "") == "").order_by(table.c.id)
-    update = sa.update(table).where(table.c.id == sa.bindparam("row")).values({target: sa.bindparam("folded")})
+    update = sa.update(table).where(table.c.id == sa.bindparam("row")).values({target: sa.bindparam("made")})
     connection, last = op.get_bind(), None
     while rows := connection.execute((todo if last is None else todo.where(table.c.id > last)).limit(BATCH)).all():
-        connection.execute(update, [{"row": row, "folded": _folded(content)} for row, content in rows])
+        connection.execute(update, [{"row": row, "made": made(content)} for row, content in rows])
         last = rows[-1][0]
 
 
 def _folded(text: str) -> str:
-    return unicodedata.normalize("NFC", text).casefold()
+    return unicodedata.normalize("NFC", text).casefold().replace(FILLER, "")
+
+
+def _searchable(text: str) -> str:
+    """As the code of this revision stores it."""
+    return SYLLABLES.sub(lambda run: FILLER + "".join(one + FILLER for one in run[0]), _folded(text))
 
 
 def downgrade() -> None:

@@ -22,6 +22,11 @@ SNIPPET_LENGTH = 200
 _LEAD = 60
 """How much of a snippet stands before its first match."""
 
+FILLER = "\u115f"
+"""A letter to the databases and nothing to readers (HANGUL CHOSEONG FILLER)."""
+# Kana, Chinese characters, Hangul.
+_SYLLABLES = re.compile("[\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7a3\uf900-\ufaff\U00020000-\U0003ffff]+")
+
 _TOKEN = re.compile(r'(?P<minus>-?)"(?P<phrase>[^"]*)(?:"|$)|(?P<word>\S+)')
 
 
@@ -30,7 +35,15 @@ def fold(text: str) -> str:
 
     Character by character, whatever stands beside it. Source: The Unicode Standard, 3.13, "Default Caseless Matching".
     """
-    return unicodedata.normalize("NFC", text).casefold()
+    return unicodedata.normalize("NFC", text).casefold().replace(FILLER, "")
+
+
+def searchable(folded: str) -> str:
+    """Folded text as it is stored and looked for: characters that are a syllable or a word have fillers around them.
+
+    Indexes know nothing shorter than three characters; so they find two, or one, of these.
+    """
+    return _SYLLABLES.sub(lambda run: FILLER + "".join(character + FILLER for character in run[0]), folded)
 
 
 class Alternative(msgspec.Struct, frozen=True):
@@ -107,7 +120,7 @@ def _numbers(group: list[_Token], terms: tuple[str, ...], excluded: bool) -> tup
 
 def snippet(content: str, query: SearchQuery) -> str:
     """Some 200 characters around the first match as HTML: text escaped, matches in `<mark>`, `…` where it is cut."""
-    text = unicodedata.normalize("NFC", content)
+    text = unicodedata.normalize("NFC", content).replace(FILLER, "")
     folded = text.casefold()
     terms = [query.terms[number] for number in query.positive]
     starts = [(place, len(term)) for term in terms if (place := folded.find(term)) >= 0]

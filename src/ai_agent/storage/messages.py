@@ -8,7 +8,7 @@ import msgspec
 import sqlalchemy as sa
 
 from ai_agent.domain.messages import HistoryEntry, Message
-from ai_agent.domain.search import fold
+from ai_agent.domain.search import fold, searchable
 from ai_agent.storage.database import Connection, Reader
 from ai_agent.storage.functions import among
 from ai_agent.storage.keyset import Listing
@@ -110,7 +110,7 @@ async def insert_all(connection: Connection, owner: str, made: Sequence[Message]
 
 
 def _values(owner: str, message: Message) -> dict[str, Any]:
-    own = {"owner_id": owner, "owner": owner, "search_text": fold(message.content)}
+    own = {"owner_id": owner, "owner": owner, "search_text": searchable(fold(message.content))}
     return msgspec.structs.asdict(message) | own
 
 
@@ -140,7 +140,7 @@ async def update(connection: Connection, owner: str, message: Message) -> Messag
         owner=owner,
         role=message.role,
         content=message.content,
-        search_text=fold(message.content),
+        search_text=searchable(fold(message.content)),
         metadata=message.metadata,
         tool_calls=message.tool_calls,
         updated_at=message.updated_at,

@@ -1,12 +1,14 @@
 """Search in messages: the hits that match the most terms first, then the newest.
 
 Both databases have an index of trigrams, which finds rare terms at once and common ones slowly, and messages in the
-order of time, which find common terms at once and rare ones slowly. So the newest messages are looked through first;
-only a page that these do not fill is asked of the index.
+order of time, which find common terms at once and rare ones slowly. So the newest messages are looked through first, as
+far as the hits among them promise a full page; otherwise the index is asked.
 """
 
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import combinations
+from math import comb
 from typing import Any
 from uuid import UUID
 
@@ -17,17 +19,21 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.visitors import replacement_traverse
 
-from ai_agent.domain.search import Alternative, SearchQuery
+from ai_agent.domain.search import Alternative, SearchQuery, searchable
 from ai_agent.storage.database import Reader
 from ai_agent.storage.functions import contains, like_pattern
 from ai_agent.storage.keyset import Bounds, Listing, Shape, Varying
 from ai_agent.storage.statements import Statement
 from ai_agent.storage.tables import messages
 
-NEWEST = 2000
-"""How many of an owner's messages are looked through before the index is asked."""
+NEWEST, FARTHEST = 1000, 10_000
+"""How many of an owner's messages are looked through before the index is asked, at first and at most."""
 TRIGRAM = 3
+COMBINATIONS = 20
 _BEHIND_ALL = UUID(int=2**128 - 1)
+
+_ONE, _NONE = sa.literal_column("1", sa.Integer), sa.literal_column("0", sa.Integer)
+_LOOKED_AT = ("id", "owner_id", "session_id", "role", "agent_id", "search_text", "created_at")
 
 Alternatives = tuple[Alternative, ...]
 
@@ -67,13 +73,13 @@ def _matches(alternatives: Alternatives) -> sa.ColumnElement[bool]:
 
 def _matching(terms: Iterable[int]) -> sa.ColumnElement[int]:
     """How many of the terms are in the text."""
-    none, one = sa.literal_column("0", sa.Integer), sa.literal_column("1", sa.Integer)
-    return sum((sa.case((_has(term), one), else_=none) for term in terms), none)
+    return sum((sa.case((_has(term), _ONE), else_=_NONE) for term in terms), _NONE)
 
 
 def _parameters(query: SearchQuery) -> dict[str, Any]:
-    terms = {f"term_{number}": term for number, term in enumerate(query.terms)}
-    return terms | {f"pattern_{number}": like_pattern(term) for number, term in enumerate(query.terms)}
+    terms = [searchable(term) for term in query.terms]
+    patterns = {f"pattern_{number}": like_pattern(term) for number, term in enumerate(terms)}
+    return patterns | {f"term_{number}": term for number, term in enumerate(terms)}
 
 
 MATCHES = Varying(lambda query: query.alternatives, _matches, _parameters)
@@ -95,14 +101,19 @@ class _Shape(msgspec.Struct, frozen=True):
     terms: tuple[int, ...]
     """The terms that count."""
     rank: int | None
+    combinations: tuple[tuple[int, ...], ...]
+    """Terms of which some must be in the text together: what an index can find of a rank."""
     indexed: bool
 
     def conditions(self, listing: Listing[Any]) -> list[sa.ColumnElement[bool]]:
-        conditions = listing.matching(self.filters)
-        if self.rank == len(self.terms):
-            conditions += [_has(term) for term in self.terms]
-        elif self.rank is not None:
+        conditions = listing.matching(tuple(one for one in self.filters if one[0] != "search"))
+        if self.rank is None:
+            conditions.append(_matches(self.alternatives))
+        else:
+            # Behind a CASE the alternatives are no reason to look for all of them in an index.
+            conditions.append(sa.case((_matches(self.alternatives), _ONE), else_=_NONE) == _ONE)
             conditions.append(_matching(self.terms) == sa.literal_column(str(self.rank)))
+            conditions.append(sa.or_(*(sa.and_(*map(_has, together)) for together in self.combinations)))
         if self.indexed:
             conditions.append(in_trigram_index(messages.c.id, sa.bindparam("trigrams", type_=sa.Text)))
         return conditions
@@ -149,25 +160,29 @@ class RankedSearch:
     ) -> Sequence[UUID]:
         shape, parameters = self._asked(wanted, rank)
         parameters |= {"owner": owner, "before": before, "row_limit": room}
-        newest = await reader.all(self._of_newest(shape), **parameters)
-        if len(newest) == room:
-            return newest
+        far = NEWEST
+        while far <= FARTHEST:
+            newest = await reader.all(self._of_newest(shape), far=far, **parameters)
+            if len(newest) == room:
+                return newest
+            far = 2 * far * room // max(1, len(newest))
         return await self._patient.all(self._of_all(shape), **parameters)
 
     def _asked(self, wanted: Any, rank: int | None) -> tuple[_Shape, dict[str, Any]]:
         query: SearchQuery = wanted.search
         filters, parameters = self._listing.asked(wanted)
-        trigrams = _trigrams(query, rank)
+        together = _combinations(query, rank)
+        trigrams = _trigrams(query, together)
         needed = rank if len(query.alternatives) > 1 else None
-        shape = _Shape(filters, query.alternatives, query.positive, needed, trigrams is not None)
+        shape = _Shape(filters, query.alternatives, query.positive, needed, together, trigrams is not None)
         return shape, parameters | {"trigrams": trigrams}
 
     def _newest_statement(self, shape: _Shape) -> Statement[UUID]:
         newest = (
-            sa.select(messages)
+            sa.select(*(messages.c[name] for name in _LOOKED_AT))
             .where(messages.c.owner_id == sa.bindparam("owner"), messages.c.id < sa.bindparam("before"))
             .order_by(messages.c.id.desc())
-            .limit(sa.literal_column(str(NEWEST)))
+            .limit(sa.bindparam("far", type_=sa.Integer))
             .subquery("newest")
         )
         unindexed = msgspec.structs.replace(shape, indexed=False)
@@ -196,11 +211,16 @@ def _on(subquery: sa.Subquery, condition: sa.ColumnElement[bool]) -> sa.ColumnEl
     return replacement_traverse(condition, {}, column)
 
 
-def _trigrams(query: SearchQuery, rank: int | None) -> str | None:
-    """What SQLite's index is asked; None when an alternative has only terms that are shorter than a trigram."""
-    every = rank == len(query.positive)
-    needed = [query.positive] if every else [alternative.required for alternative in query.alternatives]
-    parts = [_trigrams_of([query.terms[number] for number in numbers]) for numbers in needed]
+def _combinations(query: SearchQuery, rank: int | None) -> tuple[tuple[int, ...], ...]:
+    """So many terms as a hit of the rank matches, in every combination; where these are too many, the alternatives."""
+    if rank is None or comb(len(query.positive), rank) > COMBINATIONS:
+        return tuple(alternative.required for alternative in query.alternatives)
+    return tuple(combinations(query.positive, rank))
+
+
+def _trigrams(query: SearchQuery, together: tuple[tuple[int, ...], ...]) -> str | None:
+    """What SQLite's index is asked; None when some combination has only terms that are shorter than a trigram."""
+    parts = [_trigrams_of([searchable(query.terms[number]) for number in numbers]) for numbers in together]
     return " OR ".join(f"({part})" for part in parts) if all(parts) else None
 
 
