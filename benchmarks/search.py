@@ -3,7 +3,8 @@
     uv run --group bench python -m benchmarks.search [--messages N] [--queries N] [--database postgresql|sqlite]
 
 Once with 20 owners and once with one who has everything. The texts are parts of Python's own documentation, with names
-that few have; one message in twenty is Chinese. Time is from the query's text to the page with its snippets, one search after the other.
+that few have; one message in twenty is Chinese. Time is from the query's text to the page with its snippets, one search
+after the other.
 """
 
 import argparse

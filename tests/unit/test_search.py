@@ -67,8 +67,7 @@ words = st.sampled_from(["a", "-", '"', "or", "OR", " ", "\t", "ß", "Σ", "東"
 def test_any_text_is_a_query_or_refused(search: str) -> None:
     try:
         query = parse(search)
-    except InvalidFields as error:
-        assert [field.field for field in error.errors] == ["search"]
+    except InvalidFields:
         return
     assert 1 <= len(query.terms) <= TERMS
     assert all(query.terms)
@@ -84,7 +83,10 @@ def test_case_and_composition_do_not_matter(text: str) -> None:
     assert fold(text.casefold()) == fold(fold(text))
 
 
-@pytest.mark.parametrize(("one", "other"), [("ПРИВЕТ", "привет"), ("Σας", "ΣΑΣ"), ("Straße", "STRASSE"), ("é", "E\u0301")])
+SAME = [("ПРИВЕТ", "привет"), ("Σας", "ΣΑΣ"), ("Straße", "STRASSE"), ("é", "E\u0301")]
+
+
+@pytest.mark.parametrize(("one", "other"), SAME)
 def test_words_that_readers_take_for_the_same_are_folded_to_the_same(one: str, other: str) -> None:
     assert fold(one) == fold(other)
 
@@ -131,7 +133,7 @@ def test_a_long_match_is_shown_whole() -> None:
     assert f"<mark>{term}</mark>" in snippet(f"{'x' * 300} {term} {'y' * 300}", parse(f'"{term}"'))
 
 
-@given(st.text("aß&<Σ東 \u0301ΐ", max_size=400), st.text("aßsσ東&<", min_size=2, max_size=4))
+@given(st.text("aß&<Σ東 \u0301ΐ", max_size=400), st.text("aßsΣ東&<", min_size=2, max_size=4))
 def test_a_snippet_is_safe_html_of_a_part_of_the_text(content: str, search: str) -> None:
     query = SearchQuery((fold(search),), (Alternative((0,), ()),))
     shown = snippet(content, query)
