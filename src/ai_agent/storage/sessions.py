@@ -76,6 +76,9 @@ _UPDATE = Statement(
     Session,
 )
 _DELETE: Statement[None] = Statement(sa.delete(sessions).where(*_MINE))
+_at = sa.bindparam("at", type_=sessions.c.last_activity.type)
+# Who waited for the lock comes later with an earlier time.
+_later = sa.case((sessions.c.last_activity < _at, _at), else_=sessions.c.last_activity)
 _count = sa.bindparam("count", type_=sa.Integer)
 _TAKE_POSITIONS = Statement(
     sa.update(sessions)
@@ -83,7 +86,7 @@ _TAKE_POSITIONS = Statement(
     .values(
         message_count=sessions.c.message_count + _count,
         next_position=sessions.c.next_position + _count,
-        last_activity=sa.bindparam("at"),
+        last_activity=_later,
         row_version=sessions.c.row_version + 1,
     )
     .returning(sessions.c.next_position),
@@ -94,7 +97,7 @@ _FORGET_MESSAGE: Statement[None] = Statement(
     .where(*_MINE)
     .values(
         message_count=sessions.c.message_count - 1,
-        last_activity=sa.bindparam("at"),
+        last_activity=_later,
         row_version=sessions.c.row_version + 1,
     )
 )
