@@ -38,10 +38,11 @@ from ai_agent.services.identity import IdentityService
 from ai_agent.services.messages import MessageService
 from ai_agent.services.paging import Pager
 from ai_agent.services.sessions import SessionService
-from ai_agent.settings import Auth, LogFormat, Settings, load_settings
+from ai_agent.settings import Auth, Environment, LogFormat, Settings, load_settings
 from ai_agent.storage import migrations
 from ai_agent.storage.engine import create_database
 from ai_agent.storage.keyset import CursorCodec
+from ai_agent.storage.timed import TimedDatabase
 
 
 def create_app(settings: Settings) -> Litestar:
@@ -49,6 +50,9 @@ def create_app(settings: Settings) -> Litestar:
     database = create_database(
         settings.database, pool_size=settings.db_pool_size, statement_timeout=settings.db_statement_timeout
     )
+    development = settings.environment is Environment.DEVELOPMENT
+    if development:
+        database = TimedDatabase(database)
     identity = IdentityService(database, KeyHasher(settings.secret), settings.environment)
     pager = Pager(database, CursorCodec(settings.secret))
     log = ExecutionLog(database)
@@ -109,7 +113,7 @@ def create_app(settings: Settings) -> Litestar:
     )
     require_declared_scopes(app)
     declare_parameters(app)
-    app.asgi_handler = traced(OuterWrapper(app.asgi_handler))
+    app.asgi_handler = traced(OuterWrapper(app.asgi_handler, timing=development))
     return app
 
 
