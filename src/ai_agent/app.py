@@ -10,7 +10,7 @@ from litestar.exceptions import HTTPException
 
 from ai_agent.api.answers import Answer
 from ai_agent.api.body import BodyDecoder
-from ai_agent.api.dependencies import given
+from ai_agent.api.dependencies import Caller, given
 from ai_agent.api.errors import answer_error
 from ai_agent.api.guards import require_declared_scopes
 from ai_agent.api.idempotency import Idempotency
@@ -33,15 +33,17 @@ from ai_agent.services.agents import AgentService
 from ai_agent.services.executions import ExecutionService
 from ai_agent.services.first_start import first_start
 from ai_agent.services.health import HealthService
+from ai_agent.services.housekeeping import Housekeeping
 from ai_agent.services.idempotency import IdempotencyService
 from ai_agent.services.identity import IdentityService
 from ai_agent.services.messages import MessageService
 from ai_agent.services.paging import Pager
 from ai_agent.services.sessions import SessionService
-from ai_agent.settings import Auth, LogFormat, Settings, load_settings
+from ai_agent.settings import Auth, Environment, LogFormat, Settings, load_settings
 from ai_agent.storage import migrations
 from ai_agent.storage.engine import create_database
 from ai_agent.storage.keyset import CursorCodec
+from ai_agent.storage.timed import TimedDatabase
 
 
 def create_app(settings: Settings) -> Litestar:
@@ -49,6 +51,9 @@ def create_app(settings: Settings) -> Litestar:
     database = create_database(
         settings.database, pool_size=settings.db_pool_size, statement_timeout=settings.db_statement_timeout
     )
+    development = settings.environment is Environment.DEVELOPMENT
+    if development:
+        database = TimedDatabase(database)
     identity = IdentityService(database, KeyHasher(settings.secret), settings.environment)
     pager = Pager(database, CursorCodec(settings.secret))
     log = ExecutionLog(database)
@@ -60,6 +65,7 @@ def create_app(settings: Settings) -> Litestar:
     worker = Worker(settings, runs, queue, local_model)
     agents = AgentService(database, pager)
     idempotency = IdempotencyService(database)
+    housekeeping = Housekeeping({"idempotency keys": idempotency.forget_expired})
     health = HealthService(database)
 
     def drain() -> None:
@@ -75,10 +81,12 @@ def create_app(settings: Settings) -> Litestar:
             await migrations.prepare(database, settings.database)
             await first_start(settings, identity, agents)
             await worker.start()
+            housekeeping.start()
             yield
             drain()
             await worker.close()
         finally:
+            await housekeeping.close()
             await local_model.close()
             await database.close()
 
@@ -92,6 +100,7 @@ def create_app(settings: Settings) -> Litestar:
         ],
         dto=BodyDecoder,
         return_dto=None,
+        request_class=Caller,
         response_class=Answer,
         exception_handlers={Exception: answer_error, HTTPException: answer_error},
         dependencies={
@@ -109,7 +118,7 @@ def create_app(settings: Settings) -> Litestar:
     )
     require_declared_scopes(app)
     declare_parameters(app)
-    app.asgi_handler = traced(OuterWrapper(app.asgi_handler))
+    app.asgi_handler = traced(OuterWrapper(app.asgi_handler, timing=development))
     return app
 
 

@@ -220,3 +220,15 @@ def test_every_answer_has_the_security_headers(
 def test_json_in_and_out_is_utf_8(api: httpx.Client) -> None:
     made = api.post("/sessions", content=json.dumps({"title": "Grüße"}, ensure_ascii=False).encode())
     assert "Grüße".encode() in made.content
+
+
+def test_in_development_an_answer_tells_where_its_time_went(api: httpx.Client) -> None:
+    assert set(timing(api.get("/sessions"))) == {"auth", "db"}
+    assert set(timing(api.get("/health/live"))) == set()
+    answer = api.post("/sessions", json={}, headers={"Idempotency-Key": uuid.uuid4().hex})
+    assert 0 < timing(answer)["db"] < float(answer.headers["x-process-time"]) * 1000
+
+
+def timing(answer: httpx.Response) -> dict[str, float]:
+    parts = [part.split(";dur=") for part in answer.headers.get("server-timing", "").split(", ") if part]
+    return {name: float(duration) for name, duration in parts}
