@@ -69,7 +69,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     ] = None
     secret_key_fallbacks: Annotated[
         tuple[Annotated[str, Meta(min_length=SECRET_LENGTH)], ...],
-        Meta(description="Older secret keys, by commas: they open and verify what was made under them."),
+        Meta(description="Older secret keys, separated by commas: they open and verify what was made under them."),
     ] = ()
     auth: Annotated[Auth, Meta(description="`disabled` is allowed on loopback only.")] = Auth.REQUIRED
     bootstrap_api_key: Annotated[
@@ -96,7 +96,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     )
     outbound_allow: Annotated[
         tuple[str, ...],
-        Meta(description="Private networks that users' addresses may lie in, as 10.0.0.0/8, by commas."),
+        Meta(description="Private networks that users may name, as 10.0.0.0/8,192.168.1.7/32."),
     ] = ()
     drain_window_seconds: Annotated[
         float, Meta(ge=0, le=3600, description="Seconds that streams and runs get at shutdown.")
@@ -138,6 +138,10 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         return key
 
 
+_LISTS = {field.name for field in msgspec.structs.fields(Settings) if field.default == ()}
+"""Settings of several values, written with commas."""
+
+
 def _networks(texts: Sequence[str]) -> Iterator[IPv4Network | IPv6Network]:
     for text in texts:
         try:
@@ -158,26 +162,25 @@ def load_settings(
     """Settings from the environment over `.env`. Raises ConfigurationError that names the wrong variable."""
     environment = _environment() if environment is None else environment
     fields = {variable(name): name for name in Settings.__struct_fields__}
-    given = {fields[name]: _value(fields[name], text) for name, text in environment.items() if name in fields and text}
+    given: dict[str, object] = {fields[name]: text for name, text in environment.items() if name in fields and text}
+    given |= {name: _parts(str(given[name])) for name in _LISTS & given.keys()}
     try:
         settings = msgspec.convert({**given, **overrides}, Settings, strict=False, dec_hook=_path)
     except msgspec.ValidationError as error:
         raise _named(error) from None
-    _ = settings.outbound_networks
+    _ = settings.outbound_networks  # Raises for what is none.
     _check_production(settings)
     return settings
-
-
-def _value(field: str, text: str) -> object:
-    """A list is written with commas."""
-    several = isinstance(Settings.__struct_defaults__[Settings.__struct_fields__.index(field)], tuple)
-    return [part.strip() for part in text.split(",") if part.strip()] if several else text
 
 
 def unknown_variables() -> list[str]:
     """Variables with our prefix that are no settings: misspelt, most often."""
     known = {variable(name) for name in Settings.__struct_fields__} | CLIENT_VARIABLES
     return sorted(name for name in _environment() if name.startswith(PREFIX) and name not in known)
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _environment() -> dict[str, str]:

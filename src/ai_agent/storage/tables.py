@@ -69,12 +69,30 @@ agents = sa.Table(
     sa.Column("status", sa.String(16), nullable=False, server_default="idle"),
     sa.Column("version", sa.Integer, nullable=False, server_default="1"),
     _json("metadata"),
+    # By field, sealed: the secret box says how.
+    sa.Column("secrets", Json),
     sa.Column("row_version", sa.Integer, nullable=False, server_default="1"),
     _time("created_at"),
     _time("updated_at"),
     sa.UniqueConstraint("owner_id", "name"),
     sa.Index("ix_agents_owner_created_at", "owner_id", "created_at", "id"),
     sa.Index("ix_agents_owner_updated_at", "owner_id", "updated_at", "id"),
+)
+
+agent_versions = sa.Table(
+    "agent_versions",
+    metadata,
+    sa.Column("agent_id", Id, sa.ForeignKey("agents.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("owner_id", sa.String(255), nullable=False),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("description", sa.Text),
+    sa.Column("system_prompt", sa.Text),
+    _json("model_config"),
+    _json("tools"),
+    _json("metadata"),
+    sa.Column("secrets", Json),
+    _time("created_at"),
 )
 
 messages = sa.Table(
