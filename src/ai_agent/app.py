@@ -4,11 +4,11 @@ import contextlib
 from collections.abc import AsyncIterator
 
 import ai_agent.api  # noqa: F401  # isort: skip  # before Litestar; it says why
-import msgspec
 from litestar import Litestar, Router
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 
+from ai_agent.api.answers import Answer
 from ai_agent.api.body import BodyDecoder
 from ai_agent.api.dependencies import given
 from ai_agent.api.errors import answer_error
@@ -85,6 +85,7 @@ def create_app(settings: Settings) -> Litestar:
         middleware=[Authentication(identity, required=settings.auth is Auth.REQUIRED), StrictParameters()],
         dto=BodyDecoder,
         return_dto=None,
+        response_class=Answer,
         exception_handlers={Exception: answer_error, HTTPException: answer_error},
         dependencies={
             "sessions": given(SessionService(database, pager, queue)),
@@ -97,7 +98,6 @@ def create_app(settings: Settings) -> Litestar:
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,
         logging_config=None,
-        type_encoders={msgspec.Raw: bytes},
         state=State({"drain": drain}),
     )
     require_declared_scopes(app)

@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 import structlog
-from litestar import MediaType, Request, Response
+from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.exceptions.http_exceptions import (
     MethodNotAllowedException,
@@ -12,6 +12,8 @@ from litestar.exceptions.http_exceptions import (
     RequestEntityTooLarge,
 )
 
+from ai_agent.api.answers import Answer
+from ai_agent.api.headers import header
 from ai_agent.domain import errors
 from ai_agent.domain.errors import AIAgentError, FieldError, InvalidFields
 from ai_agent.domain.fields import now
@@ -41,12 +43,12 @@ def answer_error(request: Request[Any, Any, Any], exception: Exception) -> Respo
     if error.status >= 500 and not isinstance(exception, AIAgentError):
         log.error("request_crashed", exc_info=exception)
     body = error_body(error, request.scope)
-    problem = PROBLEM_JSON in request.headers.get("accept", "")
-    return Response(
-        content=_problem(body, error.status) if problem else body,
+    problem = PROBLEM_JSON in (header(request.scope, b"accept") or "")
+    return Answer(
+        _problem(body, error.status) if problem else body,
         status_code=error.status,
         headers=error.headers,
-        media_type=PROBLEM_JSON if problem else MediaType.JSON,
+        media_type=PROBLEM_JSON if problem else None,
     )
 
 

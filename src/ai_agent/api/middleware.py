@@ -14,6 +14,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from ai_agent.api.errors import error_body
 from ai_agent.api.guards import SCOPE, check_scope
+from ai_agent.api.headers import header, note_headers
 from ai_agent.domain.errors import AIAgentError, AuthenticationError, InternalError, ServiceUnavailable
 from ai_agent.domain.identity import Principal
 from ai_agent.observability.logging import log_request
@@ -21,7 +22,7 @@ from ai_agent.services.identity import ANYONE, IdentityService
 
 log = structlog.get_logger()
 
-_CORRELATION_ID = re.compile(rb"[A-Za-z0-9._:-]{1,128}")
+_CORRELATION_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"cache-control", b"no-store"),
@@ -44,6 +45,7 @@ class OuterWrapper:
 
     async def _http(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
+        note_headers(scope)
         correlation_id = _correlation_id(scope)
         scope["correlation_id"] = correlation_id  # type: ignore[typeddict-unknown-key]  # ours, read by errors and handlers
         structlog.contextvars.bind_contextvars(correlation_id=correlation_id)
@@ -87,10 +89,8 @@ async def _answer(scope: HTTPScope, send: Send, error: AIAgentError) -> None:
 
 
 def _correlation_id(scope: HTTPScope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"x-correlation-id" and _CORRELATION_ID.fullmatch(value):
-            return value.decode()
-    return uuid_utils.uuid7().hex
+    given = header(scope, b"x-correlation-id")
+    return given if given is not None and _CORRELATION_ID.fullmatch(given) else uuid_utils.uuid7().hex
 
 
 def _headers(correlation_id: str, started: float, present: Any) -> list[tuple[bytes, bytes]]:
@@ -135,10 +135,7 @@ class Authentication(ASGIMiddleware):
         await next_app(scope, receive, send)
 
     async def _principal(self, scope: Scope) -> Principal:
-        for name, value in scope["headers"]:
-            if name == b"authorization":
-                scheme, _, token = value.decode("latin-1").partition(" ")
-                if scheme.lower() != "bearer" or not token:
-                    break
-                return self._identity.known(token) or await self._identity.verify(token)
-        raise AuthenticationError
+        scheme, _, token = (header(scope, b"authorization") or "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            raise AuthenticationError
+        return self._identity.known(token) or await self._identity.verify(token)

@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 from ai_agent.domain.errors import FieldError
 from ai_agent.domain.fields import Description, Input, JsonObject, Name, StoredJson, SystemPrompt, check_metadata
 from ai_agent.domain.pages import Filter, Page
+from ai_agent.domain.resources import Resource
 
 
 class Provider(StrEnum):
@@ -76,7 +77,7 @@ class ModelConfig(Input, forbid_unknown_fields=True, omit_defaults=True):
 ToolNames = Annotated[list[Name], Meta(max_length=128)]
 
 
-class Agent(msgspec.Struct):
+class Agent(Resource):
     id: UUID
     name: str
     description: str | None

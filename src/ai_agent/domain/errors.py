@@ -57,6 +57,18 @@ class SessionBusy(AIAgentError):
     status, code = 409, "session_busy"
 
 
+class IdempotencyInProgress(AIAgentError):
+    status, code = 409, "idempotency_in_progress"
+
+    def __init__(self) -> None:
+        message = "The first request with this Idempotency-Key is still being worked on"
+        super().__init__(message, headers={"Retry-After": "1"})
+
+
+class PreconditionFailed(AIAgentError):
+    status, code = 412, "precondition_failed"
+
+
 class PayloadTooLarge(AIAgentError):
     status, code = 413, "payload_too_large"
 
@@ -74,6 +86,10 @@ class InvalidFields(AIAgentError):
         names = ", ".join(error.field for error in errors[:5])
         super().__init__(message or f"Invalid: {names}")
         self.errors = errors
+
+
+class IdempotencyKeyReused(AIAgentError):
+    status, code = 422, "idempotency_key_reused"
 
 
 class LimitExceeded(AIAgentError):

@@ -10,6 +10,7 @@ from msgspec import Meta
 
 from ai_agent.domain.errors import FieldError
 from ai_agent.domain.fields import Content, Input, JsonObject, StoredJson, check_content, check_metadata
+from ai_agent.domain.resources import Resource
 
 
 class ExecutionStatus(StrEnum):
@@ -38,7 +39,7 @@ class ExecutionError(msgspec.Struct):
     details: dict[str, Any] | None = None
 
 
-class Execution(msgspec.Struct):
+class Execution(Resource):
     id: UUID
     agent_id: UUID
     agent_version: int

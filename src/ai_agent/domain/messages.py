@@ -11,6 +11,7 @@ from msgspec import UNSET, Meta, UnsetType
 from ai_agent.domain.errors import FieldError
 from ai_agent.domain.fields import Content, Input, JsonObject, StoredJson, check_content, check_metadata
 from ai_agent.domain.pages import Filter, Page
+from ai_agent.domain.resources import Resource
 
 ToolCalls = Annotated[list[JsonObject], Meta(max_length=128)]
 
@@ -22,7 +23,7 @@ class Role(StrEnum):
     TOOL = "tool"
 
 
-class Message(msgspec.Struct):
+class Message(Resource):
     id: UUID
     session_id: UUID
     role: Role

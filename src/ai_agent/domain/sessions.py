@@ -4,12 +4,12 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-import msgspec
 from msgspec import UNSET, UnsetType
 
 from ai_agent.domain.errors import FieldError
 from ai_agent.domain.fields import Input, JsonObject, Label, StoredJson, Title, check_metadata
 from ai_agent.domain.pages import Filter, Page
+from ai_agent.domain.resources import Resource
 
 
 class SessionStatus(StrEnum):
@@ -20,7 +20,7 @@ class SessionStatus(StrEnum):
     WAITING = "waiting"
 
 
-class Session(msgspec.Struct):
+class Session(Resource):
     id: UUID
     user_id: str | None
     title: str | None

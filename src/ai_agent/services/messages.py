@@ -17,6 +17,7 @@ from ai_agent.domain.messages import (
     ReplaceMessage,
 )
 from ai_agent.domain.pages import PageRequest
+from ai_agent.domain.resources import Versions
 from ai_agent.services.paging import Pager
 from ai_agent.services.sessions import found as found_session
 from ai_agent.services.sessions import patched_metadata
@@ -44,18 +45,29 @@ class MessageService:
             found_session(await sessions.get(self._database.reader, owner, wanted.session_id))
         return page
 
-    async def replace(self, principal: Principal, message_id: UUID, wanted: ReplaceMessage) -> Message:
+    async def replace(
+        self, principal: Principal, message_id: UUID, wanted: ReplaceMessage, versions: Versions | None = None
+    ) -> Message:
+        """Raises PreconditionFailed when the message is in none of the `versions`; `patch` and `delete`, too."""
         patch = PatchMessage(wanted.content, wanted.role, UNSET, wanted.tool_calls)
-        return await self._change(principal, message_id, patch, to_json(wanted.metadata))
+        return await self._change(principal, message_id, patch, to_json(wanted.metadata), versions)
 
-    async def patch(self, principal: Principal, message_id: UUID, patch: PatchMessage) -> Message:
-        return await self._change(principal, message_id, patch, None)
+    async def patch(
+        self, principal: Principal, message_id: UUID, patch: PatchMessage, versions: Versions | None = None
+    ) -> Message:
+        return await self._change(principal, message_id, patch, None, versions)
 
     async def _change(
-        self, principal: Principal, message_id: UUID, patch: PatchMessage, metadata: StoredJson | None
+        self,
+        principal: Principal,
+        message_id: UUID,
+        patch: PatchMessage,
+        metadata: StoredJson | None,
+        versions: Versions | None,
     ) -> Message:
         async with self._database.unit_of_work() as rows:
             message = found(await messages.get(rows, principal.subject, message_id, for_update=True))
+            message.expect(versions)
             if metadata is None:
                 metadata = patched_metadata(message.metadata, patch.metadata)
             message.metadata = metadata
@@ -66,14 +78,14 @@ class MessageService:
             message.updated_at = now()
             return found(await messages.update(rows, principal.subject, message))
 
-    async def delete(self, principal: Principal, message_id: UUID) -> None:
+    async def delete(self, principal: Principal, message_id: UUID, versions: Versions | None = None) -> None:
         """Removes the message; its replies follow its parent."""
         owner = principal.subject
         async with self._database.unit_of_work() as rows:
             message = found(await messages.get(rows, owner, message_id))
             # The session's row first, as in posting, so that the two never wait for each other.
             await sessions.forget_message(rows, owner, message.session_id, now())
-            found(await messages.get(rows, owner, message_id, for_update=True))
+            found(await messages.get(rows, owner, message_id, for_update=True)).expect(versions)
             await messages.delete(rows, owner, message)
 
 

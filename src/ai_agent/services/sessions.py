@@ -11,6 +11,7 @@ from ai_agent.domain.errors import InvalidFields, NotFound
 from ai_agent.domain.fields import StoredJson, check_metadata, merge_patch, new_id, now, to_json
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.pages import PageRequest
+from ai_agent.domain.resources import Versions
 from ai_agent.domain.sessions import (
     CreateSession,
     PatchSession,
@@ -23,7 +24,7 @@ from ai_agent.domain.sessions import (
 from ai_agent.execution.job_queue import JobQueue
 from ai_agent.services.paging import Pager
 from ai_agent.storage import agents, executions, sessions
-from ai_agent.storage.database import Database
+from ai_agent.storage.database import Connection, Database
 
 
 class SessionService:
@@ -44,8 +45,12 @@ class SessionService:
     async def list(self, principal: Principal, wanted: SessionFilter, request: PageRequest) -> SessionPage:
         return await self._pager.page(SessionPage, sessions.LIST, principal.subject, wanted, request)
 
-    async def replace(self, principal: Principal, session_id: UUID, wanted: ReplaceSession) -> Session:
+    async def replace(
+        self, principal: Principal, session_id: UUID, wanted: ReplaceSession, versions: Versions | None = None
+    ) -> Session:
+        """Raises PreconditionFailed when the session is in none of the `versions`; `patch` and `delete`, too."""
         async with self._database.unit_of_work() as rows:
+            await self._expect(rows, principal, session_id, versions)
             changed = await sessions.update(
                 rows,
                 principal.subject,
@@ -57,9 +62,12 @@ class SessionService:
             )
         return found(changed)
 
-    async def patch(self, principal: Principal, session_id: UUID, patch: PatchSession) -> Session:
+    async def patch(
+        self, principal: Principal, session_id: UUID, patch: PatchSession, versions: Versions | None = None
+    ) -> Session:
         async with self._database.unit_of_work() as rows:
             current = found(await sessions.get(rows, principal.subject, session_id, for_update=True))
+            current.expect(versions)
             changed = await sessions.update(
                 rows,
                 principal.subject,
@@ -71,9 +79,10 @@ class SessionService:
             )
         return found(changed)
 
-    async def delete(self, principal: Principal, session_id: UUID) -> None:
+    async def delete(self, principal: Principal, session_id: UUID, versions: Versions | None = None) -> None:
         """Removes the session with its messages, executions and events, and interrupts what runs in it."""
         async with self._database.unit_of_work() as rows:
+            await self._expect(rows, principal, session_id, versions)
             live = await executions.live_of_session(rows, session_id)
             if not await sessions.delete(rows, principal.subject, session_id):
                 raise NotFound("Session not found")
@@ -81,6 +90,12 @@ class SessionService:
                 await agents.set_status(rows, run.agent_id, AgentStatus.IDLE)
         for run in live:
             await self._queue.cancel(run.id)
+
+    @staticmethod
+    async def _expect(rows: Connection, principal: Principal, session_id: UUID, versions: Versions | None) -> None:
+        """Locks the session in one of these versions; asks nothing when any will do."""
+        if versions is not None:
+            found(await sessions.get(rows, principal.subject, session_id, for_update=True)).expect(versions)
 
 
 def new_session(wanted: CreateSession) -> Session:

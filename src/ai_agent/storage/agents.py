@@ -9,12 +9,12 @@ from ai_agent.domain.agents import Agent, AgentStatus
 from ai_agent.domain.executions import ExecutionStatus
 from ai_agent.storage.database import Connection, Reader
 from ai_agent.storage.keyset import Listing
-from ai_agent.storage.statements import Statement
+from ai_agent.storage.statements import VERSION, Statement
 from ai_agent.storage.tables import agents, executions
 
 LIST = Listing(agents, Agent)
 
-_COLUMNS = [agents.c[name] for name in Agent.__struct_fields__]
+_COLUMNS = [agents.c[name] for name in (*Agent.__struct_fields__, VERSION)]
 _JSON = ("model_config", "tools", "metadata")
 _CHANGEABLE = ("name", "description", "system_prompt", *_JSON, "updated_at")
 _MINE = (agents.c.id == sa.bindparam("agent_id"), agents.c.owner_id == sa.bindparam("owner"))

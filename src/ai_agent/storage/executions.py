@@ -14,7 +14,7 @@ from ai_agent.domain.events import StoredEvent
 from ai_agent.domain.executions import Execution
 from ai_agent.domain.fields import StoredJson
 from ai_agent.storage.database import Connection, Reader
-from ai_agent.storage.statements import Statement
+from ai_agent.storage.statements import VERSION, Statement
 from ai_agent.storage.tables import Time, execution_events, executions
 
 
@@ -60,13 +60,17 @@ class LiveRun(msgspec.Struct, frozen=True):
 
 _id = executions.c.id == sa.bindparam("execution_id")
 _fenced = (_id, executions.c.fence == sa.bindparam("my_fence"), executions.c.status == "running")
-_COLUMNS = [executions.c[name] for name in Execution.__struct_fields__]
+_COLUMNS = [executions.c[name] for name in (*Execution.__struct_fields__, VERSION)]
+_CHANGED = {"row_version": executions.c.row_version + 1}
 _CLAIM_COLUMNS = [executions.c[name] for name in Claim.__struct_fields__]
 _lease = seconds_from_now(sa.bindparam("lease", type_=sa.Float))
 _now = seconds_from_now(sa.literal_column("0"))
 
 _GET = Statement(sa.select(*_COLUMNS).where(_id, executions.c.owner_id == sa.bindparam("owner")), Execution)
-_INSERTED = [c.name for c in _COLUMNS] + ["owner_id", "holds_session", "epoch", "timeout_seconds", "correlation_id"]
+_INSERTED = [
+    *Execution.__struct_fields__,
+    *("owner_id", "holds_session", "epoch", "timeout_seconds", "correlation_id"),
+]
 _INSERT: Statement[None] = Statement(sa.insert(executions).values({name: sa.bindparam(name) for name in _INSERTED}))
 _CLAIM = Statement(
     sa.update(executions)
@@ -76,6 +80,7 @@ _CLAIM = Statement(
         fence=executions.c.fence + 1,
         lease_until=_lease,
         started_at=sa.func.coalesce(executions.c.started_at, sa.bindparam("at", type_=Time)),
+        **_CHANGED,
     )
     .returning(*_CLAIM_COLUMNS),
     Claim,
@@ -84,12 +89,17 @@ _RENEW = Statement(
     sa.update(executions).where(*_fenced).values(lease_until=_lease).returning(executions.c.cancel_requested), bool
 )
 _FIRST_TOKEN: Statement[None] = Statement(
-    sa.update(executions).where(*_fenced).values(first_token_at=sa.bindparam("at"))
+    sa.update(executions).where(*_fenced).values(first_token_at=sa.bindparam("at"), **_CHANGED)
 )
 _RELEASE: Statement[None] = Statement(
     sa.update(executions)
     .where(*_fenced)
-    .values(status="queued", lease_until=None, attempt=executions.c.attempt + sa.bindparam("lost", type_=sa.Integer))
+    .values(
+        status="queued",
+        lease_until=None,
+        attempt=executions.c.attempt + sa.bindparam("lost", type_=sa.Integer),
+        **_CHANGED,
+    )
 )
 _FINISH: Statement[None] = Statement(
     sa.update(executions)
@@ -102,6 +112,7 @@ _FINISH: Statement[None] = Statement(
         finished_at=sa.bindparam("at"),
         lease_until=None,
         holds_session=False,
+        **_CHANGED,
     )
 )
 _LOST = Statement(

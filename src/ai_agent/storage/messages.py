@@ -8,14 +8,14 @@ import sqlalchemy as sa
 from ai_agent.domain.messages import HistoryEntry, Message
 from ai_agent.storage.database import Connection, Reader
 from ai_agent.storage.keyset import Listing
-from ai_agent.storage.statements import Statement
+from ai_agent.storage.statements import VERSION, Statement
 from ai_agent.storage.tables import messages
 
 BRANCH_LENGTH = 1000
 
 LIST = Listing(messages, Message)
 
-_COLUMNS = [messages.c[name] for name in Message.__struct_fields__]
+_COLUMNS = [messages.c[name] for name in (*Message.__struct_fields__, VERSION)]
 _MINE = (messages.c.id == sa.bindparam("message_id"), messages.c.owner_id == sa.bindparam("owner"))
 _GET = Statement(sa.select(*_COLUMNS).where(*_MINE), Message)
 _GET_FOR_UPDATE = Statement(sa.select(*_COLUMNS).where(*_MINE).with_for_update(), Message)

@@ -10,12 +10,12 @@ from ai_agent.domain.fields import StoredJson
 from ai_agent.domain.sessions import Session, SessionStatus
 from ai_agent.storage.database import Connection, Reader
 from ai_agent.storage.keyset import Listing
-from ai_agent.storage.statements import Statement
+from ai_agent.storage.statements import VERSION, Statement
 from ai_agent.storage.tables import sessions
 
 LIST = Listing(sessions, Session)
 
-_COLUMNS = [sessions.c[name] for name in Session.__struct_fields__]
+_COLUMNS = [sessions.c[name] for name in (*Session.__struct_fields__, VERSION)]
 _MINE = (sessions.c.id == sa.bindparam("session_id"), sessions.c.owner_id == sa.bindparam("owner"))
 _GET = Statement(sa.select(*_COLUMNS).where(*_MINE), Session)
 _GET_FOR_UPDATE = Statement(sa.select(*_COLUMNS).where(*_MINE).with_for_update(), Session)

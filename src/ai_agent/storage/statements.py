@@ -20,6 +20,8 @@ from ai_agent.storage.tables import Json
 
 Row = TypeVar("Row")
 
+VERSION = "row_version"
+
 _NULL = msgspec.Raw(b"null")
 
 _DIALECTS: dict[str, sa.Dialect] = {
@@ -49,7 +51,8 @@ class Compiled(msgspec.Struct, Generic[Row], frozen=True):
 class Statement(Generic[Row]):
     """A Core statement and what its rows become.
 
-    `returns` is a Struct whose fields are the statement's columns, in order, or the type of its only column.
+    `returns` is a Struct whose fields are the statement's columns, in order, or the type of its only column. A last
+    column more, `row_version`, becomes the attribute of a Resource.
     Without it the statement answers no rows.
     """
 
@@ -74,13 +77,15 @@ class Statement(Generic[Row]):
         if self.returns is None:
             return _no_rows
         columns = list(self.element.exported_columns)
+        versioned = columns[-1].key == VERSION
         if not (isinstance(self.returns, type) and issubclass(self.returns, msgspec.Struct)):
             return _scalar(_converter(columns[0].type, self.returns, dialect))
         fields = msgspec.structs.fields(self.returns)
-        if [c.key for c in columns] != [f.name for f in fields]:
+        if [c.key for c in columns[: len(columns) - versioned]] != [f.name for f in fields]:
             raise TypeError(f"{self.returns.__name__} has other fields than {[c.key for c in columns]}")
-        converters = [_converter(c.type, f.type, dialect) for c, f in zip(columns, fields, strict=True)]
-        return _struct(self.returns, [(i, c) for i, c in enumerate(converters) if c is not None])
+        converters = [_converter(c.type, f.type, dialect) for c, f in zip(columns, fields, strict=not versioned)]
+        build = _struct(self.returns, [(i, c) for i, c in enumerate(converters) if c is not None])
+        return _versioned(build) if versioned else build
 
 
 def _picker(names: tuple[str, ...]) -> Callable[[dict[str, Any]], Sequence[Any]]:
@@ -107,6 +112,16 @@ def _struct(struct: type[Any], converters: list[tuple[int, Callable[[Any], Any]]
         return struct(*values)
 
     return build
+
+
+def _versioned(build: Callable[[Sequence[Any]], Any]) -> Callable[[Sequence[Any]], Any]:
+    def build_versioned(row: Sequence[Any]) -> Any:
+        *values, version = row
+        built = build(values)
+        built.row_version = version
+        return built
+
+    return build_versioned
 
 
 def _converter(column: sa.types.TypeEngine[Any], field: Any, dialect: str) -> Callable[[Any], Any] | None:

@@ -7,6 +7,7 @@ from litestar import Controller, Response, get, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
 
+from ai_agent.api.answers import Answer
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
 from ai_agent.api.parameters import LongLimit
@@ -35,7 +36,7 @@ class ExecutionController(Controller):
         if data.stream:
             return await stream(request, executions, execution.id, None, cancel=False)
         answer: ExecutionAnswer = await executions.answer(request.user, execution.id)
-        return Response(answer)
+        return Answer(answer)
 
     @post("/agents/{agent_id:uuid}/execute/stream", status_code=200, opt=needs(Scope.AGENTS_EXECUTE))
     async def stream_agent(
@@ -73,7 +74,7 @@ class ExecutionController(Controller):
             return await stream(request, executions, execution_id, position, cancel=False)
         after_seq = resume_position(position, await executions.epoch_of(request.user, execution_id))
         page: EventPage = await executions.events(request.user, execution_id, after_seq, limit)
-        return Response(page)
+        return Answer(page)
 
     @post("/executions/{execution_id:uuid}/cancel", status_code=202, opt=needs(Scope.AGENTS_EXECUTE))
     async def cancel_execution(
@@ -93,7 +94,7 @@ async def stream(
 
 
 def accepted(execution: Execution) -> Response[object]:
-    return Response(execution, status_code=202, headers={"Location": f"/api/v1/executions/{execution.id}"})
+    return Answer(execution, status_code=202, headers={"Location": f"/api/v1/executions/{execution.id}"})
 
 
 def correlation_id(request: Caller) -> str:

@@ -7,6 +7,7 @@ from litestar import Controller, Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
+from ai_agent.api.answers import expected
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
 from ai_agent.api.pages import linked
@@ -82,7 +83,7 @@ class MessageController(Controller):
         messages: NamedDependency[MessageService],
     ) -> Message:
         """Replace a message"""
-        return await messages.replace(request.user, message_id, data)
+        return await messages.replace(request.user, message_id, data, expected(request))
 
     @patch("/messages/{message_id:uuid}", opt=needs(Scope.SESSIONS_WRITE))
     async def patch_message(
@@ -93,11 +94,11 @@ class MessageController(Controller):
         messages: NamedDependency[MessageService],
     ) -> Message:
         """Change a message"""
-        return await messages.patch(request.user, message_id, data)
+        return await messages.patch(request.user, message_id, data, expected(request))
 
     @delete("/messages/{message_id:uuid}", opt=needs(Scope.SESSIONS_WRITE))
     async def delete_message(
         self, request: Caller, message_id: FromPath[UUID], messages: NamedDependency[MessageService]
     ) -> None:
         """Delete a message; its replies follow its parent"""
-        await messages.delete(request.user, message_id)
+        await messages.delete(request.user, message_id, expected(request))

@@ -8,6 +8,7 @@ from litestar import Controller, Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
+from ai_agent.api.answers import expected
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
 from ai_agent.api.pages import linked
@@ -76,7 +77,7 @@ class SessionController(Controller):
         sessions: NamedDependency[SessionService],
     ) -> Session:
         """Replace a session"""
-        return await sessions.replace(request.user, session_id, data)
+        return await sessions.replace(request.user, session_id, data, expected(request))
 
     @patch("/{session_id:uuid}", opt=needs(Scope.SESSIONS_WRITE))
     async def patch_session(
@@ -87,11 +88,11 @@ class SessionController(Controller):
         sessions: NamedDependency[SessionService],
     ) -> Session:
         """Change a session"""
-        return await sessions.patch(request.user, session_id, data)
+        return await sessions.patch(request.user, session_id, data, expected(request))
 
     @delete("/{session_id:uuid}", opt=needs(Scope.SESSIONS_WRITE))
     async def delete_session(
         self, request: Caller, session_id: FromPath[UUID], sessions: NamedDependency[SessionService]
     ) -> None:
         """Delete a session with its messages and executions"""
-        await sessions.delete(request.user, session_id)
+        await sessions.delete(request.user, session_id, expected(request))
