@@ -30,9 +30,6 @@ class AgentStatus(StrEnum):
     COMPLETED = "completed"
 
 
-KEPT_SECRET = "***"
-"""What is shown in a secret's place, and what keeps it when it is written back."""
-
 API_KEY = "model_config.api_key"
 """The field of an agent that is a secret."""
 
@@ -40,7 +37,7 @@ ModelName = Annotated[str, Meta(min_length=1, max_length=255)]
 
 
 class ModelConfig(Input, forbid_unknown_fields=True, omit_defaults=True):
-    """Which model answers, where, and its bounds. Tokens are the provider's own, times are seconds, costs are US dollars.
+    """Which model answers, where, and its bounds. Tokens are the provider's own, times are seconds, costs US dollars.
 
     `fallback_models` are of the same provider. `api_key` is write-only; a `base_url` of one's own needs one.
     """
@@ -95,8 +92,8 @@ class AgentPage(Page):
     items: list[Agent]
 
 
-class AgentContent(msgspec.Struct):
-    """All of an agent that is written, as a version keeps it. `secrets` are sealed, and leave the server never."""
+class AgentContent(Resource):
+    """All of an agent that is written, as a version keeps it. `secrets` are sealed, and never leave the server."""
 
     id: UUID
     name: str

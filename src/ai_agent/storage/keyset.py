@@ -81,10 +81,19 @@ class Listing(Generic[Row]):
     """The rows of a table that belong to an owner, filtered, in order, a page at a time.
 
     `conditions` says what a filter means; one that is not named compares the column of its name. Only the filters that
-    a client gave become part of the statement, so there is one statement for each shape, compiled once.
+    a client gave become part of the statement, so there is one statement for each shape, compiled once. The ids
+    in the column `identity` tell rows of equal sort values apart.
     """
 
-    def __init__(self, table: sa.Table, row: type[Row], conditions: Mapping[str, sa.ColumnElement[bool]] | None = None):
+    def __init__(
+        self,
+        table: sa.Table,
+        row: type[Row],
+        conditions: Mapping[str, sa.ColumnElement[bool]] | None = None,
+        *,
+        identity: str = "id",
+    ):
+        self.identity = identity
         self._table = table
         self._row = row
         self._conditions = {
@@ -121,7 +130,7 @@ class Listing(Generic[Row]):
         return self._table.c[name] == sa.bindparam(name) if condition is None else condition
 
     def _page_statement(self, filters: tuple[str, ...], sort_by: str, descending: bool, after: bool) -> Statement[Row]:
-        column, identity = self._table.c[sort_by], self._table.c.id
+        column, identity = self._table.c[sort_by], self._table.c[self.identity]
         selected = sa.select(*(self._table.c[name] for name in self._row.__struct_fields__))
         selected = selected.where(*self._matching(filters))
         if after:

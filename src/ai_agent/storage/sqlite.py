@@ -34,6 +34,10 @@ def _translated(error: sqlite3.Error) -> Exception:
     return error
 
 
+def _lower(text: str | None) -> str | None:
+    return None if text is None else text.lower()
+
+
 class _Statements:
     """Runs statements on one connection."""
 
@@ -125,6 +129,8 @@ class SqliteDatabase:
     async def _connect(self) -> aiosqlite.Connection:
         connection = await aiosqlite.connect(self._path, isolation_level=None)
         self._open.append(connection)
+        # SQLite's own knows ASCII only.
+        await connection.create_function("lower", 1, _lower, deterministic=True)
         # FULL: what was answered with a 2xx survives a power cut, too.
         for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             await connection.execute(f"PRAGMA {pragma}")

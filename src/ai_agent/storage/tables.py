@@ -31,6 +31,11 @@ def _json(name: str) -> "sa.Column[Any]":
     return sa.Column(name, Json, nullable=False)
 
 
+def _secrets() -> "sa.Column[Any]":
+    """By field, sealed by the secret box."""
+    return sa.Column("secrets", Json, nullable=False, server_default="{}")
+
+
 def _time(name: str, *, nullable: bool = False) -> "sa.Column[Any]":
     return sa.Column(name, Time, nullable=nullable)
 
@@ -69,8 +74,7 @@ agents = sa.Table(
     sa.Column("status", sa.String(16), nullable=False, server_default="idle"),
     sa.Column("version", sa.Integer, nullable=False, server_default="1"),
     _json("metadata"),
-    # By field, sealed: the secret box says how.
-    sa.Column("secrets", Json),
+    _secrets(),
     sa.Column("row_version", sa.Integer, nullable=False, server_default="1"),
     _time("created_at"),
     _time("updated_at"),
@@ -91,7 +95,7 @@ agent_versions = sa.Table(
     _json("model_config"),
     _json("tools"),
     _json("metadata"),
-    sa.Column("secrets", Json),
+    _secrets(),
     _time("created_at"),
 )
 
