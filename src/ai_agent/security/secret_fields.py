@@ -38,10 +38,11 @@ class SecretFields:
         sealed = _decoder.decode(secrets).get(field)
         return None if sealed is None else self._box.open(sealed, self._place(row_id, field))
 
-    def reseal(self, row_id: UUID, secrets: StoredJson) -> StoredJson:
-        """The column under the newest key. Raises UnreadableSecret."""
+    def reseal(self, row_id: UUID, secrets: StoredJson) -> StoredJson | None:
+        """The column under the newest key, None when it is so already. Raises UnreadableSecret."""
         sealed = _decoder.decode(secrets)
-        return to_json({name: self._box.reseal(text, self._place(row_id, name)) for name, text in sealed.items()})
+        fresh = {name: self._box.reseal(text, self._place(row_id, name)) for name, text in sealed.items()}
+        return to_json(fresh) if fresh != sealed else None
 
     def _place(self, row_id: UUID, field: str) -> str:
         return f"{self._resource}/{row_id}/{field}"
