@@ -128,9 +128,8 @@ def _as_ours(error: Exception, provider: str) -> AIAgentError | None:
         return failed(f"The model provider cannot be used. {refusal}", retryable=False)
     if isinstance(error, UsageLimitExceeded):
         return LimitExceeded("The run reached its limit of steps or tokens")
-    if isinstance(error, ModelHTTPError):
-        retryable = error.status_code in _RETRYABLE
-        return failed(f"The model provider answered {error.status_code}", retryable=retryable)
+    if (status := _status(error)) is not None:
+        return failed(f"The model provider answered {status}", retryable=status in _RETRYABLE)
     if isinstance(error, UnexpectedModelBehavior):
         return failed("The model provider's answer cannot be understood", retryable=False)
     if isinstance(error, UserError):
@@ -138,6 +137,12 @@ def _as_ours(error: Exception, provider: str) -> AIAgentError | None:
     if isinstance(error, AgentRunError):
         return failed("The model provider failed")
     return failed("The connection to the model provider broke") if _from_provider(error) else None
+
+
+def _status(error: Exception) -> int | None:
+    """The provider's status; that of a redirect, which is followed nowhere, only its own library tells."""
+    told = error if isinstance(error, ModelHTTPError) else error.__cause__
+    return getattr(told, "status_code", None) if isinstance(error, AgentRunError) else None
 
 
 def _refusal(error: BaseException | None) -> OutboundRefused | None:

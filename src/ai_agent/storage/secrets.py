@@ -40,7 +40,7 @@ class SealedTable:
                 sa.tuple_(ids, number) > bound,
                 sa.cast(secrets, sa.Text) != sa.literal_column("'{}'"),
             )
-            .order_by(ids, number)
+            .order_by(ids, *([number] if part else []))
             .limit(sa.bindparam("row_limit", type_=sa.Integer)),
             SealedRow,
         )
