@@ -377,10 +377,10 @@ def test_a_run_is_of_the_version_that_was_accepted(server: Server, api: httpx.Cl
     agent = make(api, "changing", system_prompt="be brief", model_config={"provider": "openai", "model": "m"})
     path = f"/agents/{agent['id']}"
     model.script(Reply("one two three", delay=5))
-    with api.stream("POST", f"{path}/execute/stream", json={"message": "which version?"}) as stream:
+    with api.stream("POST", f"{path}/execute/stream", json={"message": path}) as stream:
         next(stream.iter_lines())
         execution = stream.headers["content-location"].rpartition("/")[2]
-    asked = wait_for_request(model, "which version?")
+    asked = wait_for_request(model, path)
     server.stop(signal.SIGKILL)
     server.start()
     with server.client() as again:
