@@ -13,6 +13,7 @@ from ai_agent.api.body import BodyDecoder
 from ai_agent.api.dependencies import given
 from ai_agent.api.errors import answer_error
 from ai_agent.api.guards import require_declared_scopes
+from ai_agent.api.idempotency import Idempotency
 from ai_agent.api.middleware import Authentication, OuterWrapper
 from ai_agent.api.parameters import StrictParameters, declare_parameters
 from ai_agent.api.v1.agents import AgentController
@@ -36,14 +37,17 @@ from ai_agent.services.agents import AgentService
 from ai_agent.services.executions import ExecutionService
 from ai_agent.services.first_start import first_start
 from ai_agent.services.health import HealthService
+from ai_agent.services.housekeeping import Housekeeping
+from ai_agent.services.idempotency import IdempotencyService
 from ai_agent.services.identity import IdentityService
 from ai_agent.services.messages import MessageService
 from ai_agent.services.paging import Pager
 from ai_agent.services.sessions import SessionService
-from ai_agent.settings import Auth, LogFormat, Settings, load_settings
+from ai_agent.settings import Auth, Environment, LogFormat, Settings, load_settings
 from ai_agent.storage import migrations
 from ai_agent.storage.engine import create_database
 from ai_agent.storage.keyset import CursorCodec
+from ai_agent.storage.timed import TimedDatabase
 
 
 def create_app(settings: Settings) -> Litestar:
@@ -51,6 +55,9 @@ def create_app(settings: Settings) -> Litestar:
     database = create_database(
         settings.database, pool_size=settings.db_pool_size, statement_timeout=settings.db_statement_timeout
     )
+    development = settings.environment is Environment.DEVELOPMENT
+    if development:
+        database = TimedDatabase(database)
     guard = OutboundGuard(settings.outbound_networks)
     agent_secrets = SecretFields(SecretBox(settings.secret, settings.secret_key_fallbacks), "agents")
     hasher = KeyHasher(settings.secret, settings.secret_key_fallbacks)
@@ -64,6 +71,8 @@ def create_app(settings: Settings) -> Litestar:
     local_model = LocalModel()
     worker = Worker(settings, runs, queue, ModelAccess(settings, local_model, agent_secrets, guard))
     agents = AgentService(database, pager, agent_secrets, guard)
+    idempotency = IdempotencyService(database)
+    housekeeping = Housekeeping({"idempotency keys": idempotency.forget_expired})
     health = HealthService(database)
 
     def drain() -> None:
@@ -79,17 +88,23 @@ def create_app(settings: Settings) -> Litestar:
             await migrations.prepare(database, settings.database)
             await first_start(settings, identity, agents)
             await worker.start()
+            housekeeping.start()
             yield
             drain()
             await worker.close()
         finally:
+            await housekeeping.close()
             await local_model.close()
             await database.close()
 
     api = [SessionController, MessageController, AgentController, ExecutionController, HealthController]
     app = Litestar(
         route_handlers=[Router("/api/v1", route_handlers=api), HealthController],
-        middleware=[Authentication(identity, required=settings.auth is Auth.REQUIRED), StrictParameters()],
+        middleware=[
+            Authentication(identity, required=settings.auth is Auth.REQUIRED),
+            Idempotency(idempotency),
+            StrictParameters(),
+        ],
         dto=BodyDecoder,
         return_dto=None,
         response_class=Answer,
@@ -109,7 +124,7 @@ def create_app(settings: Settings) -> Litestar:
     )
     require_declared_scopes(app)
     declare_parameters(app)
-    app.asgi_handler = traced(OuterWrapper(app.asgi_handler))
+    app.asgi_handler = traced(OuterWrapper(app.asgi_handler, timing=development))
     return app
 
 

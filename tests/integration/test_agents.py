@@ -259,7 +259,9 @@ def test_a_redirect_of_ones_own_server_is_not_followed(api: httpx.Client, own: M
 
 
 def test_a_secret_is_nowhere_to_be_read(server: Server, api: httpx.Client, own: ModelServer, database_url: str) -> None:
-    agent = make(api, "secretive", model_config=with_key(own))
+    body = {"name": "secretive", "model_config": with_key(own)}
+    agent = api.post("/agents", json=body, headers={"Idempotency-Key": "secretive"}).json()
+    assert api.post("/agents", json=body, headers={"Idempotency-Key": "secretive"}).json() == agent
     path = f"/agents/{agent['id']}"
     run = api.post(f"{path}/execute", json={"message": "hello"}).json()
     own.script(Reply(status=401))

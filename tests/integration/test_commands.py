@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ai_agent.security.api_keys import generate, well_formed
+from ai_agent.storage.migrations import HEAD
 from tests.conftest import SECRET, Server
 from tests.model_server import ModelServer
 from tests.servers import free_port
@@ -76,7 +77,7 @@ def test_a_database_that_is_not_there_cannot_be_migrated(tmp_path: Path, postgre
 
 def test_an_address_with_options_is_migrated(tmp_path: Path, empty_postgres: str) -> None:
     run = ai_agent(tmp_path, "db", "upgrade", AI_AGENT_DATABASE_URL=f"{empty_postgres}?sslmode=disable")
-    assert (run.returncode, run.stdout.strip()) == (0, "0001")
+    assert (run.returncode, run.stdout.strip()) == (0, HEAD)
 
 
 def test_a_data_directory_may_have_any_name(tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_a_generated_key_is_well_formed_and_stored_nowhere(tmp_path: Path) -> No
 
 def test_the_schema_goes_up_and_down_and_says_where_it_is(tmp_path: Path) -> None:
     assert ai_agent(tmp_path, "db", "current").stdout.strip() == "no schema"
-    assert ai_agent(tmp_path, "db", "upgrade").stdout.strip() == "0001"
+    assert ai_agent(tmp_path, "db", "upgrade").stdout.strip() == HEAD
     assert ai_agent(tmp_path, "db", "check").returncode == 0
     assert ai_agent(tmp_path, "db", "downgrade", "base").stdout.strip() == "no schema"
     assert_one_line_and_a_hint(ai_agent(tmp_path, "db", "check"), "ai-agent db upgrade")
@@ -264,6 +265,34 @@ def test_a_server_that_stays_small(started: Server) -> None:
         for _ in range(50):
             api.get("/sessions")
     assert psutil.Process(started.process.pid).memory_info().rss < 120 * 2**20
+
+
+def test_api_keys_of_an_older_secret_key_are_known_and_a_revoked_one_stays_so(started: Server) -> None:
+    made = json.loads(started.command("keys", "create", "--json", check=True).stdout)
+    listed = json.loads(started.command("keys", "list", "--json", check=True).stdout)
+    started.command("keys", "revoke", next(key["id"] for key in listed if key["name"] == "bootstrap"), check=True)
+    started.stop()
+    started.environment |= {"AI_AGENT_SECRET_KEY": SECRET[::-1], "AI_AGENT_SECRET_KEY_FALLBACKS": SECRET}
+    started.start()
+    with started.client(made["key"]) as api, started.client() as revoked:
+        assert api.get("/sessions").status_code == 200
+        assert revoked.get("/sessions").status_code == 401
+
+
+def test_rotating_no_secrets_says_so(tmp_path: Path) -> None:
+    run = ai_agent(tmp_path, "rotate-secrets")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.splitlines() == [
+        "agents: 0 rows with secrets, 0 re-encrypted",
+        "agent_versions: 0 rows with secrets, 0 re-encrypted",
+    ]
+
+
+@pytest.mark.parametrize(("name", "value"), [("OUTBOUND_ALLOW", "10.0.0.0/33"), ("SECRET_KEY_FALLBACKS", "hunter2")])
+def test_a_wrong_list_names_its_setting(tmp_path: Path, name: str, value: str) -> None:
+    run = ai_agent(tmp_path, "serve", **{f"AI_AGENT_{name}": value})
+    assert_one_line_and_a_hint(run, f"AI_AGENT_{name}")
+    assert "hunter2" not in run.stderr
 
 
 def test_a_secret_key_of_the_settings_is_used_by_all_processes(tmp_path: Path) -> None:

@@ -60,9 +60,9 @@ class SessionBusy(AIAgentError):
 class IdempotencyInProgress(AIAgentError):
     status, code = 409, "idempotency_in_progress"
 
-    def __init__(self) -> None:
+    def __init__(self, details: dict[str, Any] | None = None):
         message = "The first request with this Idempotency-Key is still being worked on"
-        super().__init__(message, headers={"Retry-After": "1"})
+        super().__init__(message, details=details, headers={"Retry-After": "1"})
 
 
 class PreconditionFailed(AIAgentError):

@@ -104,10 +104,8 @@ class AgentService:
     async def delete(self, principal: Principal, agent_id: UUID, versions: Versions | None = None) -> None:
         """Removes the agent with its versions. What it said stays; runs that wait for it fail."""
         async with self._database.unit_of_work() as rows:
-            if versions is not None:
-                found(await agents.get(rows, principal.subject, agent_id, for_update=True)).expect(versions)
-            if not await agents.delete(rows, principal.subject, agent_id):
-                raise NotFound("Agent not found")
+            found(await agents.get(rows, principal.subject, agent_id, for_update=True)).expect(versions)
+            await agents.delete(rows, principal.subject, agent_id)
 
     async def versions(
         self, principal: Principal, wanted: AgentVersionFilter, request: PageRequest

@@ -10,6 +10,7 @@ from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
 from ai_agent.api.answers import Answer
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
+from ai_agent.api.idempotency import ATTACHES, idempotency_key
 from ai_agent.api.parameters import LongLimit
 from ai_agent.api.sse import event_stream, resume_position
 from ai_agent.domain.events import EventPage
@@ -21,7 +22,7 @@ from ai_agent.services.executions import ExecutionService
 class ExecutionController(Controller):
     tags = ["Executions"]
 
-    @post("/agents/{agent_id:uuid}/execute", status_code=200, opt=needs(Scope.AGENTS_EXECUTE))
+    @post("/agents/{agent_id:uuid}/execute", status_code=200, opt=needs(Scope.AGENTS_EXECUTE) | ATTACHES)
     async def execute_agent(
         self,
         request: Caller,
@@ -30,15 +31,16 @@ class ExecutionController(Controller):
         executions: NamedDependency[ExecutionService],
     ) -> Response[object]:
         """Run an agent and wait for its answer"""
-        execution = await executions.start(request.user, agent_id, data, correlation_id(request))
+        key = idempotency_key(request)
+        execution = await executions.start(request.user, agent_id, data, correlation_id(request), key)
         if "respond-async" in request.headers.get("prefer", ""):
             return accepted(execution)
         if data.stream:
             return await stream(request, executions, execution.id, None, cancel=False)
-        answer: ExecutionAnswer = await executions.answer(request.user, execution.id)
+        answer: ExecutionAnswer = await executions.answer(request.user, execution.id, key)
         return Answer(answer)
 
-    @post("/agents/{agent_id:uuid}/execute/stream", status_code=200, opt=needs(Scope.AGENTS_EXECUTE))
+    @post("/agents/{agent_id:uuid}/execute/stream", status_code=200, opt=needs(Scope.AGENTS_EXECUTE) | ATTACHES)
     async def stream_agent(
         self,
         request: Caller,
@@ -48,7 +50,9 @@ class ExecutionController(Controller):
         cancel_on_disconnect: FromQuery[bool] = False,
     ) -> Response[object]:
         """Run an agent and stream its events"""
-        execution = await executions.start(request.user, agent_id, data, correlation_id(request))
+        execution = await executions.start(
+            request.user, agent_id, data, correlation_id(request), idempotency_key(request)
+        )
         return await stream(request, executions, execution.id, None, cancel=cancel_on_disconnect)
 
     @get("/executions/{execution_id:uuid}", opt=needs(Scope.AGENTS_EXECUTE))
@@ -76,12 +80,12 @@ class ExecutionController(Controller):
         page: EventPage = await executions.events(request.user, execution_id, after_seq, limit)
         return Answer(page)
 
-    @post("/executions/{execution_id:uuid}/cancel", status_code=202, opt=needs(Scope.AGENTS_EXECUTE))
+    @post("/executions/{execution_id:uuid}/cancel", status_code=202, opt=needs(Scope.AGENTS_EXECUTE) | ATTACHES)
     async def cancel_execution(
         self, request: Caller, execution_id: FromPath[UUID], executions: NamedDependency[ExecutionService]
     ) -> Execution:
         """Stop an execution; what it said is kept"""
-        return await executions.cancel(request.user, execution_id)
+        return await executions.cancel(request.user, execution_id, idempotency_key(request))
 
 
 async def stream(
