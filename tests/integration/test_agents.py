@@ -41,6 +41,7 @@ def server(database_url: str, model: ModelServer, tmp_path_factory: pytest.TempP
         ANTHROPIC_API_KEY="operators-anthropic-key",
         ANTHROPIC_CUSTOM_HEADERS="x-gateway: operators-gateway-key",
         AI_AGENT_OUTBOUND_ALLOW="127.0.0.1/32",
+        AI_AGENT_LOG_LEVEL="debug",
     )
     yield started
     if started.process.poll() is None:

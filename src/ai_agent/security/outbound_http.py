@@ -14,7 +14,6 @@ Connect = Callable[..., Awaitable[httpcore2.AsyncNetworkStream]]
 
 CONNECT_SECONDS = 2.0
 MAX_CONNECTIONS = 100
-IDLE_SECONDS = 30.0
 
 
 def guarded_client(guard: OutboundGuard, *, max_bytes: int, timeout: httpx2.Timeout) -> httpx2.AsyncClient:
@@ -35,7 +34,8 @@ class GuardedTransport(httpx2.AsyncHTTPTransport):
         self._pool = httpcore2.AsyncConnectionPool(
             ssl_context=_certificates(),
             max_connections=MAX_CONNECTIONS,
-            keepalive_expiry=IDLE_SECONDS,
+            # Each request is checked anew, and no server of a user's keeps our sockets open.
+            max_keepalive_connections=0,
             network_backend=_GuardedNetwork(guard),
         )
         self._max_bytes = max_bytes
