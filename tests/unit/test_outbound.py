@@ -234,20 +234,25 @@ def test_a_name_that_is_rebound_leads_only_to_the_address_that_was_checked(monke
 
 
 def test_each_request_is_checked_anew() -> None:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError):
-            while await reader.readuntil(b"\r\n\r\n"):
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
-        writer.close()
-
     async def scenario() -> None:
+        left = asyncio.Event()
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(asyncio.IncompleteReadError):
+                while await reader.readuntil(b"\r\n\r\n"):
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            writer.close()
+            left.set()
+
         server = await asyncio.start_server(serve, "127.0.0.1", 0)
         url = f"http://kept.example:{server.sockets[0].getsockname()[1]}/"
         guard = OutboundGuard([LOOPBACK], answering(["127.0.0.1"], ["10.0.0.1"]))
-        async with server, guarded_client(guard, max_bytes=1000, timeout=httpx2.Timeout(5)) as http:
-            assert (await http.get(url)).text == "ok"
-            with pytest.raises(OutboundRefused):
-                await http.get(url)
+        async with server:
+            async with guarded_client(guard, max_bytes=1000, timeout=httpx2.Timeout(5)) as http:
+                assert (await http.get(url)).text == "ok"
+                with pytest.raises(OutboundRefused):
+                    await http.get(url)
+            await left.wait()
 
     asyncio.run(scenario())
 
