@@ -397,6 +397,12 @@ def test_a_run_is_of_the_version_that_was_accepted(server: Server, api: httpx.Cl
     assert (model.requests[-1]["model"], model.requests[-1]["messages"]) == (asked["model"], asked["messages"])
 
 
+def test_an_agent_of_a_node_that_keeps_no_versions_runs_all_the_same(api: httpx.Client, database_url: str) -> None:
+    agent = make(api, "of an older node", model_config={"provider": "openai", "model": "m"})
+    execute(database_url, f"DELETE FROM agent_versions WHERE agent_id = '{agent['id']}'")
+    assert status_of(api, f"/agents/{agent['id']}") == 200
+
+
 def wait_for_request(model: ModelServer, text: str) -> dict[str, Any]:
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
