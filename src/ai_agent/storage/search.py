@@ -40,10 +40,10 @@ _LOOKED_AT = ("id", "owner_id", "session_id", "role", "agent_id", "search_text",
 Alternatives = tuple[Alternative, ...]
 
 
-class in_trigram_index(FunctionElement[bool]):  # noqa: N801  # a SQL function's name
+class in_trigram_index(FunctionElement[Any]):  # noqa: N801  # a SQL function's name
     """`in_trigram_index(id, query)`: whether SQLite's index has the message; PostgreSQL's stands behind LIKE itself."""
 
-    type = sa.Boolean()
+    type = sa.types.NULLTYPE  # As in `among`.
     inherit_cache = True
 
 
