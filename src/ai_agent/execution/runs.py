@@ -87,6 +87,8 @@ class Runs:
     async def end(self, claim: Claim, message_id: UUID, outcome: Outcome) -> None:
         """The answer, the usage, the status and the terminal event, in one transaction. Raises LostClaim."""
         async with self._database.unit_of_work() as rows:
+            # The session's row first, as in deleting it, so that the two never wait for each other.
+            await sessions.set_status(rows, claim.session_id, SessionStatus.IDLE)
             output = await self._store_answer(rows, claim, message_id, outcome)
             ended = await executions.finish(
                 rows,
@@ -99,7 +101,6 @@ class Runs:
             )
             if not ended:
                 raise LostClaim
-            await sessions.set_status(rows, claim.session_id, SessionStatus.IDLE)
             failed = outcome.status is ExecutionStatus.FAILED
             await agents.set_status(rows, claim.agent_id, AgentStatus.ERROR if failed else AgentStatus.COMPLETED)
             event = (_TERMINAL_EVENT[outcome.status], _terminal_data(claim, output, outcome))
