@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import ai_agent.api  # noqa: F401  # isort: skip  # before Litestar; it says why
 from litestar import Litestar, Router
 from litestar.datastructures import State
+from litestar.di import Provide
 from litestar.exceptions import HTTPException
 
 from ai_agent.api.answers import Answer
@@ -45,64 +46,85 @@ from ai_agent.services.paging import Pager
 from ai_agent.services.sessions import SessionService
 from ai_agent.settings import Auth, Environment, LogFormat, Settings, load_settings
 from ai_agent.storage import migrations
+from ai_agent.storage.database import Database
 from ai_agent.storage.engine import create_database
 from ai_agent.storage.keyset import CursorCodec
 from ai_agent.storage.timed import TimedDatabase
 
+RESOURCES = [SessionController, MessageController, AgentController, ExecutionController, HealthController]
 
-def create_app(settings: Settings) -> Litestar:
-    """The server as an ASGI application; its lifespan opens and closes all it needs."""
+
+class _Server:
+    """The rooms of one server, put together."""
+
+    def __init__(self, settings: Settings):
+        self.settings = settings
+        self.database = _database(settings)
+        hasher = KeyHasher(settings.secret, settings.secret_key_fallbacks)
+        self.identity = IdentityService(self.database, hasher, settings.environment)
+        self.idempotency = IdempotencyService(self.database)
+        self.health = HealthService(self.database)
+        self.housekeeping = Housekeeping({"idempotency keys": self.idempotency.forget_expired})
+        guard = OutboundGuard(settings.outbound_networks)
+        agent_secrets = SecretFields(SecretBox(settings.secret, settings.secret_key_fallbacks), "agents")
+        self._log = ExecutionLog(self.database)
+        lease, attempts = settings.execution_lease_seconds, settings.execution_max_attempts
+        self._runs = Runs(self.database, self._log, lease_seconds=lease, max_attempts=attempts)
+        self._queue = LitestarJobQueue(concurrency=settings.execution_concurrency)
+        self._local_model = LocalModel()
+        access = ModelAccess(settings, self._local_model, agent_secrets, guard)
+        self._worker = Worker(settings, self._runs, self._queue, access)
+        self._pager = Pager(self.database, CursorCodec(settings.secret))
+        self._agents = AgentService(self.database, self._pager, agent_secrets, guard)
+
+    def services(self) -> dict[str, Provide]:
+        """What handlers may ask for, by the names of their parameters."""
+        return {
+            "sessions": given(SessionService(self.database, self._pager, self._queue)),
+            "messages": given(MessageService(self.database, self._pager)),
+            "agents": given(self._agents),
+            "executions": given(ExecutionService(self.database, self._log, self._queue, self._runs)),
+            "health": given(self.health),
+        }
+
+    def drain(self) -> None:
+        """Begins to stop: not ready any more, streams end, no new run begins."""
+        self.health.draining = True
+        self._log.drain()
+        self._worker.drain()
+
+    @contextlib.asynccontextmanager
+    async def lifespan(self, _: Litestar) -> AsyncIterator[None]:
+        await self.database.open()
+        try:
+            await migrations.prepare(self.database, self.settings.database)
+            await first_start(self.settings, self.identity, self._agents)
+            await self._worker.start()
+            self.housekeeping.start()
+            yield
+            self.drain()
+            await self._worker.close()
+        finally:
+            await self.housekeeping.close()
+            await self._local_model.close()
+            await self.database.close()
+
+
+def _database(settings: Settings) -> Database:
     database = create_database(
         settings.database, pool_size=settings.db_pool_size, statement_timeout=settings.db_statement_timeout
     )
-    development = settings.environment is Environment.DEVELOPMENT
-    if development:
-        database = TimedDatabase(database)
-    guard = OutboundGuard(settings.outbound_networks)
-    agent_secrets = SecretFields(SecretBox(settings.secret, settings.secret_key_fallbacks), "agents")
-    hasher = KeyHasher(settings.secret, settings.secret_key_fallbacks)
-    identity = IdentityService(database, hasher, settings.environment)
-    pager = Pager(database, CursorCodec(settings.secret))
-    log = ExecutionLog(database)
-    runs = Runs(
-        database, log, lease_seconds=settings.execution_lease_seconds, max_attempts=settings.execution_max_attempts
-    )
-    queue = LitestarJobQueue(concurrency=settings.execution_concurrency)
-    local_model = LocalModel()
-    worker = Worker(settings, runs, queue, ModelAccess(settings, local_model, agent_secrets, guard))
-    agents = AgentService(database, pager, agent_secrets, guard)
-    idempotency = IdempotencyService(database)
-    housekeeping = Housekeeping({"idempotency keys": idempotency.forget_expired})
-    health = HealthService(database)
+    return TimedDatabase(database) if settings.environment is Environment.DEVELOPMENT else database
 
-    def drain() -> None:
-        """Begins to stop: not ready any more, streams end, no new run begins."""
-        health.draining = True
-        log.drain()
-        worker.drain()
 
-    @contextlib.asynccontextmanager
-    async def lifespan(_: Litestar) -> AsyncIterator[None]:
-        await database.open()
-        try:
-            await migrations.prepare(database, settings.database)
-            await first_start(settings, identity, agents)
-            await worker.start()
-            housekeeping.start()
-            yield
-            drain()
-            await worker.close()
-        finally:
-            await housekeeping.close()
-            await local_model.close()
-            await database.close()
-
-    api = [SessionController, MessageController, AgentController, ExecutionController, HealthController]
+def create_app(settings: Settings) -> Litestar:
+    """The server as an ASGI application; its lifespan opens and closes all it needs."""
+    server = _Server(settings)
     app = Litestar(
-        route_handlers=[Router("/api/v1", route_handlers=api), HealthController],
+        route_handlers=[Router("/api/v1", route_handlers=RESOURCES), HealthController],
         middleware=[
-            Authentication(identity, required=settings.auth is Auth.REQUIRED),
-            Idempotency(idempotency),
+            Authentication(server.identity, required=settings.auth is Auth.REQUIRED),
+            Idempotency(server.idempotency),
             StrictParameters(),
         ],
         dto=BodyDecoder,
@@ -110,22 +132,16 @@ def create_app(settings: Settings) -> Litestar:
         request_class=Caller,
         response_class=Answer,
         exception_handlers={Exception: answer_error, HTTPException: answer_error},
-        dependencies={
-            "sessions": given(SessionService(database, pager, queue)),
-            "messages": given(MessageService(database, pager)),
-            "agents": given(agents),
-            "executions": given(ExecutionService(database, log, queue, runs)),
-            "health": given(health),
-        },
-        lifespan=[lifespan],
+        dependencies=server.services(),
+        lifespan=[server.lifespan],
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,
         logging_config=None,
-        state=State({"drain": drain}),
+        state=State({"drain": server.drain}),
     )
     require_declared_scopes(app)
     declare_parameters(app)
-    app.asgi_handler = traced(OuterWrapper(app.asgi_handler, timing=development))
+    app.asgi_handler = traced(OuterWrapper(app.asgi_handler, timing=settings.environment is Environment.DEVELOPMENT))
     return app
 
 
