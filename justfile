@@ -51,6 +51,10 @@ migration message:
     uv run ruff format -q migrations
     uv run ruff check -q --fix migrations
 
+# Writes the OpenAPI document that is checked in, so that a change of the API shows in review
+openapi:
+    uv run ai-agent openapi > docs/openapi.json
+
 # Server CPU per request as ratios to the floor and to the original design
 bench *args:
     uv run --group bench python -m benchmarks.run "$@"

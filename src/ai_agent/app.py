@@ -11,6 +11,7 @@ from litestar.exceptions import HTTPException
 from ai_agent.api.answers import Answer
 from ai_agent.api.body import BodyDecoder
 from ai_agent.api.dependencies import given
+from ai_agent.api.documents import DocumentController
 from ai_agent.api.errors import answer_error
 from ai_agent.api.guards import require_declared_scopes
 from ai_agent.api.middleware import Authentication, OuterWrapper
@@ -81,7 +82,7 @@ def create_app(settings: Settings) -> Litestar:
 
     api = [SessionController, MessageController, AgentController, ExecutionController, HealthController]
     app = Litestar(
-        route_handlers=[Router("/api/v1", route_handlers=api), HealthController],
+        route_handlers=[Router("/api/v1", route_handlers=api), HealthController, DocumentController],
         middleware=[Authentication(identity, required=settings.auth is Auth.REQUIRED), StrictParameters()],
         dto=BodyDecoder,
         return_dto=None,

@@ -9,6 +9,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
+from ai_agent.api.openapi import may_answer
 from ai_agent.api.pages import linked
 from ai_agent.api.parameters import Cursor, Limit, Offset, SortOrder
 from ai_agent.domain.agents import Agent, AgentFilter, AgentPage, AgentStatus, CreateAgent, PatchAgent, ReplaceAgent
@@ -25,7 +26,11 @@ class AgentController(Controller):
     async def create_agent(
         self, request: Caller, data: JSONBody[CreateAgent], agents: NamedDependency[AgentService]
     ) -> Agent:
-        """Create an agent"""
+        """Create an agent
+
+        Only a name is required, unique among the agents of the caller. One without provider or model cannot be
+        executed yet.
+        """
         return await agents.create(request.user, data)
 
     @get(opt=needs(Scope.AGENTS_READ))
@@ -41,7 +46,10 @@ class AgentController(Controller):
         sort_order: SortOrder = "desc",
         status: FromQuery[AgentStatus | None] = None,
     ) -> Response[AgentPage]:
-        """List agents"""
+        """List agents
+
+        Those of the caller, the newest first unless sorted otherwise.
+        """
         page = PageRequest(limit, cursor, offset, include_total, sort_by, sort_order == "desc")
         return linked(request, await agents.list(request.user, AgentFilter(status=status), page))
 
@@ -49,10 +57,13 @@ class AgentController(Controller):
     async def get_agent(
         self, request: Caller, agent_id: FromPath[UUID], agents: NamedDependency[AgentService]
     ) -> Agent:
-        """Get an agent"""
+        """Get an agent
+
+        Its `status` tells whether it is at work, or else how its last run ended.
+        """
         return await agents.get(request.user, agent_id)
 
-    @put("/{agent_id:uuid}", opt=needs(Scope.AGENTS_WRITE))
+    @put("/{agent_id:uuid}", opt=needs(Scope.AGENTS_WRITE) | may_answer(409))
     async def replace_agent(
         self,
         request: Caller,
@@ -60,10 +71,13 @@ class AgentController(Controller):
         data: JSONBody[ReplaceAgent],
         agents: NamedDependency[AgentService],
     ) -> Agent:
-        """Replace an agent"""
+        """Replace an agent
+
+        What is absent goes back to its default. Makes a new version; runs that have begun keep theirs.
+        """
         return await agents.replace(request.user, agent_id, data)
 
-    @patch("/{agent_id:uuid}", opt=needs(Scope.AGENTS_WRITE))
+    @patch("/{agent_id:uuid}", opt=needs(Scope.AGENTS_WRITE) | may_answer(409))
     async def patch_agent(
         self,
         request: Caller,
@@ -71,12 +85,19 @@ class AgentController(Controller):
         data: JSONBody[PatchAgent],
         agents: NamedDependency[AgentService],
     ) -> Agent:
-        """Change an agent"""
+        """Change an agent
+
+        JSON Merge Patch: what is absent stays, null clears, and `model_config` and `metadata` are merged member by
+        member. Makes a new version; runs that have begun keep theirs.
+        """
         return await agents.patch(request.user, agent_id, data)
 
     @delete("/{agent_id:uuid}", opt=needs(Scope.AGENTS_WRITE))
     async def delete_agent(
         self, request: Caller, agent_id: FromPath[UUID], agents: NamedDependency[AgentService]
     ) -> None:
-        """Delete an agent"""
+        """Delete an agent
+
+        What it has said stays in its sessions.
+        """
         await agents.delete(request.user, agent_id)

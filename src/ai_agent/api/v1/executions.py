@@ -5,11 +5,13 @@ from uuid import UUID
 
 from litestar import Controller, Response, get, post
 from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
 
 from ai_agent.api.answers import Answer
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
+from ai_agent.api.openapi import STREAMS, may_answer
 from ai_agent.api.parameters import LongLimit
 from ai_agent.api.sse import event_stream, resume_position
 from ai_agent.domain.events import EventPage
@@ -21,7 +23,12 @@ from ai_agent.services.executions import ExecutionService
 class ExecutionController(Controller):
     tags = ["Executions"]
 
-    @post("/agents/{agent_id:uuid}/execute", status_code=200, opt=needs(Scope.AGENTS_EXECUTE))
+    @post(
+        "/agents/{agent_id:uuid}/execute",
+        status_code=200,
+        responses={200: ResponseSpec(ExecutionAnswer), 202: ResponseSpec(Execution)},
+        opt=needs(Scope.AGENTS_EXECUTE) | STREAMS | may_answer(502, 504),
+    )
     async def execute_agent(
         self,
         request: Caller,
@@ -29,7 +36,12 @@ class ExecutionController(Controller):
         data: JSONBody[ExecuteAgent],
         executions: NamedDependency[ExecutionService],
     ) -> Response[object]:
-        """Run an agent and wait for its answer"""
+        """Execute an agent
+
+        Stores the message, runs the agent and waits for its answer. Without `session_id` a session is made. With
+        `Prefer: respond-async` it answers 202 at once; with `stream: true` it answers with the events, as the stream
+        call does. A run that fails answers its own error, and names itself in `details.execution_id`.
+        """
         execution = await executions.start(request.user, agent_id, data, correlation_id(request))
         if "respond-async" in request.headers.get("prefer", ""):
             return accepted(execution)
@@ -38,7 +50,7 @@ class ExecutionController(Controller):
         answer: ExecutionAnswer = await executions.answer(request.user, execution.id)
         return Answer(answer)
 
-    @post("/agents/{agent_id:uuid}/execute/stream", status_code=200, opt=needs(Scope.AGENTS_EXECUTE))
+    @post("/agents/{agent_id:uuid}/execute/stream", status_code=200, opt=needs(Scope.AGENTS_EXECUTE) | STREAMS)
     async def stream_agent(
         self,
         request: Caller,
@@ -47,7 +59,12 @@ class ExecutionController(Controller):
         executions: NamedDependency[ExecutionService],
         cancel_on_disconnect: FromQuery[bool] = False,
     ) -> Response[object]:
-        """Run an agent and stream its events"""
+        """Execute an agent and stream its events
+
+        Server-sent events: `id` is `<epoch>:<seq>`, `event` the type, `data` the frame. A client that was cut off
+        goes on with `GET /executions/{execution_id}/events` and `Last-Event-ID`. One that goes away does not stop the
+        run, unless `cancel_on_disconnect` is true.
+        """
         execution = await executions.start(request.user, agent_id, data, correlation_id(request))
         return await stream(request, executions, execution.id, None, cancel=cancel_on_disconnect)
 
@@ -55,10 +72,17 @@ class ExecutionController(Controller):
     async def get_execution(
         self, request: Caller, execution_id: FromPath[UUID], executions: NamedDependency[ExecutionService]
     ) -> Execution:
-        """Get an execution"""
+        """Get an execution
+
+        One run of an agent: where it stands, what it used, and why it failed if it did.
+        """
         return await executions.get(request.user, execution_id)
 
-    @get("/executions/{execution_id:uuid}/events", opt=needs(Scope.AGENTS_EXECUTE))
+    @get(
+        "/executions/{execution_id:uuid}/events",
+        responses={200: ResponseSpec(EventPage)},
+        opt=needs(Scope.AGENTS_EXECUTE) | STREAMS,
+    )
     async def list_execution_events(
         self,
         request: Caller,
@@ -68,7 +92,11 @@ class ExecutionController(Controller):
         limit: LongLimit = 50,
         last_event_id: Annotated[str | None, HeaderParameter(name="Last-Event-ID")] = None,
     ) -> Response[object]:
-        """Read or follow the events of an execution"""
+        """List or follow the events of an execution
+
+        A page of the event log, or with `Accept: text/event-stream` the stream of it: from `after` or `Last-Event-ID`
+        to the end, also while it runs, and also after a restart of the server.
+        """
         position = after or last_event_id
         if "text/event-stream" in request.headers.get("accept", ""):
             return await stream(request, executions, execution_id, position, cancel=False)
@@ -80,7 +108,10 @@ class ExecutionController(Controller):
     async def cancel_execution(
         self, request: Caller, execution_id: FromPath[UUID], executions: NamedDependency[ExecutionService]
     ) -> Execution:
-        """Stop an execution; what it said is kept"""
+        """Cancel an execution
+
+        It stops within a second, and what it has said is kept. One that has ended stays as it is.
+        """
         return await executions.cancel(request.user, execution_id)
 
 

@@ -37,7 +37,11 @@ class MessageController(Controller):
         data: JSONBody[CreateMessage],
         messages: NamedDependency[MessageService],
     ) -> Message:
-        """Post a message"""
+        """Create a message
+
+        It follows `parent_message_id`, or else the newest message of the session. No agent answers: that is what
+        executing one is for.
+        """
         return await messages.create(request.user, session_id, data)
 
     @get("/sessions/{session_id:uuid}/messages", opt=needs(Scope.SESSIONS_READ))
@@ -56,7 +60,10 @@ class MessageController(Controller):
         created_after: FromQuery[datetime | None] = None,
         created_before: FromQuery[datetime | None] = None,
     ) -> Response[MessagePage]:
-        """List the messages of a session"""
+        """List the messages of a session
+
+        In the order of writing, unless `sort_order` is `desc`. Filters compose with AND.
+        """
         wanted = MessageFilter(
             session_id=session_id,
             role=role,
@@ -71,7 +78,10 @@ class MessageController(Controller):
     async def get_message(
         self, request: Caller, message_id: FromPath[UUID], messages: NamedDependency[MessageService]
     ) -> Message:
-        """Get a message"""
+        """Get a message
+
+        Also one that an agent wrote; `execution_id` then names the run.
+        """
         return await messages.get(request.user, message_id)
 
     @put("/messages/{message_id:uuid}", opt=needs(Scope.SESSIONS_WRITE))
@@ -82,7 +92,10 @@ class MessageController(Controller):
         data: JSONBody[ReplaceMessage],
         messages: NamedDependency[MessageService],
     ) -> Message:
-        """Replace a message"""
+        """Replace a message
+
+        What is absent goes back to its default. Its place in the conversation stays.
+        """
         return await messages.replace(request.user, message_id, data, expected(request))
 
     @patch("/messages/{message_id:uuid}", opt=needs(Scope.SESSIONS_WRITE))
@@ -93,12 +106,18 @@ class MessageController(Controller):
         data: JSONBody[PatchMessage],
         messages: NamedDependency[MessageService],
     ) -> Message:
-        """Change a message"""
+        """Change a message
+
+        JSON Merge Patch: what is absent stays, null clears, and `metadata` is merged member by member.
+        """
         return await messages.patch(request.user, message_id, data, expected(request))
 
     @delete("/messages/{message_id:uuid}", opt=needs(Scope.SESSIONS_WRITE))
     async def delete_message(
         self, request: Caller, message_id: FromPath[UUID], messages: NamedDependency[MessageService]
     ) -> None:
-        """Delete a message; its replies follow its parent"""
+        """Delete a message
+
+        Its replies follow its parent from then on, so that no conversation breaks.
+        """
         await messages.delete(request.user, message_id, expected(request))

@@ -35,7 +35,10 @@ class SessionController(Controller):
     async def create_session(
         self, request: Caller, data: JSONBody[CreateSession], sessions: NamedDependency[SessionService]
     ) -> Session:
-        """Create a session"""
+        """Create a session
+
+        A session is one conversation. All fields are optional; `POST /agents/{agent_id}/execute` makes one by itself.
+        """
         return await sessions.create(request.user, data)
 
     @get(opt=needs(Scope.SESSIONS_READ))
@@ -54,7 +57,10 @@ class SessionController(Controller):
         created_after: FromQuery[datetime | None] = None,
         created_before: FromQuery[datetime | None] = None,
     ) -> Response[SessionPage]:
-        """List sessions"""
+        """List sessions
+
+        Those of the caller, the newest conversation first unless sorted otherwise. Filters compose with AND.
+        """
         wanted = SessionFilter(
             user_id=user_id, status=status, created_after=created_after, created_before=created_before
         )
@@ -65,7 +71,10 @@ class SessionController(Controller):
     async def get_session(
         self, request: Caller, session_id: FromPath[UUID], sessions: NamedDependency[SessionService]
     ) -> Session:
-        """Get a session"""
+        """Get a session
+
+        Its `status` tells whether an agent is at work in it.
+        """
         return await sessions.get(request.user, session_id)
 
     @put("/{session_id:uuid}", opt=needs(Scope.SESSIONS_WRITE))
@@ -76,7 +85,10 @@ class SessionController(Controller):
         data: JSONBody[ReplaceSession],
         sessions: NamedDependency[SessionService],
     ) -> Session:
-        """Replace a session"""
+        """Replace a session
+
+        What is absent goes back to its default.
+        """
         return await sessions.replace(request.user, session_id, data, expected(request))
 
     @patch("/{session_id:uuid}", opt=needs(Scope.SESSIONS_WRITE))
@@ -87,12 +99,18 @@ class SessionController(Controller):
         data: JSONBody[PatchSession],
         sessions: NamedDependency[SessionService],
     ) -> Session:
-        """Change a session"""
+        """Change a session
+
+        JSON Merge Patch: what is absent stays, null clears, and `metadata` is merged member by member.
+        """
         return await sessions.patch(request.user, session_id, data, expected(request))
 
     @delete("/{session_id:uuid}", opt=needs(Scope.SESSIONS_WRITE))
     async def delete_session(
         self, request: Caller, session_id: FromPath[UUID], sessions: NamedDependency[SessionService]
     ) -> None:
-        """Delete a session with its messages and executions"""
+        """Delete a session
+
+        Its messages, executions and events go with it, and what runs in it is cancelled.
+        """
         await sessions.delete(request.user, session_id, expected(request))

@@ -1,0 +1,182 @@
+"""One operation of the document, from its handler: signature, docstring, scope and what it declares in `opt`."""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any, get_args, get_origin
+
+import msgspec
+from litestar import Response
+from litestar.handlers import HTTPRouteHandler
+
+from ai_agent.api.answers import JSON
+from ai_agent.api.guards import SCOPE
+from ai_agent.api.openapi import parameters
+from ai_agent.api.openapi.examples import EXAMPLES, STREAM
+from ai_agent.api.openapi.responses import error_reference, headers
+from ai_agent.api.openapi.schemas import REFERENCE, Schemas
+from ai_agent.domain.events import EventFrame
+from ai_agent.domain.pages import Page
+from ai_agent.domain.resources import Resource
+
+EVENT_STREAM = "text/event-stream"
+
+_SUCCESS = {
+    200: "What was asked for",
+    201: "Created",
+    202: "Accepted: it goes on behind this answer",
+    204: "Done; there is nothing to say",
+}
+
+
+class Operation:
+    def __init__(self, method: str, path: str, handler: HTTPRouteHandler, expected: Any):
+        self.method = method
+        self.path = path
+        self.tag = handler.resolve_tags()[0]
+        self.id = _camel_case(handler.fn.__name__)
+        self._handler = handler
+        fields = handler.parsed_fn_signature.parameters
+        self._ids = {p.field_alias: fields[p.field_name] for p in expected.expected_path_params}
+        self._query = {p.field_alias: fields[p.field_name] for p in expected.expected_query_params}
+        self._own_headers = {p.field_alias: fields[p.field_name] for p in expected.expected_header_params}
+        self._body = handler.parsed_data_field.annotation if handler.parsed_data_field else None
+        self._answers = _answers(handler)
+        self._streams = handler.opt.get("streams", False)
+
+    @property
+    def kinds(self) -> list[Any]:
+        """The types whose schemas it needs."""
+        fields = [*self._ids.values(), *self._query.values(), *self._own_headers.values()]
+        bodies = [kind for kind in (self._body, *self._answers.values()) if kind is not None]
+        return [*map(parameters.given, fields), *bodies]
+
+    def described(self, schemas: Schemas) -> dict[str, Any]:
+        summary, *paragraphs = inspect.cleandoc(self._handler.fn.__doc__ or "").split("\n\n")
+        described: dict[str, Any] = {
+            "operationId": self.id,
+            "tags": [self.tag],
+            "summary": summary,
+            "description": "\n\n".join([" ".join(text.split()) for text in paragraphs] + self._needs()),
+            "parameters": list(self._parameters(schemas)),
+        }
+        if self._body is not None:
+            described["requestBody"] = {"required": True, "content": _json(self._body, schemas)}
+        responses = self._responses(schemas) | {status: error_reference(status) for status in self._errors()}
+        described["responses"] = {str(status): responses[status] for status in sorted(responses)}
+        return described | ({} if self._scope else {"security": []})
+
+    @property
+    def _scope(self) -> str | None:
+        return self._handler.opt.get(SCOPE)
+
+    @property
+    def _resource(self) -> bool:
+        """Whether it is about one resource, which has an entity tag."""
+        return any(isinstance(kind, type) and issubclass(kind, Resource) for kind in self._answers.values())
+
+    @property
+    def _conditional(self) -> bool:
+        deletes_one = self.method == "DELETE" and self._body is None
+        return deletes_one or (self.method in ("PUT", "PATCH") and self._resource)
+
+    def _needs(self) -> list[str]:
+        return [f"Needs the scope `{self._scope}`."] if self._scope else []
+
+    def _parameters(self, schemas: Schemas) -> Iterator[dict[str, Any]]:
+        for name, field in self._ids.items():
+            yield parameters.in_path(name, field, schemas)
+        for name, field in sorted(self._query.items()):
+            yield parameters.optional(name, "query", field, self.id, schemas)
+        for name, field in self._own_headers.items():
+            yield parameters.optional(name, "header", field, self.id, schemas)
+        if self.method == "POST":
+            yield parameters.reference("IdempotencyKey")
+        if 200 in self._answers and 202 in self._answers:
+            yield parameters.reference("Prefer")
+        if self._conditional:
+            yield parameters.reference("IfMatch")
+        if self.method == "GET" and self._resource:
+            yield parameters.reference("IfNoneMatch")
+
+    def _responses(self, schemas: Schemas) -> dict[int, dict[str, Any]]:
+        responses = {status: self._response(status, kind, schemas) for status, kind in self._answers.items()}
+        if self.method == "GET" and self._resource:
+            responses[304] = {"description": "Not changed since", "headers": headers("X-Correlation-ID", "ETag")}
+        return responses
+
+    def _response(self, status: int, kind: Any, schemas: Schemas) -> dict[str, Any]:
+        names = ["X-Correlation-ID"]
+        struct = kind if isinstance(kind, type) else object
+        if issubclass(struct, Resource):
+            names.append("ETag")
+        if issubclass(struct, Page):
+            names.append("Link")
+        if self.method == "POST":
+            names.append("Idempotency-Replayed")
+        if status == 202 and 200 in self._answers:
+            names.append("Location")
+        content = _json(kind, schemas) if kind is not None else {}
+        if self._streams and status == 200:
+            names.append("Content-Location")
+            content = content | _EVENTS
+        response = {"description": _SUCCESS[status], "headers": headers(*names)}
+        return response | ({"content": content} if content else {})
+
+    def _errors(self) -> set[int]:
+        """What can go wrong: told by the method, the path, the body and the scope, or declared by the handler."""
+        statuses = {422, 500, *self._handler.opt.get("statuses", ())}
+        if self._scope:
+            statuses |= {401, 403, 429, 503}
+        if self._ids:
+            statuses.add(404)
+        if self.method == "POST":
+            statuses |= {400, 409}
+        if self._body is not None:
+            statuses |= {400, 413, 415}
+        if self._conditional:
+            statuses.add(412)
+        return statuses
+
+
+_EVENTS = {
+    EVENT_STREAM: {
+        "schema": {
+            "type": "string",
+            "description": "Frames of `id`, `event` and `data`; the data of each is an EventFrame. The last one is "
+            "`execution.completed`, `execution.failed` or `execution.cancelled`.",
+            "contentMediaType": EVENT_STREAM,
+            "contentSchema": {"$ref": REFERENCE.format(name=EventFrame.__name__)},
+        },
+        "example": STREAM,
+    }
+}
+
+
+def _camel_case(name: str) -> str:
+    first, *others = name.split("_")
+    return first + "".join(other.title() for other in others)
+
+
+def _answers(handler: HTTPRouteHandler) -> dict[int, Any]:
+    """What is answered, by status: as the handler's annotation says, or as it declares in `responses`."""
+    kind: Any = handler.parsed_return_field.annotation
+    if isinstance(get_origin(kind), type) and issubclass(get_origin(kind), Response):
+        (kind,) = get_args(kind)
+    declared = {status: spec.data_container for status, spec in (handler.responses or {}).items()}
+    return {handler.status_code: None if kind in (object, type(None)) else kind} | declared
+
+
+def _json(kind: Any, schemas: Schemas) -> dict[str, Any]:
+    return {JSON: {"schema": schemas.of(kind), "example": example(kind)}}
+
+
+def example(kind: Any) -> Any:
+    """The example of a Struct, or one made of those of its items. Raises KeyError for a Struct without one."""
+    if get_args(kind):
+        return (
+            [example(inner) for inner in get_args(kind)[:1]] if get_origin(kind) is list else example(get_args(kind)[0])
+        )
+    if issubclass(kind, Page):
+        (items,) = [field.type for field in msgspec.structs.fields(kind) if field.name == "items"]
+        return {"items": example(items), "next_cursor": None, "has_more": False, "total": None}
+    return EXAMPLES[kind]

@@ -1,0 +1,137 @@
+"""Structs as schemas: what msgspec says of them, and what it leaves out.
+
+msgspec knows types and bounds. Added here: what undecoded JSON holds, the format of times, descriptions, the union of
+events, and that an answer's fields are always there.
+"""
+
+import operator
+from collections.abc import Iterable
+from datetime import datetime
+from functools import reduce
+from types import UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import msgspec
+
+from ai_agent.api.openapi.glossary import meaning
+from ai_agent.domain.events import DATA, EventFrame, EventType
+from ai_agent.domain.fields import Holds
+
+Schema = dict[str, Any]
+
+REFERENCE = "#/components/schemas/{name}"
+
+
+class Schemas:
+    """The schema of each of the `kinds`, and the components that they refer to."""
+
+    def __init__(self, kinds: Iterable[Any]):
+        structs = structs_in([*kinds, *DATA.values()])
+        fields = [(struct, field) for struct in structs for field in msgspec.structs.fields(struct)]
+        held = [_held(field.type) for _, field in fields]
+        every = [*structs, *kinds, *held]
+        schemas, self.components = msgspec.json.schema_components(every, ref_template=REFERENCE)
+        self._kinds = list(zip(every, map(_honest, every, schemas), strict=True))
+        for struct, field in fields:
+            properties = self.components[struct.__name__]["properties"]
+            default = {name: value for name, value in properties[field.encode_name].items() if name == "default"}
+            properties[field.encode_name] = default | self.of(_held(field.type)) | _described(struct, field)
+        for struct in structs:
+            self._finish(struct)
+        self._tell_events_apart()
+        for component in self.components.values():
+            _name_types(component)
+
+    def of(self, kind: Any) -> Schema:
+        """The schema of a kind that was given at the start."""
+        return dict(next(schema for known, schema in self._kinds if known == kind))
+
+    def _finish(self, struct: type[msgspec.Struct]) -> None:
+        component = self.components[struct.__name__]
+        if not struct.__struct_config__.forbid_unknown_fields:
+            # An answer is written whole; only a request may leave out what has a default.
+            fields = msgspec.structs.fields(struct)
+            component["required"] = [f.encode_name for f in fields if msgspec.UnsetType not in get_args(f.type)]
+            for schema in component["properties"].values():
+                schema.pop("default", None)
+        if not component["required"]:
+            del component["required"]
+
+    def _tell_events_apart(self) -> None:
+        frame = self.components[EventFrame.__name__]
+        del self.components[EventType.__name__]
+        names = {kind: f"{kind.name.title()}Event" for kind in EventType}
+        for kind, name in names.items():
+            self.components[name] = self._event(name, kind, frame)
+        references = {kind.value: REFERENCE.format(name=name) for kind, name in names.items()}
+        self.components[EventFrame.__name__] = {
+            "title": frame["title"],
+            "description": frame["description"],
+            "oneOf": [{"$ref": reference} for reference in references.values()],
+            "discriminator": {"propertyName": "type", "mapping": references},
+        }
+
+    def _event(self, name: str, kind: EventType, frame: Schema) -> Schema:
+        described = {name: {"description": schema["description"]} for name, schema in frame["properties"].items()}
+        own = {
+            "type": described["type"] | {"type": "string", "const": kind.value},
+            "data": described["data"] | self.of(DATA[kind]),
+        }
+        return frame | {"title": name, "properties": frame["properties"] | own}
+
+
+def structs_in(kinds: Iterable[Any]) -> list[type[msgspec.Struct]]:
+    """Every Struct that the kinds are made of, in the order in which it is met."""
+    found: dict[type[msgspec.Struct], None] = {}
+    for kind in kinds:
+        _collect(kind, found)
+    return list(found)
+
+
+def _collect(kind: Any, found: dict[type[msgspec.Struct], None]) -> None:
+    if isinstance(kind, Holds):
+        kind = kind.type
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and kind not in found:
+        found[kind] = None
+        for field in msgspec.structs.fields(kind):
+            _collect(field.type, found)
+    for part in get_args(kind):
+        _collect(part, found)
+
+
+def _held(kind: Any) -> Any:
+    """The type with what its undecoded JSON holds in the place of the JSON."""
+    if get_origin(kind) is Annotated:
+        return next((held.type for held in kind.__metadata__ if isinstance(held, Holds)), kind)
+    if get_origin(kind) in (Union, UnionType):
+        return reduce(operator.or_, [_held(option) for option in get_args(kind) if option is not msgspec.UnsetType])
+    return kind
+
+
+def _honest(kind: Any, schema: Schema) -> Schema:
+    """The schema with the format of times, which msgspec leaves out."""
+    if datetime not in (kind, *get_args(kind)):
+        return schema
+    if "anyOf" in schema:
+        return schema | {"anyOf": [_honest(datetime, s) if s["type"] == "string" else s for s in schema["anyOf"]]}
+    return schema | {"format": "date-time"}
+
+
+def _described(struct: type[msgspec.Struct], field: msgspec.structs.FieldInfo) -> Schema:
+    description = meaning(field.encode_name, struct.__name__)
+    return {"description": description} if description else {}
+
+
+def _name_types(schema: Any) -> None:
+    """Says that an enum is of strings and that a free object may hold anything: generators take neither for granted."""
+    if isinstance(schema, list):
+        for item in schema:
+            _name_types(item)
+    if not isinstance(schema, dict):
+        return
+    if isinstance(schema.get("enum"), list):
+        schema.setdefault("type", "string")
+    if schema.get("type") == "object" and "properties" not in schema:
+        schema.setdefault("additionalProperties", True)
+    for value in schema.values():
+        _name_types(value)
