@@ -19,6 +19,8 @@ from ai_agent.domain.fields import Holds
 
 Schema = dict[str, Any]
 
+_SCALARS = ("string", "integer", "number", "boolean")
+
 REFERENCE = "#/components/schemas/{name}"
 
 
@@ -40,7 +42,7 @@ class Schemas:
             self._finish(struct)
         self._tell_events_apart()
         for component in self.components.values():
-            _name_types(component)
+            _spell_out(component)
 
     def of(self, kind: Any) -> Schema:
         """The schema of a kind that was given at the start."""
@@ -122,16 +124,20 @@ def _described(struct: type[msgspec.Struct], field: msgspec.structs.FieldInfo) -
     return {"description": description} if description else {}
 
 
-def _name_types(schema: Any) -> None:
-    """Says that an enum is of strings and that a free object may hold anything: generators take neither for granted."""
-    if isinstance(schema, list):
-        for item in schema:
-            _name_types(item)
+def _spell_out(schema: Any) -> None:
+    """Says what readers and generators do not take for granted.
+
+    An enum is of strings, a free object may hold anything, and a value or null is one value of two types.
+    """
+    for inner in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
+        _spell_out(inner)
     if not isinstance(schema, dict):
         return
     if isinstance(schema.get("enum"), list):
         schema.setdefault("type", "string")
     if schema.get("type") == "object" and "properties" not in schema:
         schema.setdefault("additionalProperties", True)
-    for value in schema.values():
-        _name_types(value)
+    value, *others = schema.get("anyOf", [{}])
+    if others == [{"type": "null"}] and value.get("type") in _SCALARS and "enum" not in value:
+        del schema["anyOf"]
+        schema.update(value, type=[value["type"], "null"])
