@@ -4,6 +4,7 @@ msgspec knows types and bounds. Added here: what undecoded JSON holds, the forma
 events, and that an answer's fields are always there.
 """
 
+import json
 import operator
 from collections.abc import Iterable
 from datetime import datetime
@@ -36,8 +37,8 @@ class Schemas:
         self._kinds = list(zip(every, map(_honest, every, schemas), strict=True))
         for struct, field in fields:
             properties = self.components[struct.__name__]["properties"]
-            default = {name: value for name, value in properties[field.encode_name].items() if name == "default"}
-            properties[field.encode_name] = default | self.of(_held(field.type)) | _described(struct, field)
+            default = properties[field.encode_name].get("default")
+            properties[field.encode_name] = self.of(_held(field.type)) | _described(struct, field, default)
         for struct in structs:
             self._finish(struct)
         self._tell_events_apart()
@@ -54,8 +55,6 @@ class Schemas:
             # An answer is written whole; only a request may leave out what has a default.
             fields = msgspec.structs.fields(struct)
             component["required"] = [f.encode_name for f in fields if msgspec.UnsetType not in get_args(f.type)]
-            for schema in component["properties"].values():
-                schema.pop("default", None)
         if not component["required"]:
             del component["required"]
 
@@ -119,8 +118,11 @@ def _honest(kind: Any, schema: Schema) -> Schema:
     return schema | {"format": "date-time"}
 
 
-def _described(struct: type[msgspec.Struct], field: msgspec.structs.FieldInfo) -> Schema:
+def _described(struct: type[msgspec.Struct], field: msgspec.structs.FieldInfo, default: Any) -> Schema:
+    """The field's description. Of a request it tells the default, too, which generators take for "always there"."""
     description = meaning(field.encode_name, struct.__name__)
+    if default is not None and struct.__struct_config__.forbid_unknown_fields:
+        description = f"{description}. When absent: `{json.dumps(default)}`"
     return {"description": description} if description else {}
 
 
