@@ -14,6 +14,7 @@ from ai_agent.api.dependencies import given
 from ai_agent.api.documents import DocumentController
 from ai_agent.api.errors import answer_error
 from ai_agent.api.guards import require_declared_scopes
+from ai_agent.api.idempotency import Idempotency
 from ai_agent.api.middleware import Authentication, OuterWrapper
 from ai_agent.api.parameters import StrictParameters, declare_parameters
 from ai_agent.api.v1.agents import AgentController
@@ -33,14 +34,16 @@ from ai_agent.services.agents import AgentService
 from ai_agent.services.executions import ExecutionService
 from ai_agent.services.first_start import first_start
 from ai_agent.services.health import HealthService
+from ai_agent.services.idempotency import IdempotencyService
 from ai_agent.services.identity import IdentityService
 from ai_agent.services.messages import MessageService
 from ai_agent.services.paging import Pager
 from ai_agent.services.sessions import SessionService
-from ai_agent.settings import Auth, LogFormat, Settings, load_settings
+from ai_agent.settings import Auth, Environment, LogFormat, Settings, load_settings
 from ai_agent.storage import migrations
 from ai_agent.storage.engine import create_database
 from ai_agent.storage.keyset import CursorCodec
+from ai_agent.storage.timed import TimedDatabase
 
 
 def create_app(settings: Settings) -> Litestar:
@@ -48,6 +51,9 @@ def create_app(settings: Settings) -> Litestar:
     database = create_database(
         settings.database, pool_size=settings.db_pool_size, statement_timeout=settings.db_statement_timeout
     )
+    development = settings.environment is Environment.DEVELOPMENT
+    if development:
+        database = TimedDatabase(database)
     identity = IdentityService(database, KeyHasher(settings.secret), settings.environment)
     pager = Pager(database, CursorCodec(settings.secret))
     log = ExecutionLog(database)
@@ -58,6 +64,7 @@ def create_app(settings: Settings) -> Litestar:
     local_model = LocalModel()
     worker = Worker(settings, runs, queue, local_model)
     agents = AgentService(database, pager)
+    idempotency = IdempotencyService(database)
     health = HealthService(database)
 
     def drain() -> None:
@@ -83,7 +90,11 @@ def create_app(settings: Settings) -> Litestar:
     api = [SessionController, MessageController, AgentController, ExecutionController, HealthController]
     app = Litestar(
         route_handlers=[Router("/api/v1", route_handlers=api), HealthController, DocumentController],
-        middleware=[Authentication(identity, required=settings.auth is Auth.REQUIRED), StrictParameters()],
+        middleware=[
+            Authentication(identity, required=settings.auth is Auth.REQUIRED),
+            Idempotency(idempotency),
+            StrictParameters(),
+        ],
         dto=BodyDecoder,
         return_dto=None,
         response_class=Answer,
@@ -103,7 +114,7 @@ def create_app(settings: Settings) -> Litestar:
     )
     require_declared_scopes(app)
     declare_parameters(app)
-    app.asgi_handler = traced(OuterWrapper(app.asgi_handler))
+    app.asgi_handler = traced(OuterWrapper(app.asgi_handler, timing=development))
     return app
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from ai_agent.security.api_keys import generate, well_formed
+from ai_agent.storage.migrations import HEAD
 from tests.conftest import SECRET, Server
 from tests.model_server import ModelServer
 from tests.servers import free_port
@@ -76,7 +77,7 @@ def test_a_database_that_is_not_there_cannot_be_migrated(tmp_path: Path, postgre
 
 def test_an_address_with_options_is_migrated(tmp_path: Path, empty_postgres: str) -> None:
     run = ai_agent(tmp_path, "db", "upgrade", AI_AGENT_DATABASE_URL=f"{empty_postgres}?sslmode=disable")
-    assert (run.returncode, run.stdout.strip()) == (0, "0001")
+    assert (run.returncode, run.stdout.strip()) == (0, HEAD)
 
 
 def test_a_data_directory_may_have_any_name(tmp_path: Path) -> None:
@@ -167,7 +168,7 @@ def test_a_generated_key_is_well_formed_and_stored_nowhere(tmp_path: Path) -> No
 
 def test_the_schema_goes_up_and_down_and_says_where_it_is(tmp_path: Path) -> None:
     assert ai_agent(tmp_path, "db", "current").stdout.strip() == "no schema"
-    assert ai_agent(tmp_path, "db", "upgrade").stdout.strip() == "0001"
+    assert ai_agent(tmp_path, "db", "upgrade").stdout.strip() == HEAD
     assert ai_agent(tmp_path, "db", "check").returncode == 0
     assert ai_agent(tmp_path, "db", "downgrade", "base").stdout.strip() == "no schema"
     assert_one_line_and_a_hint(ai_agent(tmp_path, "db", "check"), "ai-agent db upgrade")

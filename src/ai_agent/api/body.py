@@ -1,8 +1,9 @@
-"""Request bodies: bytes to a Struct in one step, and on the way of errors every bad field at once.
+"""Request bodies, JSON or MessagePack: bytes to a Struct in one step, and on the way of errors every bad field at once.
 
 A DTO is Litestar's place for this: it is given the raw bytes, and leaves the handler's signature as it is.
 """
 
+import math
 import re
 from collections.abc import Iterator
 from functools import cache
@@ -12,6 +13,8 @@ import msgspec
 from litestar.dto import AbstractDTO, DTOFieldDefinition
 from litestar.typing import FieldDefinition
 
+from ai_agent.api.answers import JSON, MESSAGEPACK
+from ai_agent.api.headers import header
 from ai_agent.domain.errors import FieldError, InvalidFields, MalformedRequest, UnsupportedMediaType
 from ai_agent.domain.validation import field_error, field_errors, joined
 
@@ -35,11 +38,12 @@ class BodyDecoder(AbstractDTO[Any]):
         cls._types[handler_id] = field_definition.annotation
 
     def decode_bytes(self, value: bytes) -> Any:
-        _check_media_type(self.asgi_connection.headers.get("content-type"))
+        if _is_messagepack(header(self.asgi_connection.scope, b"content-type")):
+            value = _as_json(value)
         return decode(value, self._types[self.asgi_connection.route_handler.handler_id])
 
     def decode_builtins(self, value: dict[str, Any]) -> Any:
-        raise UnsupportedMediaType("Send application/json")
+        raise UnsupportedMediaType(f"Send {JSON}")
 
     def data_to_encodable_type(self, data: Any) -> Any:
         return data
@@ -53,10 +57,40 @@ class BodyDecoder(AbstractDTO[Any]):
         return False
 
 
-def _check_media_type(content_type: str | None) -> None:
-    media_type = (content_type or "application/json").partition(";")[0].strip().lower()
-    if media_type != "application/json" and not media_type.endswith("+json"):
-        raise UnsupportedMediaType(f"{media_type[:100]} is not understood; send application/json")
+def _is_messagepack(content_type: str | None) -> bool:
+    """Whether it is that, or JSON. Raises UnsupportedMediaType for anything else."""
+    media_type = (content_type or JSON).partition(";")[0].strip().lower()
+    if media_type == JSON or media_type.endswith("+json"):
+        return False
+    if media_type == MESSAGEPACK:
+        return True
+    raise UnsupportedMediaType(f"{media_type[:100]} is not understood; send {JSON}")
+
+
+def _as_json(packed: bytes) -> bytes:
+    """MessagePack as JSON of the same value: one decoder checks both. Raises MalformedRequest."""
+    try:
+        value = msgspec.msgpack.decode(packed)
+        _check_expressible(value)
+        return msgspec.json.encode(value)
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, TypeError, ValueError) as error:
+        raise MalformedRequest(f"The body is not MessagePack of what JSON can say: {error}") from None
+
+
+def _check_expressible(value: Any) -> None:
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, dict):
+            waiting += [*item.keys(), *item.values()]
+            if not all(isinstance(name, str) for name in item):
+                raise TypeError("a name is not a string")
+        elif isinstance(item, list):
+            waiting += item
+        elif isinstance(item, bytes):
+            raise TypeError("binary data is not known")
+        elif isinstance(item, float) and not math.isfinite(item):
+            raise ValueError("a number is not finite")
 
 
 _decoder: Any = cache(msgspec.json.Decoder)

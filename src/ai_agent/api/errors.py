@@ -13,6 +13,7 @@ from litestar.exceptions.http_exceptions import (
 )
 
 from ai_agent.api.answers import Answer
+from ai_agent.api.guards import allowed
 from ai_agent.api.headers import header
 from ai_agent.domain import errors
 from ai_agent.domain.errors import AIAgentError, FieldError, InvalidFields
@@ -92,8 +93,8 @@ def _as_ours(request: Request[Any, Any, Any], exception: Exception) -> AIAgentEr
     if isinstance(exception, NotFoundException):
         return errors.NotFound("There is nothing at this address")
     if isinstance(exception, MethodNotAllowedException):
-        allowed = ", ".join(sorted(_allowed(exception)))
-        return errors.MethodNotAllowed(f"Use one of: {allowed}", headers={"Allow": allowed})
+        methods = ", ".join(sorted(_allowed(exception)))
+        return errors.MethodNotAllowed(f"Use one of: {methods}", headers={"Allow": methods})
     if isinstance(exception, RequestEntityTooLarge):
         return errors.PayloadTooLarge("The request's body is too large")
     if isinstance(exception, ValidationException):
@@ -104,8 +105,7 @@ def _as_ours(request: Request[Any, Any, Any], exception: Exception) -> AIAgentEr
 
 
 def _allowed(exception: MethodNotAllowedException) -> set[str]:
-    methods = {method.strip() for method in (exception.headers or {}).get("allow", "").split(",")}
-    return methods | ({"HEAD"} if "GET" in methods else set())
+    return allowed({method.strip() for method in (exception.headers or {}).get("allow", "").split(",")})
 
 
 def _invalid_parameters(request: Request[Any, Any, Any], exception: ValidationException) -> AIAgentError:

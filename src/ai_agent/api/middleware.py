@@ -13,11 +13,12 @@ from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from ai_agent.api.errors import error_body
-from ai_agent.api.guards import SCOPE, check_scope
+from ai_agent.api.guards import METHODS, SCOPE, check_scope
 from ai_agent.api.headers import header, note_headers
 from ai_agent.domain.errors import AIAgentError, AuthenticationError, InternalError, ServiceUnavailable
 from ai_agent.domain.identity import Principal
 from ai_agent.observability.logging import log_request
+from ai_agent.observability.timing import begin_timing, server_timing, timed
 from ai_agent.services.identity import ANYONE, IdentityService
 
 log = structlog.get_logger()
@@ -30,12 +31,15 @@ _SECURITY_HEADERS = [
     (b"referrer-policy", b"no-referrer"),
 ]
 
+_STAY_SECURE = (b"strict-transport-security", b"max-age=31536000")
+
 
 class OuterWrapper:
     """Correlation, access log, security headers, time, HEAD. Around routing, so that 404 and 405 pass it too."""
 
-    def __init__(self, app: ASGIApp):
+    def __init__(self, app: ASGIApp, *, timing: bool):
         self._app = app
+        self._timing = timing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != ScopeType.HTTP:
@@ -46,6 +50,8 @@ class OuterWrapper:
     async def _http(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         note_headers(scope)
+        if self._timing:
+            begin_timing()
         correlation_id = _correlation_id(scope)
         scope["correlation_id"] = correlation_id  # type: ignore[typeddict-unknown-key]  # ours, read by errors and handlers
         structlog.contextvars.bind_contextvars(correlation_id=correlation_id)
@@ -59,7 +65,7 @@ class OuterWrapper:
             nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *_headers(correlation_id, started, message["headers"])]
+                message["headers"] = [*message["headers"], *_headers(scope, started, message["headers"])]
             elif message["type"] == "http.response.body":
                 size += len(message["body"])
             await send(message)
@@ -93,14 +99,18 @@ def _correlation_id(scope: HTTPScope) -> str:
     return given if given is not None and _CORRELATION_ID.fullmatch(given) else uuid_utils.uuid7().hex
 
 
-def _headers(correlation_id: str, started: float, present: Any) -> list[tuple[bytes, bytes]]:
+def _headers(scope: HTTPScope, started: float, present: Any) -> list[tuple[bytes, bytes]]:
     own = {name for name, _ in present}
-    elapsed = time.perf_counter() - started
-    return [
-        (b"x-correlation-id", correlation_id.encode()),
-        (b"x-process-time", b"%.6f" % elapsed),
+    added = [
+        (b"x-correlation-id", scope["correlation_id"].encode()),  # type: ignore[typeddict-item]  # ours
+        (b"x-process-time", b"%.6f" % (time.perf_counter() - started)),
         *(header for header in _SECURITY_HEADERS if header[0] not in own),
     ]
+    if scope["scheme"] == "https":
+        added.append(_STAY_SECURE)
+    if timing := server_timing():
+        added.append((b"server-timing", timing.encode()))
+    return added
 
 
 def _log(scope: HTTPScope, method: str, status: int, started: float, size: int) -> None:
@@ -128,10 +138,14 @@ class Authentication(ASGIMiddleware):
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         needed = scope["route_handler"].opt.get(SCOPE)
         if needed is not None:
-            principal = await self._principal(scope) if self._required else ANYONE
+            with timed("auth"):
+                principal = await self._principal(scope) if self._required else ANYONE
             structlog.contextvars.bind_contextvars(principal=principal.subject)
             check_scope(principal, needed)
             scope["user"] = principal
+        elif scope.get("method") == "OPTIONS":
+            await _tell_methods(scope, send)
+            return
         await next_app(scope, receive, send)
 
     async def _principal(self, scope: Scope) -> Principal:
@@ -139,3 +153,9 @@ class Authentication(ASGIMiddleware):
         if scheme.lower() != "bearer" or not token:
             raise AuthenticationError
         return self._identity.known(token) or await self._identity.verify(token)
+
+
+async def _tell_methods(scope: Scope, send: Send) -> None:
+    allow = str(scope["route_handler"].opt[METHODS]).encode()
+    await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", allow)]})
+    await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -4,7 +4,6 @@ from typing import Annotated, Any
 
 import msgspec
 
-
 _SCALAR = msgspec.Meta(extra_json_schema={"type": ["string", "number", "boolean", "null"]})
 
 
@@ -63,9 +62,9 @@ class SessionBusy(AIAgentError):
 class IdempotencyInProgress(AIAgentError):
     status, code = 409, "idempotency_in_progress"
 
-    def __init__(self) -> None:
+    def __init__(self, details: dict[str, Any] | None = None):
         message = "The first request with this Idempotency-Key is still being worked on"
-        super().__init__(message, headers={"Retry-After": "1"})
+        super().__init__(message, details=details, headers={"Retry-After": "1"})
 
 
 class PreconditionFailed(AIAgentError):

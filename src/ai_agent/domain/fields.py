@@ -79,9 +79,10 @@ def check_metadata(value: object) -> list[FieldError]:
     """At most 16 KiB encoded and 8 levels deep."""
     if not isinstance(value, dict) or not value:
         return []
-    if depth(value) > METADATA_DEPTH:
+    encoded = msgspec.json.encode(value)
+    if encoded.count(b"{") + encoded.count(b"[") > METADATA_DEPTH and depth(value) > METADATA_DEPTH:
         return [FieldError("metadata", f"Is nested deeper than {METADATA_DEPTH} levels")]
-    if len(msgspec.json.encode(value)) > METADATA_BYTES:
+    if len(encoded) > METADATA_BYTES:
         return [FieldError("metadata", f"Is longer than {METADATA_BYTES} bytes as JSON")]
     return []
 

@@ -22,6 +22,7 @@ from ai_agent.domain.errors import Conflict, InvalidFields, NotFound
 from ai_agent.domain.fields import merge_patch, new_id, now, to_json
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.pages import PageRequest
+from ai_agent.domain.resources import Versions
 from ai_agent.domain.validation import field_errors
 from ai_agent.services.paging import Pager
 from ai_agent.services.sessions import patched_metadata
@@ -47,25 +48,32 @@ class AgentService:
     async def list(self, principal: Principal, wanted: AgentFilter, request: PageRequest) -> AgentPage:
         return await self._pager.page(AgentPage, agents.LIST, principal.subject, wanted, request)
 
-    async def replace(self, principal: Principal, agent_id: UUID, wanted: ReplaceAgent) -> Agent:
+    async def replace(
+        self, principal: Principal, agent_id: UUID, wanted: ReplaceAgent, versions: Versions | None = None
+    ) -> Agent:
+        """Raises PreconditionFailed when the agent is in none of the `versions`; `patch` and `delete`, too."""
         agent = new_agent(wanted)
         agent.id = agent_id
         with _name_taken(wanted.name):
             async with self._database.unit_of_work() as rows:
+                found(await agents.get(rows, principal.subject, agent_id, for_update=True)).expect(versions)
                 return found(await agents.update(rows, principal.subject, agent))
 
-    async def patch(self, principal: Principal, agent_id: UUID, patch: PatchAgent) -> Agent:
+    async def patch(
+        self, principal: Principal, agent_id: UUID, patch: PatchAgent, versions: Versions | None = None
+    ) -> Agent:
         with _name_taken(patch.name):
             async with self._database.unit_of_work() as rows:
                 agent = found(await agents.get(rows, principal.subject, agent_id, for_update=True))
+                agent.expect(versions)
                 _apply(agent, patch)
                 return found(await agents.update(rows, principal.subject, agent))
 
-    async def delete(self, principal: Principal, agent_id: UUID) -> None:
+    async def delete(self, principal: Principal, agent_id: UUID, versions: Versions | None = None) -> None:
         """Removes the agent. What it said stays; runs that wait for it fail."""
         async with self._database.unit_of_work() as rows:
-            if not await agents.delete(rows, principal.subject, agent_id):
-                raise NotFound("Agent not found")
+            found(await agents.get(rows, principal.subject, agent_id, for_update=True)).expect(versions)
+            await agents.delete(rows, principal.subject, agent_id)
 
 
 def new_agent(wanted: CreateAgent) -> Agent:

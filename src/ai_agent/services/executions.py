@@ -9,7 +9,15 @@ from uuid import UUID
 import msgspec
 
 from ai_agent.domain.agents import Agent, AgentStatus, ModelConfig
-from ai_agent.domain.errors import AIAgentError, FieldError, InvalidFields, NotFound, ServiceUnavailable, SessionBusy
+from ai_agent.domain.errors import (
+    AIAgentError,
+    FieldError,
+    IdempotencyInProgress,
+    InvalidFields,
+    NotFound,
+    ServiceUnavailable,
+    SessionBusy,
+)
 from ai_agent.domain.events import TERMINAL, EventFrame, EventPage, EventType, StoredEvent
 from ai_agent.domain.executions import (
     ExecuteAgent,
@@ -19,6 +27,7 @@ from ai_agent.domain.executions import (
     ExecutionStatus,
 )
 from ai_agent.domain.fields import new_id, now, to_json
+from ai_agent.domain.idempotency import IdempotencyKey
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.messages import CreateMessage
 from ai_agent.domain.sessions import CreateSession, SessionStatus
@@ -26,6 +35,7 @@ from ai_agent.execution.job_queue import JobQueue
 from ai_agent.execution.runs import Runs
 from ai_agent.realtime.execution_log import ExecutionLog
 from ai_agent.services.agents import found as found_agent
+from ai_agent.services.idempotency import WAIT_SECONDS, claim
 from ai_agent.services.messages import add_message
 from ai_agent.services.sessions import new_session
 from ai_agent.storage import agents, executions, messages, sessions
@@ -48,24 +58,40 @@ class ExecutionService:
         self._queue = queue
 
     async def start(
-        self, principal: Principal, agent_id: UUID, wanted: ExecuteAgent, correlation_id: str | None
+        self,
+        principal: Principal,
+        agent_id: UUID,
+        wanted: ExecuteAgent,
+        correlation_id: str | None,
+        key: IdempotencyKey | None = None,
     ) -> Execution:
-        """Stores the message and the execution, and tells a worker. Raises NotFound, InvalidFields, SessionBusy."""
+        """Stores the message and the execution, and tells a worker; a repeat of `key` gets the first execution.
+
+        Raises NotFound, InvalidFields, SessionBusy, and what `claim` of an idempotency key raises.
+        """
         if wanted.agent_id is not None and wanted.agent_id != agent_id:
             raise InvalidFields([FieldError("agent_id", "Differs from the agent in the path", str(wanted.agent_id))])
-        owner = principal.subject
+        owner, execution_id = principal.subject, new_id()
         try:
-            async with self._database.unit_of_work() as rows:
+            async with self._database.unit_of_work(lock_seconds=WAIT_SECONDS if key else None) as rows:
+                if key is not None and (first := await claim(rows, owner, key, execution_id)) is not None:
+                    return found(await executions.get(rows, owner, first.execution_id or execution_id))
                 agent = found_agent(await agents.get(rows, owner, agent_id))
                 _check_runnable(agent)
-                execution = await self._accept(rows, owner, agent, wanted, correlation_id)
+                execution = await self._accept(rows, owner, execution_id, agent, wanted, correlation_id)
         except UniqueViolation as error:
             raise SessionBusy("The session has a live execution; wait for its end or cancel it") from error
         await self._queue.enqueue(execution.id)
         return execution
 
     async def _accept(
-        self, rows: Connection, owner: str, agent: Agent, wanted: ExecuteAgent, correlation_id: str | None
+        self,
+        rows: Connection,
+        owner: str,
+        execution_id: UUID,
+        agent: Agent,
+        wanted: ExecuteAgent,
+        correlation_id: str | None,
     ) -> Execution:
         session_id = wanted.session_id
         if session_id is None:
@@ -73,7 +99,7 @@ class ExecutionService:
             await sessions.insert(rows, owner, session)
             session_id = session.id
         message = await add_message(rows, owner, session_id, CreateMessage(wanted.message))
-        execution = _new_execution(agent, session_id, message.id, wanted)
+        execution = _new_execution(execution_id, agent, session_id, message.id, wanted)
         await executions.insert(
             rows,
             owner,
@@ -91,10 +117,20 @@ class ExecutionService:
     async def get(self, principal: Principal, execution_id: UUID) -> Execution:
         return found(await executions.get(self._database.reader, principal.subject, execution_id))
 
-    async def answer(self, principal: Principal, execution_id: UUID) -> ExecutionAnswer:
-        """Waits for the end. Raises the run's own error, with `details.execution_id`; ServiceUnavailable at a stop."""
-        if not await self._log.ended(execution_id):
-            details = {"execution_id": str(execution_id)}
+    async def answer(
+        self, principal: Principal, execution_id: UUID, key: IdempotencyKey | None = None
+    ) -> ExecutionAnswer:
+        """Waits for the end. Raises the run's own error, with `details.execution_id`; ServiceUnavailable at a stop.
+
+        A repeat waits for a second only: IdempotencyInProgress.
+        """
+        details = {"execution_id": str(execution_id)}
+        try:
+            async with asyncio.timeout(WAIT_SECONDS if key is not None and key.replayed else None):
+                ended = await self._log.ended(execution_id)
+        except TimeoutError:
+            raise IdempotencyInProgress(details) from None
+        if not ended:
             raise ServiceUnavailable("The server stops; the run goes on without it", details=details)
         execution = await self.get(principal, execution_id)
         if execution.status is not ExecutionStatus.COMPLETED or execution.output_message_id is None:
@@ -114,9 +150,11 @@ class ExecutionService:
             execution_time_ms=int((finished - execution.queued_at).total_seconds() * 1000),
         )
 
-    async def cancel(self, principal: Principal, execution_id: UUID) -> Execution:
+    async def cancel(self, principal: Principal, execution_id: UUID, key: IdempotencyKey | None = None) -> Execution:
         """Asks the run to stop, and waits up to a second for it. A run that has ended stays as it is."""
-        async with self._database.unit_of_work() as rows:
+        async with self._database.unit_of_work(lock_seconds=WAIT_SECONDS if key else None) as rows:
+            if key is not None:
+                await claim(rows, principal.subject, key, execution_id)
             status = await executions.request_cancel(rows, principal.subject, execution_id)
         if status == ExecutionStatus.QUEUED:
             await self._runs.cancel_queued(execution_id)
@@ -165,9 +203,11 @@ def _check_runnable(agent: Agent) -> None:
         raise InvalidFields(errors, "The agent cannot be executed: it has no model")
 
 
-def _new_execution(agent: Agent, session_id: UUID, message_id: UUID, wanted: ExecuteAgent) -> Execution:
+def _new_execution(
+    execution_id: UUID, agent: Agent, session_id: UUID, message_id: UUID, wanted: ExecuteAgent
+) -> Execution:
     return Execution(
-        id=new_id(),
+        id=execution_id,
         agent_id=agent.id,
         agent_version=agent.version,
         session_id=session_id,

@@ -35,8 +35,7 @@ class SessionService:
 
     async def create(self, principal: Principal, wanted: CreateSession) -> Session:
         session = new_session(wanted)
-        async with self._database.unit_of_work() as rows:
-            await sessions.insert(rows, principal.subject, session)
+        await self._database.write(sessions.INSERT, **sessions.values(principal.subject, session))
         return session
 
     async def get(self, principal: Principal, session_id: UUID) -> Session:

@@ -1,10 +1,11 @@
 """The database as the other rooms see it: a reader, and units of work that are committed before anyone answers."""
 
-from collections.abc import Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
 
-from ai_agent.domain.errors import Conflict
+from ai_agent.domain.errors import Conflict, ServiceUnavailable
 from ai_agent.storage.statements import Statement
 
 Row = TypeVar("Row")
@@ -44,8 +45,39 @@ class Database(Protocol):
 
     async def close(self) -> None: ...
 
-    def unit_of_work(self) -> AbstractAsyncContextManager[Connection]:
-        """One transaction: committed when the block ends, rolled back when it raises."""
+    def unit_of_work(self, *, lock_seconds: float | None = None) -> AbstractAsyncContextManager[Connection]:
+        """One transaction: committed when the block ends, rolled back when it raises; or the one that is shared.
+
+        A statement that waits longer than `lock_seconds` for another transaction raises LockTimeout.
+        """
+
+    async def write(self, statement: Statement[Any], **parameters: Any) -> None:
+        """A transaction of one statement, in one round trip; part of the shared one where there is one."""
+
+
+class LockTimeout(ServiceUnavailable):
+    """Another transaction kept what a statement needs for too long."""
+
+
+_shared: ContextVar[list[Connection]] = ContextVar("shared_transaction")
+
+
+@contextmanager
+def shared(connection: Connection) -> Iterator[None]:
+    """Inside the block, units of work of this request are parts of the given transaction."""
+    holder = [connection]
+    token = _shared.set(holder)
+    try:
+        yield
+    finally:
+        # Also for tasks that were started inside, and outlive it.
+        holder.clear()
+        _shared.reset(token)
+
+
+def shared_connection() -> Connection | None:
+    holder = _shared.get(None)
+    return holder[0] if holder else None
 
 
 class UniqueViolation(Conflict):

@@ -70,7 +70,8 @@ class CursorCodec:
         raise InvalidFields([FieldError("cursor", "Is not a cursor of this list", cursor)])
 
     def _tag(self, body: bytes, context: str) -> bytes:
-        return hmac.digest(self._key, context.encode() + b"\0" + body, "sha256")[:_TAG_BYTES]
+        # Keyed BLAKE2 (RFC 7693) is a tenth of an HMAC's time, and every page takes two.
+        return hashlib.blake2b(context.encode() + b"\0" + body, digest_size=_TAG_BYTES, key=self._key).digest()
 
 
 def _text(raw: bytes) -> str:

@@ -1,5 +1,6 @@
 """PostgreSQL through asyncpg."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -8,7 +9,7 @@ import asyncpg
 import msgspec
 
 from ai_agent.domain.errors import ConfigurationError, ServiceUnavailable
-from ai_agent.storage.database import Connection, Reader, UniqueViolation
+from ai_agent.storage.database import Connection, LockTimeout, Reader, UniqueViolation, shared_connection
 from ai_agent.storage.pool import Pool
 from ai_agent.storage.statements import Statement
 
@@ -44,6 +45,8 @@ def _translated(error: Exception) -> Exception:
     """The domain's error for a driver's, or the error itself: a fault of ours, which the log must show as it is."""
     if isinstance(error, asyncpg.UniqueViolationError):
         return UniqueViolation(error.constraint_name or "")
+    if isinstance(error, asyncpg.LockNotAvailableError):
+        return LockTimeout("The database is too busy")
     if isinstance(error, TimeoutError):
         return ServiceUnavailable("The database did not answer in time")
     if isinstance(error, _BUSY):
@@ -176,15 +179,30 @@ class PostgresDatabase:
     async def close(self) -> None:
         await self._pool.close(CLOSE_SECONDS)
 
-    @asynccontextmanager
-    async def unit_of_work(self) -> AsyncIterator[Connection]:
+    async def write(self, statement: Statement[Any], **parameters: Any) -> None:
+        if (outer := shared_connection()) is not None:
+            await outer.run(statement, **parameters)
+            return
+        connection = await self._acquire()
         try:
-            connection = await self._pool.acquire()
-        except _FAILURES as error:
-            raise _translated(error) from error
+            # A single statement is a transaction by itself.
+            await _Statements(connection).run(statement, **parameters)
+        except asyncio.CancelledError:
+            connection.terminate()
+            raise
+        finally:
+            self._pool.release(connection)
+
+    @asynccontextmanager
+    async def unit_of_work(self, *, lock_seconds: float | None = None) -> AsyncIterator[Connection]:
+        if (outer := shared_connection()) is not None:
+            yield outer
+            return
+        connection = await self._acquire()
         statements = _Statements(connection)
         try:
-            await statements.execute("BEGIN")
+            bound = "" if lock_seconds is None else f"; SET LOCAL lock_timeout = {lock_seconds * 1000:.0f}"
+            await statements.execute("BEGIN" + bound)
             yield statements
             await statements.execute("COMMIT")
         except BaseException as error:
@@ -192,6 +210,12 @@ class PostgresDatabase:
             raise
         finally:
             self._pool.release(connection)
+
+    async def _acquire(self) -> asyncpg.Connection:
+        try:
+            return await self._pool.acquire()
+        except _FAILURES as error:
+            raise _translated(error) from error
 
     @staticmethod
     async def _roll_back(connection: asyncpg.Connection, error: BaseException) -> None:

@@ -19,11 +19,8 @@ _COLUMNS = [sessions.c[name] for name in (*Session.__struct_fields__, VERSION)]
 _MINE = (sessions.c.id == sa.bindparam("session_id"), sessions.c.owner_id == sa.bindparam("owner"))
 _GET = Statement(sa.select(*_COLUMNS).where(*_MINE), Session)
 _GET_FOR_UPDATE = Statement(sa.select(*_COLUMNS).where(*_MINE).with_for_update(), Session)
-_INSERT = Statement(
-    sa.insert(sessions)
-    .values({name: sa.bindparam(name) for name in [*Session.__struct_fields__, "owner_id"]})
-    .returning(*_COLUMNS),
-    Session,
+INSERT: Statement[None] = Statement(
+    sa.insert(sessions).values({name: sa.bindparam(name) for name in [*Session.__struct_fields__, "owner_id"]})
 )
 _UPDATE = Statement(
     sa.update(sessions)
@@ -73,8 +70,12 @@ async def get(connection: Reader, owner: str, session_id: UUID, *, for_update: b
 
 
 async def insert(connection: Connection, owner: str, session: Session) -> None:
-    values = msgspec.structs.asdict(session) | {"owner_id": owner}
-    await connection.first(_INSERT, **values)
+    await connection.run(INSERT, **values(owner, session))
+
+
+def values(owner: str, session: Session) -> dict[str, object]:
+    """The parameters of INSERT."""
+    return {**msgspec.structs.asdict(session), "owner_id": owner}
 
 
 async def update(

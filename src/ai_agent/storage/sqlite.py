@@ -10,7 +10,14 @@ from typing import Any, TypeVar
 import aiosqlite
 
 from ai_agent.domain.errors import ConfigurationError, ServiceUnavailable
-from ai_agent.storage.database import ACQUIRE_SECONDS, Connection, Reader, UniqueViolation
+from ai_agent.storage.database import (
+    ACQUIRE_SECONDS,
+    Connection,
+    LockTimeout,
+    Reader,
+    UniqueViolation,
+    shared_connection,
+)
 from ai_agent.storage.statements import Statement, to_sqlite
 
 Row = TypeVar("Row")
@@ -136,14 +143,21 @@ class SqliteDatabase:
                 await connection.close()
             self._open.clear()
 
+    async def write(self, statement: Statement[Any], **parameters: Any) -> None:
+        async with self.unit_of_work() as rows:
+            await rows.run(statement, **parameters)
+
     @asynccontextmanager
-    async def unit_of_work(self) -> AsyncIterator[Connection]:
+    async def unit_of_work(self, *, lock_seconds: float | None = None) -> AsyncIterator[Connection]:  # noqa: ARG002  # one writer: whoever waits, waits here
+        if (outer := shared_connection()) is not None:
+            yield outer
+            return
         assert self._writer is not None  # noqa: S101  # opened by the lifespan
         try:
             async with asyncio.timeout(ACQUIRE_SECONDS):
                 await self._writing.acquire()
         except TimeoutError as error:
-            raise ServiceUnavailable("The database is busy") from error
+            raise LockTimeout("The database is busy") from error
         try:
             try:
                 await self._control("BEGIN IMMEDIATE")

@@ -14,7 +14,6 @@ from ai_agent.api.openapi import parameters
 from ai_agent.api.openapi.examples import EXAMPLES, STREAM
 from ai_agent.api.openapi.responses import error_reference, headers
 from ai_agent.api.openapi.schemas import REFERENCE, Schemas
-from ai_agent.domain.events import EventFrame
 from ai_agent.domain.pages import Page
 from ai_agent.domain.resources import Resource
 
@@ -140,12 +139,16 @@ class Operation:
 
 _EVENTS = {
     EVENT_STREAM: {
+        # The format is a text; tools that understand it compare each of its events.
         "schema": {
-            "type": "string",
-            "description": "Frames of `id`, `event` and `data`; the data of each is an EventFrame. The last one is "
-            "`execution.completed`, `execution.failed` or `execution.cancelled`.",
-            "contentMediaType": EVENT_STREAM,
-            "contentSchema": {"$ref": REFERENCE.format(name=EventFrame.__name__)},
+            "anyOf": [
+                {
+                    "type": "string",
+                    "description": "The last event is `execution.completed`, `execution.failed` or "
+                    "`execution.cancelled`; a stream that ends without one was cut off.",
+                },
+                {"$ref": REFERENCE.format(name="ServerSentEvent")},
+            ]
         },
         "example": STREAM,
     }

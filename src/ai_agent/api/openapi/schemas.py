@@ -25,6 +25,24 @@ _SCALARS = ("string", "integer", "number", "boolean")
 REFERENCE = "#/components/schemas/{name}"
 
 
+_SERVER_SENT_EVENT = {
+    "title": "ServerSentEvent",
+    "description": "One event of a stream, as a reader of `text/event-stream` makes it from the lines.",
+    "type": "object",
+    "properties": {
+        "id": {"type": "string", "description": "`<epoch>:<seq>`, for `Last-Event-ID`"},
+        "event": {"type": "string", "description": "The type of the event"},
+        "data": {
+            "type": "string",
+            "description": "An EventFrame, as JSON",
+            "contentMediaType": "application/json",
+            "contentSchema": {"$ref": REFERENCE.format(name=EventFrame.__name__)},
+        },
+    },
+    "required": ["id", "event", "data"],
+}
+
+
 class Schemas:
     """The schema of each of the `kinds`, and the components that they refer to."""
 
@@ -71,6 +89,7 @@ class Schemas:
             "oneOf": [{"$ref": reference} for reference in references.values()],
             "discriminator": {"propertyName": "type", "mapping": references},
         }
+        self.components["ServerSentEvent"] = _SERVER_SENT_EVENT
 
     def _event(self, name: str, kind: EventType, frame: Schema) -> Schema:
         described = {name: {"description": schema["description"]} for name, schema in frame["properties"].items()}

@@ -7,6 +7,7 @@ from litestar import Controller, Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
+from ai_agent.api.answers import expected
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
 from ai_agent.api.openapi import may_answer
@@ -75,7 +76,7 @@ class AgentController(Controller):
 
         What is absent goes back to its default. Makes a new version; runs that have begun keep theirs.
         """
-        return await agents.replace(request.user, agent_id, data)
+        return await agents.replace(request.user, agent_id, data, expected(request))
 
     @patch("/{agent_id:uuid}", opt=needs(Scope.AGENTS_WRITE) | may_answer(409))
     async def patch_agent(
@@ -90,7 +91,7 @@ class AgentController(Controller):
         JSON Merge Patch: what is absent stays, null clears, and `model_config` and `metadata` are merged member by
         member. Makes a new version; runs that have begun keep theirs.
         """
-        return await agents.patch(request.user, agent_id, data)
+        return await agents.patch(request.user, agent_id, data, expected(request))
 
     @delete("/{agent_id:uuid}", opt=needs(Scope.AGENTS_WRITE))
     async def delete_agent(
@@ -100,4 +101,4 @@ class AgentController(Controller):
 
         What it has said stays in its sessions.
         """
-        await agents.delete(request.user, agent_id)
+        await agents.delete(request.user, agent_id, expected(request))

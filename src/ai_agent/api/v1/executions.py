@@ -11,6 +11,7 @@ from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
 from ai_agent.api.answers import Answer
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
+from ai_agent.api.idempotency import ATTACHES, idempotency_key
 from ai_agent.api.openapi import STREAMS, may_answer
 from ai_agent.api.parameters import LongLimit
 from ai_agent.api.sse import event_stream, resume_position
@@ -27,7 +28,7 @@ class ExecutionController(Controller):
         "/agents/{agent_id:uuid}/execute",
         status_code=200,
         responses={200: ResponseSpec(ExecutionAnswer), 202: ResponseSpec(Execution)},
-        opt=needs(Scope.AGENTS_EXECUTE) | STREAMS | may_answer(502, 504),
+        opt=needs(Scope.AGENTS_EXECUTE) | ATTACHES | STREAMS | may_answer(502, 504),
     )
     async def execute_agent(
         self,
@@ -42,15 +43,18 @@ class ExecutionController(Controller):
         `Prefer: respond-async` it answers 202 at once; with `stream: true` it answers with the events, as the stream
         call does. A run that fails answers its own error, and names itself in `details.execution_id`.
         """
-        execution = await executions.start(request.user, agent_id, data, correlation_id(request))
+        key = idempotency_key(request)
+        execution = await executions.start(request.user, agent_id, data, correlation_id(request), key)
         if "respond-async" in request.headers.get("prefer", ""):
             return accepted(execution)
         if data.stream:
             return await stream(request, executions, execution.id, None, cancel=False)
-        answer: ExecutionAnswer = await executions.answer(request.user, execution.id)
+        answer: ExecutionAnswer = await executions.answer(request.user, execution.id, key)
         return Answer(answer)
 
-    @post("/agents/{agent_id:uuid}/execute/stream", status_code=200, opt=needs(Scope.AGENTS_EXECUTE) | STREAMS)
+    @post(
+        "/agents/{agent_id:uuid}/execute/stream", status_code=200, opt=needs(Scope.AGENTS_EXECUTE) | ATTACHES | STREAMS
+    )
     async def stream_agent(
         self,
         request: Caller,
@@ -65,7 +69,9 @@ class ExecutionController(Controller):
         goes on with `GET /executions/{execution_id}/events` and `Last-Event-ID`. One that goes away does not stop the
         run, unless `cancel_on_disconnect` is true.
         """
-        execution = await executions.start(request.user, agent_id, data, correlation_id(request))
+        execution = await executions.start(
+            request.user, agent_id, data, correlation_id(request), idempotency_key(request)
+        )
         return await stream(request, executions, execution.id, None, cancel=cancel_on_disconnect)
 
     @get("/executions/{execution_id:uuid}", opt=needs(Scope.AGENTS_EXECUTE))
@@ -104,7 +110,7 @@ class ExecutionController(Controller):
         page: EventPage = await executions.events(request.user, execution_id, after_seq, limit)
         return Answer(page)
 
-    @post("/executions/{execution_id:uuid}/cancel", status_code=202, opt=needs(Scope.AGENTS_EXECUTE))
+    @post("/executions/{execution_id:uuid}/cancel", status_code=202, opt=needs(Scope.AGENTS_EXECUTE) | ATTACHES)
     async def cancel_execution(
         self, request: Caller, execution_id: FromPath[UUID], executions: NamedDependency[ExecutionService]
     ) -> Execution:
@@ -112,7 +118,7 @@ class ExecutionController(Controller):
 
         It stops within a second, and what it has said is kept. One that has ended stays as it is.
         """
-        return await executions.cancel(request.user, execution_id)
+        return await executions.cancel(request.user, execution_id, idempotency_key(request))
 
 
 async def stream(

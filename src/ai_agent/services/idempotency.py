@@ -1,0 +1,91 @@
+"""A request with an Idempotency-Key happens once: the key, the effect and the answer are one transaction.
+
+A crash leaves all of them or none, so a repeat replays or starts afresh, and nobody has to take anything over.
+An answer that is an error undoes the key with everything else: nothing happened, and the same key may try again.
+"""
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from uuid import UUID
+
+import msgspec
+
+from ai_agent.domain.errors import IdempotencyInProgress, IdempotencyKeyReused
+from ai_agent.domain.fields import now, to_json
+from ai_agent.domain.idempotency import KEPT_HOURS, IdempotencyKey
+from ai_agent.storage import idempotency
+from ai_agent.storage.database import Connection, Database, LockTimeout, shared
+from ai_agent.storage.idempotency import StoredAnswer
+
+WAIT_SECONDS = 1.0
+"""How long a repeat waits for the end of the first request."""
+
+
+class KeptAnswer(msgspec.Struct, frozen=True):
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class _Undone(Exception):
+    """Ends a transaction whose answer is an error."""
+
+
+class IdempotencyService:
+    def __init__(self, database: Database):
+        self._database = database
+
+    async def once(self, owner: str, key: IdempotencyKey, answer: Callable[[], Awaitable[KeptAnswer]]) -> KeptAnswer:
+        """The answer to the first request of this key; `answer` is asked for it when this is the first.
+
+        Raises IdempotencyInProgress, IdempotencyKeyReused.
+        """
+        kept: KeptAnswer | None = None
+        try:
+            async with self._database.unit_of_work(lock_seconds=WAIT_SECONDS) as rows:
+                first = await claim(rows, owner, key)
+                if first is not None:
+                    return _replay(first)
+                with shared(rows):
+                    kept = await answer()
+                if kept.status >= 400:
+                    raise _Undone
+                headers = to_json(kept.headers)
+                await idempotency.store(rows, owner, key, status=kept.status, headers=headers, body=kept.body)
+        except _Undone:
+            assert kept is not None  # noqa: S101  # set before it is raised
+        return kept
+
+    async def forget_expired(self) -> int:
+        """Removes keys that are kept no longer, and tells how many."""
+        async with self._database.unit_of_work() as rows:
+            return await idempotency.forget(rows, now() - timedelta(hours=KEPT_HOURS))
+
+
+async def claim(
+    rows: Connection, owner: str, key: IdempotencyKey, execution_id: UUID | None = None
+) -> StoredAnswer | None:
+    """None when the key is now taken by this transaction, else what the first request left.
+
+    Raises IdempotencyInProgress when that one takes too long, IdempotencyKeyReused when it was another request.
+    """
+    at = now()
+    expired = at - timedelta(hours=KEPT_HOURS)
+    try:
+        if await idempotency.claim(rows, owner, key, execution_id=execution_id, at=at, expired=expired):
+            return None
+    except LockTimeout as error:
+        raise IdempotencyInProgress from error
+    first = await idempotency.get(rows, owner, key)
+    if first is None:
+        raise IdempotencyInProgress
+    if first.body_digest != key.body_digest:
+        raise IdempotencyKeyReused("This Idempotency-Key was used with another request")
+    key.replayed = True
+    return first
+
+
+def _replay(first: StoredAnswer) -> KeptAnswer:
+    if first.status is None or first.body is None:
+        raise IdempotencyInProgress
+    return KeptAnswer(first.status, msgspec.json.decode(first.headers, type=dict[str, str]), first.body)

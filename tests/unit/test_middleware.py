@@ -1,0 +1,40 @@
+"""The outer wrapper, without a server around it."""
+
+import asyncio
+from typing import Any
+
+import pytest
+
+import ai_agent.api  # noqa: F401  # isort: skip  # before Litestar; it says why
+from ai_agent.api.middleware import OuterWrapper
+from ai_agent.observability.timing import timed
+
+
+def answer_headers(*, scheme: str = "http", timing: bool = False) -> dict[str, str]:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        with timed("part"):
+            await asyncio.sleep(0)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    sent: list[Any] = []
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async def call() -> None:
+        scope = {"type": "http", "method": "GET", "path": "/", "scheme": scheme, "headers": []}
+        await OuterWrapper(app, timing=timing)(scope, None, send)  # type: ignore[arg-type]  # what the app uses of them
+
+    asyncio.run(call())
+    return {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+
+
+@pytest.mark.parametrize(("scheme", "told"), [("https", True), ("http", False)])
+def test_behind_tls_browsers_are_told_to_stay_there(scheme: str, told: bool) -> None:
+    assert ("strict-transport-security" in answer_headers(scheme=scheme)) is told
+
+
+@pytest.mark.parametrize("timing", [True, False])
+def test_times_are_told_in_development_only(timing: bool) -> None:
+    assert answer_headers(timing=timing).get("server-timing", "").startswith("part;dur=") is timing
