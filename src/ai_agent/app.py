@@ -34,6 +34,7 @@ from ai_agent.services.agents import AgentService
 from ai_agent.services.executions import ExecutionService
 from ai_agent.services.first_start import first_start
 from ai_agent.services.health import HealthService
+from ai_agent.services.housekeeping import Housekeeping
 from ai_agent.services.idempotency import IdempotencyService
 from ai_agent.services.identity import IdentityService
 from ai_agent.services.messages import MessageService
@@ -65,6 +66,7 @@ def create_app(settings: Settings) -> Litestar:
     worker = Worker(settings, runs, queue, local_model)
     agents = AgentService(database, pager)
     idempotency = IdempotencyService(database)
+    housekeeping = Housekeeping({"idempotency keys": idempotency.forget_expired})
     health = HealthService(database)
 
     def drain() -> None:
@@ -80,10 +82,12 @@ def create_app(settings: Settings) -> Litestar:
             await migrations.prepare(database, settings.database)
             await first_start(settings, identity, agents)
             await worker.start()
+            housekeeping.start()
             yield
             drain()
             await worker.close()
         finally:
+            await housekeeping.close()
             await local_model.close()
             await database.close()
 

@@ -1,0 +1,38 @@
+"""Removes, again and again, what is kept no longer. Every node does it; the second one finds nothing to do."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+SECONDS = 600.0
+
+log = structlog.get_logger()
+
+
+class Housekeeping:
+    """`chores` by name; each removes what is too old and tells how many rows that were."""
+
+    def __init__(self, chores: dict[str, Callable[[], Awaitable[int]]], *, seconds: float = SECONDS):
+        self._chores = chores
+        self._seconds = seconds
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._run())
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+    async def _run(self) -> None:
+        while True:
+            for name, chore in self._chores.items():
+                try:
+                    removed = await chore()
+                    log.debug("housekeeping", chore=name, removed=removed)
+                except Exception:
+                    # The next time will do: what is too old does no harm but take space.
+                    log.exception("housekeeping_failed", chore=name)
+            await asyncio.sleep(self._seconds)

@@ -1,0 +1,79 @@
+"""What a request costs first: how often it waits for the database."""
+
+from collections.abc import Iterator
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from tests.conftest import Server, create_database
+from tests.round_trips import RoundTrips
+
+BEGIN = COMMIT = 1
+
+
+@pytest.fixture(scope="module")
+def database(postgres_url: str) -> Iterator[RoundTrips]:
+    with RoundTrips(urlsplit(postgres_url).port or 5432) as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="module")
+def api(database: RoundTrips, postgres_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[httpx.Client]:
+    name = create_database(postgres_url).rpartition("/")[2]
+    # One connection, whose statements are prepared once; and a worker that does not sweep meanwhile.
+    server = Server(
+        f"postgresql://postgres@127.0.0.1:{database.port}/{name}",
+        tmp_path_factory.mktemp("server"),
+        AI_AGENT_DB_POOL_SIZE="1",
+        AI_AGENT_EXECUTION_SWEEP_SECONDS="3600",
+    )
+    with server.client() as client:
+        yield client
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def paths(api: httpx.Client) -> dict[str, str]:
+    session = api.post("/sessions", json={}).json()["id"]
+    message = api.post(f"/sessions/{session}/messages", json={"content": "x"}).json()["id"]
+    agent = api.post("/agents", json={"name": "counted"}).json()["id"]
+    return {
+        "session": f"/sessions/{session}",
+        "messages": f"/sessions/{session}/messages",
+        "message": f"/messages/{message}",
+        "agent": f"/agents/{agent}",
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "trips"),
+    [
+        ("GET", "{session}", None, 1),
+        ("GET", "/sessions?limit=20", None, 1),
+        ("GET", "{messages}", None, 1),
+        ("GET", "{message}", None, 1),
+        ("GET", "{agent}", None, 1),
+        ("GET", "/sessions?include_total=true", None, 2),
+        ("POST", "/sessions", {"title": "x"}, 1),
+        ("POST", "{messages}", {"content": "x"}, BEGIN + 2 + COMMIT),
+        ("PUT", "{session}", {"title": "x"}, BEGIN + 1 + COMMIT),
+        ("PATCH", "{session}", {"title": "x"}, BEGIN + 2 + COMMIT),
+        ("GET", "/health/live", None, 0),
+    ],
+)
+def test_a_request_waits_for_the_database_no_more_often_than_it_must(
+    api: httpx.Client,
+    database: RoundTrips,
+    paths: dict[str, str],
+    method: str,
+    path: str,
+    body: dict[str, str] | None,
+    trips: int,
+) -> None:
+    address = path.format(**paths)
+    for _ in range(2):  # Preparing a statement takes a trip, once; so does looking up a key, once a second.
+        api.request(method, address, json=body)
+    before = database.count
+    assert api.request(method, address, json=body).status_code < 300
+    assert database.count - before == trips
