@@ -55,6 +55,14 @@ migration message:
 openapi:
     uv run ai-agent openapi > docs/openapi.json
 
+# Generates a Python and a TypeScript client from the document, and drives a server with each
+client-smoke:
+    uv run pytest tests/contract/test_clients.py
+
+# A long attack on every operation: just attack 500
+attack examples="200":
+    SCHEMATHESIS_EXAMPLES={{examples}} uv run --all-extras pytest tests/contract/test_judges.py
+
 # Server CPU per request as ratios to the floor and to the original design
 bench *args:
     uv run --group bench python -m benchmarks.run "$@"

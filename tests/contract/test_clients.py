@@ -15,14 +15,21 @@ SMOKE = Path(__file__).parent / "python_smoke.py"
 SCRIPTS = Path(sys.executable).parent
 
 
+def run(*command: str | Path, **environment: str) -> None:
+    """Runs a command to its end; fails with what it prints."""
+    ran = subprocess.run(
+        command, env=os.environ | environment, capture_output=True, text=True, timeout=100, check=False
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "arning" not in ran.stdout + ran.stderr
+
+
 @pytest.fixture(scope="module")
 def python_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("generated") / "client"
-    command = [SCRIPTS / "openapi-python-client", "generate", "--path", DOCUMENT, "--output-path", folder]
-    environment = {**os.environ, "PATH": f"{SCRIPTS}:{os.environ['PATH']}"}  # It formats what it made with ruff.
-    ran = subprocess.run([*command, "--fail-on-warning"], env=environment, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "arning" not in ran.stdout + ran.stderr
+    generate = [SCRIPTS / "openapi-python-client", "generate", "--path", DOCUMENT, "--output-path", folder]
+    # It formats what it made with the ruff that it finds.
+    run(*generate, "--fail-on-warning", PATH=f"{SCRIPTS}:{os.environ['PATH']}")
     return folder
 
 
@@ -35,11 +42,9 @@ def typescript_client() -> Path:
 
 
 def test_a_python_client_is_type_checked_and_drives_the_server(server: Server, python_client: Path) -> None:
-    environment = {**os.environ, "PYTHONPATH": str(python_client), "MYPYPATH": str(python_client)}
-    checked = [sys.executable, "-m", "mypy", "--strict", "--follow-imports=silent", "--config-file=", SMOKE]
-    for command in ([*checked, f"--cache-dir={python_client}/.mypy_cache"], [sys.executable, SMOKE, server.url, KEY]):
-        ran = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)
-        assert ran.returncode == 0, ran.stdout + ran.stderr
+    checks = ["--strict", "--follow-imports=silent", "--config-file=", f"--cache-dir={python_client}/.mypy_cache"]
+    run(sys.executable, "-m", "mypy", *checks, SMOKE, MYPYPATH=str(python_client))
+    run(sys.executable, SMOKE, server.url, KEY, PYTHONPATH=str(python_client))
 
 
 def test_a_typescript_client_is_type_checked_and_drives_the_server(server: Server, typescript_client: Path) -> None:
