@@ -10,7 +10,7 @@ from litestar.exceptions import HTTPException
 
 from ai_agent.api.answers import Answer
 from ai_agent.api.body import BodyDecoder
-from ai_agent.api.dependencies import given
+from ai_agent.api.dependencies import Caller, given
 from ai_agent.api.documents import DocumentController
 from ai_agent.api.errors import answer_error
 from ai_agent.api.guards import require_declared_scopes
@@ -101,6 +101,7 @@ def create_app(settings: Settings) -> Litestar:
         ],
         dto=BodyDecoder,
         return_dto=None,
+        request_class=Caller,
         response_class=Answer,
         exception_handlers={Exception: answer_error, HTTPException: answer_error},
         dependencies={

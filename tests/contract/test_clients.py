@@ -27,9 +27,9 @@ def run(*command: str | Path, **environment: str) -> None:
 @pytest.fixture(scope="module")
 def python_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("generated") / "client"
-    generate = [SCRIPTS / "openapi-python-client", "generate", "--path", DOCUMENT, "--output-path", folder]
+    generate: list[str | Path] = [SCRIPTS / "openapi-python-client", "generate", "--path", DOCUMENT]
     # It formats what it made with the ruff that it finds.
-    run(*generate, "--fail-on-warning", PATH=f"{SCRIPTS}:{os.environ['PATH']}")
+    run(*generate, "--output-path", folder, "--fail-on-warning", PATH=f"{SCRIPTS}:{os.environ['PATH']}")
     return folder
 
 

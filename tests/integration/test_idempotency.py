@@ -13,7 +13,11 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from ai_agent.services.idempotency import IdempotencyService
+from ai_agent.domain.idempotency import IdempotencyKey
+from ai_agent.domain.sessions import CreateSession
+from ai_agent.services.idempotency import IdempotencyService, KeptAnswer
+from ai_agent.services.sessions import new_session
+from ai_agent.storage import idempotency, sessions
 from ai_agent.storage.database import Database
 from ai_agent.storage.statements import Statement
 from ai_agent.storage.tables import idempotency_keys
@@ -188,6 +192,53 @@ def test_a_key_that_is_worked_on_for_long_is_told_so(api: httpx.Client, database
         assert (refused.status_code, refused.json()["code"]) == (503, "service_unavailable")
     assert api.post("/sessions", json=body, headers=key).status_code == 201
     assert total(api, body["user_id"]) == 1
+
+
+def test_what_fails_behind_the_effect_undoes_it(database_url: str, server: Server) -> None:
+    key = IdempotencyKey("/api/v1/sessions", uuid.uuid4().hex, "digest")
+    made = new_session(CreateSession())
+
+    async def scenario(database: Database) -> None:
+        async def answer() -> KeptAnswer:
+            await database.write(sessions.INSERT, **sessions.values("admin", made))
+            async with database.unit_of_work() as rows:
+                assert await sessions.get(rows, "admin", made.id) is not None
+            raise ConnectionResetError
+
+        service = IdempotencyService(database)
+        with pytest.raises(ConnectionResetError):
+            await service.once("admin", key, answer)
+        assert await sessions.get(database.reader, "admin", made.id) is None
+        async with database.unit_of_work() as rows:
+            assert await idempotency.get(rows, "admin", key) is None
+
+    on(database_url, scenario)
+
+
+def test_a_task_that_outlives_the_request_has_transactions_of_its_own(database_url: str, server: Server) -> None:
+    key = IdempotencyKey("/api/v1/sessions", uuid.uuid4().hex, "digest")
+    made = new_session(CreateSession())
+
+    async def scenario(database: Database) -> None:
+        answered, tasks = asyncio.Event(), []
+
+        async def later() -> None:
+            await answered.wait()
+            with pytest.raises(ConnectionResetError):
+                async with database.unit_of_work() as rows:
+                    await sessions.insert(rows, "admin", made)
+                    raise ConnectionResetError
+
+        async def answer() -> KeptAnswer:
+            tasks.append(asyncio.create_task(later()))
+            return KeptAnswer(201, {}, b"{}")
+
+        await IdempotencyService(database).once("admin", key, answer)
+        answered.set()
+        await tasks[0]
+        assert await sessions.get(database.reader, "admin", made.id) is None
+
+    on(database_url, scenario)
 
 
 # Executions: a repeat attaches to the first one.

@@ -99,7 +99,7 @@ def _as_ours(request: Request[Any, Any, Any], exception: Exception) -> AIAgentEr
         return errors.PayloadTooLarge("The request's body is too large")
     if isinstance(exception, ValidationException):
         return _invalid_parameters(request, exception)
-    if isinstance(exception, HTTPException) and (exception.status_code < 500 or "disconnected" in exception.detail):
+    if isinstance(exception, HTTPException) and exception.status_code < 500:
         return errors.MalformedRequest("The request cannot be read")
     return errors.InternalError("Something went wrong here; the correlation id finds it in the log")
 

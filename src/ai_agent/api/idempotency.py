@@ -12,6 +12,7 @@ from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from ai_agent.api.dependencies import Caller
 from ai_agent.api.headers import header
 from ai_agent.domain.idempotency import IdempotencyKey
 from ai_agent.services.idempotency import IdempotencyService, KeptAnswer
@@ -62,7 +63,7 @@ def idempotency_key(request: Request[Any, Any, Any]) -> IdempotencyKey | None:
 
 async def _key_of(scope: Scope, receive: Receive, text: str) -> IdempotencyKey:
     # Kept by Litestar for the handler's own request.
-    body = await Request[Any, Any, Any](scope, receive).body()
+    body = await Caller(scope, receive).body()
     digest = hashlib.sha256(scope["query_string"] + b"\n" + body).hexdigest()
     return IdempotencyKey(scope["path"].rstrip("/"), text, digest)
 
