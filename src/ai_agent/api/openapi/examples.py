@@ -1,6 +1,7 @@
 """One example of each Struct that a request or an answer is made of. Pages, lists and errors follow from these."""
 
 from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -21,7 +22,8 @@ EVENT = "01930e5c-7a10-7000-8000-000000000006"
 _USAGE = {"input_tokens": 31, "output_tokens": 9, "cached_tokens": 0, "cost": None, "estimated": False}
 _MODEL = {"provider": "openai", "model": "gpt-4o-mini", "temperature": 0.2, "timeout_seconds": 60.0}
 
-EXAMPLES: dict[type[msgspec.Struct], Any] = {
+EXAMPLES: dict[type, Any] = {
+    UUID: SESSION,
     Session: {
         "id": SESSION,
         "user_id": "customer-42",

@@ -1,8 +1,8 @@
 """One operation of the document, from its handler: signature, docstring, scope and what it declares in `opt`."""
 
 import inspect
-from collections.abc import Iterator
-from typing import Any, get_args, get_origin
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, get_args, get_origin
 
 import msgspec
 from litestar import Response
@@ -27,6 +27,13 @@ _SUCCESS = {
 }
 
 
+class Answered(NamedTuple):
+    """What is answered: the type of the body, and how it is written."""
+
+    kind: Any
+    media_type: str = JSON
+
+
 class Operation:
     def __init__(self, method: str, path: str, handler: HTTPRouteHandler, expected: Any):
         self.method = method
@@ -46,8 +53,8 @@ class Operation:
     def kinds(self) -> list[Any]:
         """The types whose schemas it needs."""
         fields = [*self._ids.values(), *self._query.values(), *self._own_headers.values()]
-        bodies = [kind for kind in (self._body, *self._answers.values()) if kind is not None]
-        return [*map(parameters.given, fields), *bodies]
+        bodies = [self._body, *(answered.kind for answered in self._answers.values())]
+        return [*map(parameters.given, fields), *(kind for kind in bodies if kind is not None)]
 
     def described(self, schemas: Schemas) -> dict[str, Any]:
         summary, *paragraphs = inspect.cleandoc(self._handler.fn.__doc__ or "").split("\n\n")
@@ -59,7 +66,7 @@ class Operation:
             "parameters": list(self._parameters(schemas)),
         }
         if self._body is not None:
-            described["requestBody"] = {"required": True, "content": _json(self._body, schemas)}
+            described["requestBody"] = {"required": True, "content": _content(Answered(self._body), schemas)}
         responses = self._responses(schemas) | {status: error_reference(status) for status in self._errors()}
         described["responses"] = {str(status): responses[status] for status in sorted(responses)}
         return described | ({} if self._scope else {"security": []})
@@ -71,7 +78,7 @@ class Operation:
     @property
     def _resource(self) -> bool:
         """Whether it is about one resource, which has an entity tag."""
-        return any(isinstance(kind, type) and issubclass(kind, Resource) for kind in self._answers.values())
+        return any(_is(answered.kind, Resource) for answered in self._answers.values())
 
     @property
     def _conditional(self) -> bool:
@@ -98,23 +105,22 @@ class Operation:
             yield parameters.reference("IfNoneMatch")
 
     def _responses(self, schemas: Schemas) -> dict[int, dict[str, Any]]:
-        responses = {status: self._response(status, kind, schemas) for status, kind in self._answers.items()}
+        responses = {status: self._response(status, answered, schemas) for status, answered in self._answers.items()}
         if self.method == "GET" and self._resource:
             responses[304] = {"description": "Not changed since", "headers": headers("X-Correlation-ID", "ETag")}
         return responses
 
-    def _response(self, status: int, kind: Any, schemas: Schemas) -> dict[str, Any]:
+    def _response(self, status: int, answered: Answered, schemas: Schemas) -> dict[str, Any]:
         names = ["X-Correlation-ID"]
-        struct = kind if isinstance(kind, type) else object
-        if issubclass(struct, Resource):
+        if _is(answered.kind, Resource):
             names.append("ETag")
-        if issubclass(struct, Page):
+        if _is(answered.kind, Page):
             names.append("Link")
         if self.method == "POST":
             names.append("Idempotency-Replayed")
         if status == 202 and 200 in self._answers:
             names.append("Location")
-        content = _json(kind, schemas) if kind is not None else {}
+        content = _content(answered, schemas)
         if self._streams and status == 200:
             names.append("Content-Location")
             content = content | _EVENTS
@@ -160,25 +166,39 @@ def _camel_case(name: str) -> str:
     return first + "".join(other.title() for other in others)
 
 
-def _answers(handler: HTTPRouteHandler) -> dict[int, Any]:
+def _is(kind: Any, base: type) -> bool:
+    return isinstance(kind, type) and issubclass(kind, base)
+
+
+def _answers(handler: HTTPRouteHandler) -> dict[int, Answered]:
     """What is answered, by status: as the handler's annotation says, or as it declares in `responses`."""
     kind: Any = handler.parsed_return_field.annotation
-    if isinstance(get_origin(kind), type) and issubclass(get_origin(kind), Response):
+    if _is(get_origin(kind), Response):
         (kind,) = get_args(kind)
-    declared = {status: spec.data_container for status, spec in (handler.responses or {}).items()}
-    return {handler.status_code: None if kind in (object, type(None)) else kind} | declared
+    declared = {
+        status: Answered(spec.data_container, JSON if spec.media_type == JSON else str(spec.media_type))
+        for status, spec in (handler.responses or {}).items()
+    }
+    return {handler.status_code: Answered(None if kind in (object, type(None)) else kind)} | declared
 
 
-def _json(kind: Any, schemas: Schemas) -> dict[str, Any]:
-    return {JSON: {"schema": schemas.of(kind), "example": example(kind)}}
+def _content(answered: Answered, schemas: Schemas) -> dict[str, Any]:
+    if answered.kind is None:
+        return {}
+    schema, shown = schemas.of(answered.kind), example(answered.kind)
+    if answered.media_type != JSON:
+        # Objects in a row are a text; tools that understand the format compare each object.
+        schema = {"anyOf": [{"type": "string", "description": "One JSON object a line"}, schema]}
+        shown = msgspec.json.encode(shown).decode() + "\n"
+    return {answered.media_type: {"schema": schema, "example": shown}}
 
 
 def example(kind: Any) -> Any:
     """The example of a Struct, or one made of those of its items. Raises KeyError for a Struct without one."""
+    if get_origin(kind) in (list, Sequence):
+        return [example(get_args(kind)[0])]
     if get_args(kind):
-        return (
-            [example(inner) for inner in get_args(kind)[:1]] if get_origin(kind) is list else example(get_args(kind)[0])
-        )
+        return example(get_args(kind)[0])
     if issubclass(kind, Page):
         (items,) = [field.type for field in msgspec.structs.fields(kind) if field.name == "items"]
         return {"items": example(items), "next_cursor": None, "has_more": False, "total": None}

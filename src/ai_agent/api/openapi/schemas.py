@@ -4,6 +4,7 @@ msgspec knows types and bounds. Added here: what undecoded JSON holds, the forma
 events, and that an answer's fields are always there.
 """
 
+import copy
 import json
 import operator
 from collections.abc import Iterable
@@ -53,6 +54,8 @@ class Schemas:
         every = [*structs, *kinds, *held]
         schemas, self.components = msgspec.json.schema_components(every, ref_template=REFERENCE)
         self._kinds = list(zip(every, map(_honest, every, schemas), strict=True))
+        for _, schema in self._kinds:
+            _spell_out(schema)
         for struct, field in fields:
             properties = self.components[struct.__name__]["properties"]
             default = properties[field.encode_name].get("default")
@@ -65,14 +68,18 @@ class Schemas:
 
     def of(self, kind: Any) -> Schema:
         """The schema of a kind that was given at the start."""
-        return dict(next(schema for known, schema in self._kinds if known == kind))
+        return copy.deepcopy(next(schema for known, schema in self._kinds if known == kind))
 
     def _finish(self, struct: type[msgspec.Struct]) -> None:
         component = self.components[struct.__name__]
+        tag = struct.__struct_config__.tag_field
+        if tag is not None:
+            component["properties"][tag]["description"] = meaning(tag, struct.__name__)
         if not struct.__struct_config__.forbid_unknown_fields:
             # An answer is written whole; only a request may leave out what has a default.
             fields = msgspec.structs.fields(struct)
-            component["required"] = [f.encode_name for f in fields if msgspec.UnsetType not in get_args(f.type)]
+            always = [f.encode_name for f in fields if msgspec.UnsetType not in get_args(f.type)]
+            component["required"] = always if tag is None else [tag, *always]
         if not component["required"]:
             del component["required"]
 
