@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, get_args, get_origin
 import msgspec
 from litestar import Response
 from litestar.handlers import HTTPRouteHandler
+from litestar.typing import FieldDefinition
 
 from ai_agent.api.answers import JSON
 from ai_agent.api.guards import SCOPE
@@ -41,10 +42,9 @@ class Operation:
         self.tag = handler.resolve_tags()[0]
         self.id = _camel_case(handler.fn.__name__)
         self._handler = handler
-        fields = handler.parsed_fn_signature.parameters
-        self._ids = {p.field_alias: fields[p.field_name] for p in expected.expected_path_params}
-        self._query = {p.field_alias: fields[p.field_name] for p in expected.expected_query_params}
-        self._own_headers = {p.field_alias: fields[p.field_name] for p in expected.expected_header_params}
+        self._ids = _fields(handler, expected.expected_path_params)
+        self._query = _fields(handler, expected.expected_query_params)
+        self._own_headers = _fields(handler, expected.expected_header_params)
         self._body = handler.parsed_data_field.annotation if handler.parsed_data_field else None
         self._answers = _answers(handler)
         self._streams = handler.opt.get("streams", False)
@@ -91,7 +91,7 @@ class Operation:
     def _parameters(self, schemas: Schemas) -> Iterator[dict[str, Any]]:
         for name, field in self._ids.items():
             yield parameters.in_path(name, field, schemas)
-        for name, field in sorted(self._query.items()):
+        for name, field in self._query.items():
             yield parameters.optional(name, "query", field, self.id, schemas)
         for name, field in self._own_headers.items():
             yield parameters.optional(name, "header", field, self.id, schemas)
@@ -164,6 +164,13 @@ _EVENTS = {
 def _camel_case(name: str) -> str:
     first, *others = name.split("_")
     return first + "".join(other.title() for other in others)
+
+
+def _fields(handler: HTTPRouteHandler, expected: Any) -> dict[str, FieldDefinition]:
+    """Parameters by the client's names, in the order of the handler's signature: Litestar keeps them in a set."""
+    aliases = {parameter.field_name: parameter.field_alias for parameter in expected}
+    fields = handler.parsed_fn_signature.parameters.items()
+    return {aliases[name]: field for name, field in fields if name in aliases}
 
 
 def _is(kind: Any, base: type) -> bool:
