@@ -10,6 +10,10 @@ from ai_agent.settings import load_settings
 from ai_agent.storage.migrations import migration_engine
 from ai_agent.storage.tables import metadata
 
+# SQLite's own index of the search and its shadow tables; PostgreSQL's is an index like others.
+SQLITE_SEARCH = "message_search"
+POSTGRESQL_SEARCH = "ix_messages_search_text"
+
 
 def migrate(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
@@ -21,6 +25,8 @@ def migrate(connection: Connection) -> None:
         target_metadata=metadata,
         render_as_batch=connection.dialect.name == "sqlite",
         transaction_per_migration=True,
+        include_name=lambda name, kind, _: kind != "table" or not str(name).startswith(SQLITE_SEARCH),
+        include_object=lambda _, name, *__: name != POSTGRESQL_SEARCH or connection.dialect.name == "postgresql",
     )
     with context.begin_transaction():
         context.run_migrations()

@@ -1,11 +1,12 @@
 """Sessions, messages and agents through the server, on both databases."""
 
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import httpx
 
 
-def make(api: httpx.Client, path: str, **body: object) -> dict[str, object]:
+def make(api: httpx.Client, path: str, **body: object) -> dict[str, Any]:
     response = api.post(path, json=body)
     assert response.status_code == 201, response.text
     return dict(response.json())

@@ -9,17 +9,24 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+import sqlalchemy as sa
 
 from ai_agent.domain.agents import CreateAgent
 from ai_agent.domain.errors import ConfigurationError, ServiceUnavailable
+from ai_agent.domain.messages import CreateMessage, SearchFilter
 from ai_agent.domain.pages import Filter
-from ai_agent.domain.sessions import CreateSession, Session
+from ai_agent.domain.search import parse
+from ai_agent.domain.sessions import CreateSession, Session, SessionFilter
 from ai_agent.services.agents import new_agent
+from ai_agent.services.messages import add_message
 from ai_agent.services.sessions import new_session
-from ai_agent.storage import agents, migrations, sessions
+from ai_agent.storage import agents, messages, migrations, sessions
 from ai_agent.storage.database import Connection, Database, UniqueViolation
 from ai_agent.storage.engine import create_database
 from ai_agent.storage.keyset import Bounds, Position
+from ai_agent.storage.search import RankedSearch
+from ai_agent.storage.statements import Statement
+from ai_agent.storage.tables import messages as message_table
 
 OWNER = "owner"
 
@@ -252,5 +259,119 @@ def test_a_backup_is_a_whole_database(tmp_path: Path) -> None:
             await migrations.backup(url, copy)
         async with opened(f"sqlite:///{copy}") as database:
             assert await sessions.get(database.reader, OWNER, session.id) == session
+
+    asyncio.run(scenario())
+
+
+SEARCH_TEXTS = Statement(sa.select(message_table.c.search_text).distinct(), str)
+ROWS_BEFORE_SEARCH = {
+    "Ein Straßenfest": "ein strassenfest",
+    "НОЧЬ": "ночь",
+    "東京都": "\u115f東\u115f京\u115f都\u115f",
+    "": "",
+}
+
+
+def test_messages_from_before_the_search_can_be_searched(database_url: str, run: Callable[[Scenario], None]) -> None:
+    """Upgrades a database that holds more rows than one batch, and downgrades it again."""
+
+    async def store(database: Database) -> None:
+        async with database.unit_of_work() as rows:
+            session = await added(rows, "Größe")
+            for _ in range(70):
+                for content in ROWS_BEFORE_SEARCH:
+                    await add_message(rows, OWNER, session.id, CreateMessage(content))
+
+    async def look(database: Database) -> None:
+        query = SearchFilter(search=parse("STRASSE or 京"))
+        hits = RankedSearch(messages.LIST, database.patient)
+        assert await hits.total(database.reader, OWNER, query) == 140
+        bounds = Bounds(200)
+        found = await hits.page(database.reader, OWNER, query, "rank", descending=True, bounds=bounds)
+        assert len({hit.id for hit in found}) == 140
+        assert await sessions.LIST.total(database.reader, OWNER, SessionFilter(search="GRÖSSE")) == 1
+        stored = await database.reader.all(SEARCH_TEXTS)
+        assert sorted(stored) == sorted(ROWS_BEFORE_SEARCH.values())
+
+    run(store)
+    asyncio.run(migrations.downgrade(database_url, "0002"))
+    asyncio.run(migrations.upgrade(database_url))
+    asyncio.run(migrations.check(database_url))
+    run(look)
+    asyncio.run(migrations.downgrade(database_url, "0002"))
+    asyncio.run(migrations.upgrade(database_url))
+    run(look)
+
+
+def test_the_index_of_the_search_on_sqlite_follows_every_change_and_survives_a_vacuum(tmp_path: Path) -> None:
+    async def scenario() -> None:
+        url = f"sqlite:///{tmp_path}/a.db"
+        await migrations.upgrade(url)
+        async with opened(url) as database:
+            made: list[Session] = []
+            for number in range(4):
+                async with database.unit_of_work() as rows:
+                    made.append(await added(rows))
+                    for content in ("keep", f"number {number}"):
+                        await add_message(rows, OWNER, made[-1].id, CreateMessage(content))
+            async with database.unit_of_work() as rows:
+                await sessions.delete(rows, OWNER, made[0].id)
+                await sessions.delete_all(rows, OWNER, [made[2].id])
+        with sqlite3.connect(tmp_path / "a.db", isolation_level=None) as connection:
+            connection.execute("VACUUM")
+            connection.execute("INSERT INTO message_search (message_search) VALUES ('integrity-check')")
+            assert connection.execute("SELECT count(*) FROM message_search_rows").fetchone() == (4,)
+        connection.close()
+        async with opened(url) as database:
+            search = RankedSearch(messages.LIST, database.patient)
+            for text, hits in {"keep": 2, "number": 2, "number 3": 1, '"number 2"': 0, '"number 0"': 0}.items():
+                assert await search.total(database.reader, OWNER, SearchFilter(search=parse(text))) == hits
+
+    asyncio.run(scenario())
+
+
+def test_an_extension_that_may_not_be_created_is_named(empty_postgres: str, postgres_url: str) -> None:
+    async def scenario() -> None:
+        operator = await asyncpg.connect(empty_postgres)
+        await operator.execute("CREATE ROLE limited LOGIN; GRANT ALL ON SCHEMA public TO limited")
+        url = empty_postgres.replace("postgres@", "limited@")
+        with pytest.raises(ConfigurationError, match="pg_trgm") as refused:
+            await migrations.upgrade(url)
+        assert "CREATE EXTENSION pg_trgm" in refused.value.hint
+        await operator.execute("CREATE EXTENSION pg_trgm")
+        await migrations.upgrade(url)
+        await migrations.check(url)
+        await operator.close()
+
+    asyncio.run(scenario())
+
+
+def test_an_upgrade_that_was_interrupted_goes_on(empty_postgres: str) -> None:
+    async def scenario() -> None:
+        await migrations.upgrade(empty_postgres, "0002")
+        operator = await asyncpg.connect(empty_postgres)
+        await operator.execute("ALTER TABLE messages ADD COLUMN search_text text NOT NULL DEFAULT ''")
+        await operator.execute("CREATE INDEX ix_messages_owner_id ON messages (owner_id)")
+        await operator.close()
+        await migrations.upgrade(empty_postgres)
+        await migrations.check(empty_postgres)
+
+    asyncio.run(scenario())
+
+
+def test_a_search_may_take_longer_than_other_statements(empty_postgres: str) -> None:
+    async def scenario() -> None:
+        await migrations.upgrade(empty_postgres)
+        sleep = Statement(sa.select(sa.func.pg_sleep(sa.bindparam("seconds", type_=sa.Float)).cast(sa.Text)), str)
+        async with opened(empty_postgres, pool_size=1, statement_timeout=0.3) as database:
+            with pytest.raises(ServiceUnavailable):
+                await database.reader.first(sleep, seconds=0.6)
+            assert await database.patient.first(sleep, seconds=0.6) == ""
+            started = time.monotonic()
+            with pytest.raises(ServiceUnavailable):
+                await database.patient.first(sleep, seconds=20.0)
+            assert 4.5 < time.monotonic() - started < 6
+            with pytest.raises(ServiceUnavailable):
+                await database.reader.first(sleep, seconds=0.6)
 
     asyncio.run(scenario())

@@ -19,10 +19,14 @@ from ai_agent.security.api_keys import generate
 from ai_agent.settings import load_settings
 from tests.conftest import KEY, SECRET, Server
 
-BODIES = {
+BODIES: dict[str, object] = {
     "POST /agents": {"name": "x"},
     "PUT /agents/{agent_id}": {"name": "x"},
+    "POST /sessions/bulk-create": [{}],
+    "POST /sessions/bulk-delete": [str(uuid.uuid4())],
+    "DELETE /sessions/bulk-delete": [str(uuid.uuid4())],
     "POST /sessions/{session_id}/messages": {"content": "x"},
+    "POST /sessions/{session_id}/messages/bulk-create": [{"content": "x"}],
     "PUT /messages/{message_id}": {"content": "x"},
     "POST /agents/{agent_id}/execute": {"message": "x"},
     "POST /agents/{agent_id}/execute/stream": {"message": "x"},
@@ -124,6 +128,42 @@ def test_a_message_cannot_follow_one_of_another_owner(ids: dict[str, str], stran
     session = stranger.http.post("/sessions", json={}).json()["id"]
     body = {"content": "x", "parent_message_id": ids["message_id"]}
     assert stranger.http.post(f"/sessions/{session}/messages", json=body).status_code == 422
+
+
+def test_no_message_of_many_can_follow_one_of_another_owner(ids: dict[str, str], stranger: Caller) -> None:
+    session = stranger.http.post("/sessions", json={}).json()["id"]
+    body = [{"content": "x"}, {"content": "x", "parent_message_id": ids["message_id"]}]
+    assert stranger.http.post(f"/sessions/{session}/messages/bulk-create", json=body).status_code == 422
+    assert stranger.http.get(f"/sessions/{session}/messages").json()["items"] == []
+
+
+@pytest.mark.parametrize("method", ["POST", "DELETE"])
+def test_a_session_of_another_owner_among_many_is_not_found(
+    server: Server, ids: dict[str, str], stranger: Caller, method: str
+) -> None:
+    own = stranger.http.post("/sessions", json={}).json()["id"]
+    refused = stranger.http.request(method, "/sessions/bulk-delete", json=[own, ids["session_id"]])
+    assert (refused.status_code, refused.json()["details"]) == (404, {"ids": [ids["session_id"]]})
+    assert stranger.http.delete(f"/sessions/{own}").status_code == 204
+    with server.client() as api:
+        assert api.get(f"/sessions/{ids['session_id']}").status_code == 200
+
+
+def test_a_message_of_another_owner_cannot_be_forked_into_ones_own_session(
+    ids: dict[str, str], stranger: Caller
+) -> None:
+    own = stranger.http.post("/sessions", json={}).json()["id"]
+    refused = stranger.http.post(f"/sessions/{own}/fork", json={"from_message_id": ids["message_id"]})
+    assert refused.status_code == 422
+    refused = stranger.http.post(f"/sessions/{ids['session_id']}/fork", json={"from_message_id": ids["message_id"]})
+    assert refused.status_code == 404
+
+
+def test_a_search_in_a_session_of_another_owner_is_not_found(ids: dict[str, str], stranger: Caller) -> None:
+    for search in ("xx", "x y or z"):
+        params = {"search": search, "session_id": ids["session_id"]}
+        assert stranger.http.get("/messages", params=params).status_code == 404
+        assert stranger.http.get("/messages", params={"search": search}).json()["items"] == []
 
 
 def test_an_agent_cannot_run_in_a_session_of_another_owner(ids: dict[str, str], stranger: Caller) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.schema import CreateTable
 
 from ai_agent.domain.errors import InvalidFields
 from ai_agent.domain.pages import Filter
-from ai_agent.storage.keyset import Bounds, CursorCodec, Listing, Position
+from ai_agent.storage.keyset import Bounds, CursorCodec, Listing, Position, Varying
 from ai_agent.storage.statements import Statement, to_sqlite
 from ai_agent.storage.tables import Id, Time
 
@@ -178,6 +178,23 @@ def test_each_shape_is_one_statement_whatever_the_values(reader: Recorder) -> No
 def test_a_condition_of_the_listing_says_what_a_filter_means(reader: Recorder) -> None:
     listing = Listing(TABLE, Row, {"word": TABLE.c.name.contains(sa.bindparam("word"))})
     assert [row.name for row in page(listing, reader, RowFilter(word="w"))] == ["two"]
+
+
+class RepeatedFilter(Filter, frozen=True, kw_only=True):
+    words: tuple[str, ...] | None = None
+
+
+def test_a_filter_that_is_repeated_is_a_statement_for_each_number_of_times(reader: Recorder) -> None:
+    words = Varying(
+        len,
+        lambda count: sa.and_(*(TABLE.c.name.contains(sa.bindparam(f"word_{number}")) for number in range(count))),
+        lambda given: {f"word_{number}": word for number, word in enumerate(given)},
+    )
+    listing = Listing(TABLE, Row, {"words": words})
+    found = [page(listing, reader, RepeatedFilter(words=given)) for given in (("w",), ("t", "o"), ("n", "o"), ("z",))]
+    assert [[row.name for row in rows] for rows in found] == [["two"], ["two"], ["one"], []]
+    assert len(set(map(id, reader.statements))) == 2
+    assert asyncio.run(listing.total(reader, "me", RepeatedFilter(words=("o",)))) == 2
 
 
 def test_the_total_counts_what_matches_and_belongs_to_the_owner(reader: Recorder) -> None:

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Iterator
 from functools import cache
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 from litestar.dto import AbstractDTO, DTOFieldDefinition
@@ -35,7 +35,10 @@ class BodyDecoder(AbstractDTO[Any]):
     def create_for_field_definition(
         cls, field_definition: FieldDefinition, handler_id: str, backend_cls: Any = None
     ) -> None:
-        cls._types[handler_id] = field_definition.annotation
+        # Litestar parts a type from the bounds around it.
+        bounds = [one for one in field_definition.metadata if isinstance(one, msgspec.Meta)]
+        annotation = field_definition.annotation
+        cls._types[handler_id] = Annotated[(annotation, *bounds)] if bounds else annotation
 
     def decode_bytes(self, value: bytes) -> Any:
         if _is_messagepack(header(self.asgi_connection.scope, b"content-type")):

@@ -1,5 +1,6 @@
 """The one mapping from what was raised to what is answered. No path leads to the framework's own error page."""
 
+import re
 from typing import Annotated, Any
 
 import msgspec
@@ -24,6 +25,8 @@ log = structlog.get_logger()
 
 PROBLEM_JSON = "application/problem+json"
 VALUE_LENGTH = 200
+
+_MISSING = re.compile(r"Missing required \w+ parameter '([^']+)'")
 
 
 class ErrorBody(msgspec.Struct):
@@ -113,6 +116,8 @@ def _invalid_parameters(request: Request[Any, Any, Any], exception: ValidationEx
     extra: list[dict[str, str]] = exception.extra if isinstance(exception.extra, list) else []
     if any(entry.get("key") == "data" for entry in extra):
         return errors.MalformedRequest("A JSON body is required")
+    if missing := _MISSING.match(exception.detail):
+        return InvalidFields([FieldError(missing[1], "Is required")])
     named = [(entry.get("key", ""), entry["message"]) for entry in extra]
     return InvalidFields([FieldError(name, message, given.get(name)) for name, message in named])
 

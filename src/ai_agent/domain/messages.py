@@ -20,6 +20,9 @@ from ai_agent.domain.fields import (
 )
 from ai_agent.domain.pages import Filter, Page
 from ai_agent.domain.resources import Resource
+from ai_agent.domain.search import SearchQuery
+
+BULK = 100
 
 ToolCalls = Annotated[list[JsonObject], Meta(max_length=128)]
 
@@ -50,10 +53,33 @@ class Message(Resource):
     updated_at: datetime
 
 
+class FoundMessage(Message):
+    """A message in a list; `snippet` is there when the list is a search."""
+
+    snippet: str | UnsetType = UNSET
+
+
 class MessagePage(Page):
     """Messages of a list."""
 
-    items: list[Message]
+    items: list[FoundMessage]
+
+
+class ThreadMessage(Message):
+    """A message beside its siblings, which follow the same parent: how many, itself included, and its place from 0."""
+
+    sibling_count: int
+    sibling_index: int
+
+
+class Thread(msgspec.Struct):
+    """A message, the way to it from the root, and its direct replies; the nearest where there are too many."""
+
+    ancestors: list[ThreadMessage]
+    message: ThreadMessage
+    replies: list[ThreadMessage]
+    ancestors_truncated: bool
+    replies_truncated: bool
 
 
 class ReplaceMessage(Input):
@@ -74,6 +100,9 @@ class CreateMessage(ReplaceMessage):
     parent_message_id: UUID | None = None
 
 
+CreateMessages = Annotated[list[CreateMessage], Meta(min_length=1, max_length=BULK)]
+
+
 class PatchMessage(Input):
     """JSON Merge Patch: what is absent stays, null clears."""
 
@@ -87,9 +116,21 @@ class PatchMessage(Input):
 
 
 class MessageFilter(Filter, frozen=True, kw_only=True):
+    """Of the messages of a session."""
+
     session_id: UUID
     role: Role | None = None
     parent_message_id: UUID | None = None
+    search: SearchQuery | None = None
+
+
+class SearchFilter(Filter, frozen=True, kw_only=True):
+    """Of a search over all messages of an owner."""
+
+    search: SearchQuery
+    role: Role | None = None
+    session_id: UUID | None = None
+    agent_id: UUID | None = None
 
 
 class HistoryEntry(msgspec.Struct, frozen=True):

@@ -1,13 +1,13 @@
 """Pages of any list: a cursor or an offset in, rows and the next cursor out."""
 
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import msgspec
 
 from ai_agent.domain.errors import FieldError, InvalidFields
 from ai_agent.domain.pages import Page, PageRequest
 from ai_agent.storage.database import Database
-from ai_agent.storage.keyset import Bounds, CursorCodec, Listing, Position
+from ai_agent.storage.keyset import Bounds, CursorCodec, Pageable, Position
 
 PageType = TypeVar("PageType", bound=Page)
 
@@ -18,7 +18,7 @@ class Pager:
         self._cursors = cursors
 
     async def page(
-        self, page_type: type[PageType], listing: Listing[Any], owner: str, wanted: msgspec.Struct, request: PageRequest
+        self, page_type: type[PageType], listing: Pageable, owner: str, wanted: msgspec.Struct, request: PageRequest
     ) -> PageType:
         """One page of an owner's list. Raises InvalidFields for a cursor that is not of this very list."""
         if request.cursor and request.offset:

@@ -1,5 +1,6 @@
 """Sessions: create, read, list, change, delete."""
 
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -7,13 +8,15 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from ai_agent.domain.agents import AgentStatus
-from ai_agent.domain.errors import InvalidFields, NotFound
+from ai_agent.domain.errors import FieldError, InvalidFields, NotFound
+from ai_agent.domain.exports import ExecutionLine, ExportLine, MessageLine, SessionLine
 from ai_agent.domain.fields import StoredJson, check_metadata, merge_patch, new_id, now, to_json
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.pages import PageRequest
 from ai_agent.domain.resources import Versions
 from ai_agent.domain.sessions import (
     CreateSession,
+    ForkSession,
     PatchSession,
     ReplaceSession,
     Session,
@@ -23,8 +26,10 @@ from ai_agent.domain.sessions import (
 )
 from ai_agent.execution.job_queue import JobQueue
 from ai_agent.services.paging import Pager
-from ai_agent.storage import agents, executions, sessions
+from ai_agent.storage import agents, executions, messages, sessions, threads
 from ai_agent.storage.database import Connection, Database
+
+EXPORTED_AT_ONCE = 50
 
 
 class SessionService:
@@ -37,6 +42,45 @@ class SessionService:
         session = new_session(wanted)
         await self._database.write(sessions.INSERT, **sessions.values(principal.subject, session))
         return session
+
+    async def create_all(self, principal: Principal, wanted: Sequence[CreateSession]) -> Sequence[Session]:
+        """All or none."""
+        made = [new_session(one) for one in wanted]
+        async with self._database.unit_of_work() as rows:
+            await sessions.insert_all(rows, principal.subject, made)
+        return made
+
+    async def fork(self, principal: Principal, session_id: UUID, wanted: ForkSession) -> Session:
+        """Copies the branch from the root to a message into a new session."""
+        owner = principal.subject
+        async with self._database.unit_of_work() as rows:
+            # Locked, so that no message of it is deleted while it is copied.
+            source = found(await sessions.get(rows, owner, session_id, for_update=True))
+            branch = await _branch(rows, owner, session_id, wanted.from_message_id)
+            title = source.title if wanted.title is UNSET else wanted.title
+            fork = new_session(CreateSession(source.user_id, title))
+            fork.metadata = source.metadata
+            await sessions.insert(rows, owner, fork)
+            if branch:
+                await sessions.take_positions(rows, owner, fork.id, fork.created_at, len(branch))
+                await threads.copy(rows, owner, branch, fork.id, [new_id() for _ in branch], fork.created_at)
+            return found(await sessions.get(rows, owner, fork.id))
+
+    async def export(self, principal: Principal, session_id: UUID) -> AsyncIterator[Sequence[ExportLine]]:
+        """The session, its messages in order, its executions in order. Raises NotFound before the first of them."""
+        return self._exported(principal.subject, await self.get(principal, session_id))
+
+    async def _exported(self, owner: str, session: Session) -> AsyncIterator[Sequence[ExportLine]]:
+        """In short reads: a client that reads slowly holds no connection."""
+        reader = self._database.reader
+        yield [SessionLine(session)]
+        position, last = 0, UUID(int=0)
+        while written := await messages.behind(reader, owner, session.id, position, EXPORTED_AT_ONCE):
+            yield [MessageLine(message) for message in written]
+            position = written[-1].position
+        while runs := await executions.of_session(reader, owner, session.id, last, EXPORTED_AT_ONCE):
+            yield [ExecutionLine(execution) for execution in runs]
+            last = runs[-1].id
 
     async def get(self, principal: Principal, session_id: UUID) -> Session:
         return found(await sessions.get(self._database.reader, principal.subject, session_id))
@@ -90,11 +134,35 @@ class SessionService:
         for run in live:
             await self._queue.cancel(run.id)
 
+    async def delete_all(self, principal: Principal, session_ids: Sequence[UUID]) -> None:
+        """As `delete`, all or none. Raises NotFound with the ids that are not the owner's."""
+        owner = principal.subject
+        async with self._database.unit_of_work() as rows:
+            known = set(await sessions.lock(rows, owner, session_ids))
+            if unknown := [str(one) for one in dict.fromkeys(session_ids) if one not in known]:
+                raise NotFound("Not all of the sessions were found; none is deleted", details={"ids": unknown})
+            live = await executions.live_of_sessions(rows, owner, session_ids)
+            await sessions.delete_all(rows, owner, session_ids)
+            for run in live:
+                await agents.set_status(rows, run.agent_id, AgentStatus.IDLE)
+        for run in live:
+            await self._queue.cancel(run.id)
+
     @staticmethod
     async def _expect(rows: Connection, principal: Principal, session_id: UUID, versions: Versions | None) -> None:
         """Locks the session in one of these versions; asks nothing when any will do."""
         if versions is not None:
             found(await sessions.get(rows, principal.subject, session_id, for_update=True)).expect(versions)
+
+
+async def _branch(rows: Connection, owner: str, session_id: UUID, message_id: UUID | None) -> list[threads.Node]:
+    """From the root to the message, by default the newest. Raises InvalidFields for one of another session."""
+    last = message_id or await messages.newest(rows, owner, session_id)
+    branch = [] if last is None else await threads.branch(rows, owner, session_id, last)
+    if message_id is not None and not branch:
+        error = FieldError("from_message_id", "Is not a message of this session", str(message_id))
+        raise InvalidFields([error])
+    return branch
 
 
 def new_session(wanted: CreateSession) -> Session:

@@ -12,6 +12,8 @@ Row = TypeVar("Row")
 
 ACQUIRE_SECONDS = 1.0
 """How long a statement waits for a free connection before it answers 503."""
+PATIENCE_SECONDS = 5.0
+"""How long a statement of a search may take."""
 
 
 class Reader(Protocol):
@@ -39,6 +41,8 @@ class Database(Protocol):
     dialect: str
     reader: Reader
     """For reading without a transaction: each statement sees what is committed, and none waits for a writer."""
+    patient: Reader
+    """The same for a search: its statements may take longer, and are planned for the very values they are given."""
 
     async def open(self) -> None:
         """Raises ConfigurationError when the database cannot be reached."""

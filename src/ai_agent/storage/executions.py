@@ -1,5 +1,6 @@
 """Executions and their events. A worker's writes name the fence it claimed: with an old one they change nothing."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,6 +15,7 @@ from ai_agent.domain.events import StoredEvent
 from ai_agent.domain.executions import Execution
 from ai_agent.domain.fields import StoredJson
 from ai_agent.storage.database import Connection, Reader
+from ai_agent.storage.functions import among
 from ai_agent.storage.statements import VERSION, Statement
 from ai_agent.storage.tables import Time, execution_events, executions
 
@@ -131,6 +133,25 @@ _LIVE_OF_SESSION = Statement(
     ),
     LiveRun,
 )
+_LIVE_OF_SESSIONS = Statement(
+    sa.select(executions.c.id, executions.c.agent_id).where(
+        among(executions.c.session_id, sa.bindparam("ids")),
+        executions.c.owner_id == sa.bindparam("owner"),
+        executions.c.holds_session,
+    ),
+    LiveRun,
+)
+_OF_SESSION = Statement(
+    sa.select(*_COLUMNS)
+    .where(
+        executions.c.session_id == sa.bindparam("session_id"),
+        executions.c.owner_id == sa.bindparam("owner"),
+        executions.c.id > sa.bindparam("after"),
+    )
+    .order_by(executions.c.id)
+    .limit(sa.bindparam("row_limit", type_=sa.Integer)),
+    Execution,
+)
 _IS_LIVE = Statement(sa.select(executions.c.finished_at.is_(None)).where(_id), bool)
 _REQUEST_CANCEL = Statement(
     sa.update(executions)
@@ -240,6 +261,15 @@ async def queued(connection: Reader) -> list[UUID]:
 
 async def live_of_session(connection: Connection, session_id: UUID) -> list[LiveRun]:
     return await connection.all(_LIVE_OF_SESSION, session_id=session_id)
+
+
+async def live_of_sessions(connection: Connection, owner: str, session_ids: Sequence[UUID]) -> list[LiveRun]:
+    return await connection.all(_LIVE_OF_SESSIONS, ids=list(session_ids), owner=owner)
+
+
+async def of_session(reader: Reader, owner: str, session_id: UUID, after: UUID, limit: int) -> list[Execution]:
+    """Those behind an id, oldest first."""
+    return await reader.all(_OF_SESSION, session_id=session_id, owner=owner, after=after, row_limit=limit)
 
 
 async def request_cancel(connection: Connection, owner: str, execution_id: UUID) -> str | None:

@@ -6,10 +6,10 @@ Source: M. Winand, "We need tool support for keyset pagination" (use-the-index-l
 import base64
 import hashlib
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Hashable, Mapping
 from datetime import datetime
 from functools import lru_cache
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
@@ -78,6 +78,38 @@ def _text(raw: bytes) -> str:
     return base64.urlsafe_b64encode(raw).decode().rstrip("=")
 
 
+class Pageable(Protocol):
+    """A list that can be read a page at a time. Its rows have an `id`, and an attribute for each order."""
+
+    @property
+    def name(self) -> str: ...
+
+    def sort_type(self, sort_by: str) -> type[Any]:
+        """The Python type of the values of an order."""
+
+    async def page(
+        self, reader: Reader, owner: str, wanted: Any, sort_by: str, *, descending: bool, bounds: Bounds
+    ) -> list[Any]: ...
+
+    async def total(self, reader: Reader, owner: str, wanted: Any) -> int: ...
+
+
+class Varying(msgspec.Struct, frozen=True):
+    """A condition whose text depends on the filter's value, as on how often the filter was given."""
+
+    shape: Callable[[Any], Hashable]
+    """What of a value the text depends on."""
+    condition: Callable[[Any], sa.ColumnElement[bool]]
+    """The condition for a shape."""
+    parameters: Callable[[Any], dict[str, Any]]
+    """The parameters of a value."""
+
+
+Condition = sa.ColumnElement[bool] | Varying
+Shape = tuple[tuple[str, Hashable], ...]
+"""The names of the filters that are given, each with what its condition's text depends on."""
+
+
 class Listing(Generic[Row]):
     """The rows of a table that belong to an owner, filtered, in order, a page at a time.
 
@@ -85,10 +117,10 @@ class Listing(Generic[Row]):
     a client gave become part of the statement, so there is one statement for each shape, compiled once.
     """
 
-    def __init__(self, table: sa.Table, row: type[Row], conditions: Mapping[str, sa.ColumnElement[bool]] | None = None):
+    def __init__(self, table: sa.Table, row: type[Row], conditions: Mapping[str, Condition] | None = None):
         self._table = table
         self._row = row
-        self._conditions = {
+        self._conditions: dict[str, Condition] = {
             "created_after": table.c.created_at > sa.bindparam("created_after"),
             "created_before": table.c.created_at < sa.bindparam("created_before"),
             **(conditions or {}),
@@ -105,26 +137,46 @@ class Listing(Generic[Row]):
     async def page(
         self, reader: Reader, owner: str, wanted: msgspec.Struct, sort_by: str, *, descending: bool, bounds: Bounds
     ) -> list[Row]:
-        filters = _given(wanted)
-        statement = self._page(tuple(filters), sort_by, descending, bounds.after is not None)
-        return await reader.all(statement, owner=owner, **filters, **bounds.parameters())
+        shape, parameters = self.asked(wanted)
+        statement = self._page(shape, sort_by, descending, bounds.after is not None)
+        return await reader.all(statement, owner=owner, **parameters, **bounds.parameters())
 
     async def total(self, reader: Reader, owner: str, wanted: msgspec.Struct) -> int:
-        filters = _given(wanted)
-        return await reader.first(self._total(tuple(filters)), owner=owner, **filters) or 0
+        shape, parameters = self.asked(wanted)
+        return await reader.first(self._total(shape), owner=owner, **parameters) or 0
 
-    def _matching(self, filters: tuple[str, ...]) -> list[sa.ColumnElement[bool]]:
+    def asked(self, wanted: msgspec.Struct) -> tuple[Shape, dict[str, Any]]:
+        """The filters that are set, in the order of their declaration, as the shape of a statement and its values."""
+        shape: list[tuple[str, Hashable]] = []
+        parameters: dict[str, Any] = {}
+        for name in wanted.__struct_fields__:
+            value = getattr(wanted, name)
+            if value is None:
+                continue
+            condition = self._conditions.get(name)
+            if isinstance(condition, Varying):
+                shape.append((name, condition.shape(value)))
+                parameters |= condition.parameters(value)
+            else:
+                shape.append((name, None))
+                parameters[name] = value
+        return tuple(shape), parameters
+
+    def matching(self, filters: Shape) -> list[sa.ColumnElement[bool]]:
+        """What rows of the owner must fulfil."""
         own = self._table.c.owner_id == sa.bindparam("owner")
-        return [own, *(self._condition(name) for name in filters)]
+        return [own, *(self._condition(name, shape) for name, shape in filters)]
 
-    def _condition(self, name: str) -> sa.ColumnElement[bool]:
+    def _condition(self, name: str, shape: Hashable) -> sa.ColumnElement[bool]:
         condition = self._conditions.get(name)
+        if isinstance(condition, Varying):
+            return condition.condition(shape)
         return self._table.c[name] == sa.bindparam(name) if condition is None else condition
 
-    def _page_statement(self, filters: tuple[str, ...], sort_by: str, descending: bool, after: bool) -> Statement[Row]:
+    def _page_statement(self, filters: Shape, sort_by: str, descending: bool, after: bool) -> Statement[Row]:
         column, identity = self._table.c[sort_by], self._table.c.id
         selected = sa.select(*(self._table.c[name] for name in self._row.__struct_fields__))
-        selected = selected.where(*self._matching(filters))
+        selected = selected.where(*self.matching(filters))
         if after:
             bound = sa.tuple_(
                 sa.bindparam("after_value", type_=column.type), sa.bindparam("after_id", type_=identity.type)
@@ -135,10 +187,5 @@ class Listing(Generic[Row]):
         limit, offset = sa.bindparam("row_limit", type_=sa.Integer), sa.bindparam("row_offset", type_=sa.Integer)
         return Statement(selected.order_by(*order).limit(limit).offset(offset), self._row)
 
-    def _total_statement(self, filters: tuple[str, ...]) -> Statement[int]:
-        return Statement(sa.select(sa.func.count()).select_from(self._table).where(*self._matching(filters)), int)
-
-
-def _given(wanted: msgspec.Struct) -> dict[str, Any]:
-    """The filters that are set, in the order of their declaration."""
-    return {name: value for name in wanted.__struct_fields__ if (value := getattr(wanted, name)) is not None}
+    def _total_statement(self, filters: Shape) -> Statement[int]:
+        return Statement(sa.select(sa.func.count()).select_from(self._table).where(*self.matching(filters)), int)

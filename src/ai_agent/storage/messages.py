@@ -1,19 +1,24 @@
 """Messages of a session, in their order of arrival and as the tree that their parents make."""
 
+from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import msgspec
 import sqlalchemy as sa
 
 from ai_agent.domain.messages import HistoryEntry, Message
+from ai_agent.domain.search import fold, searchable
 from ai_agent.storage.database import Connection, Reader
+from ai_agent.storage.functions import among
 from ai_agent.storage.keyset import Listing
+from ai_agent.storage.search import MATCHES
 from ai_agent.storage.statements import VERSION, Statement
 from ai_agent.storage.tables import messages
 
 BRANCH_LENGTH = 1000
 
-LIST = Listing(messages, Message)
+LIST = Listing(messages, Message, {"search": MATCHES})
 
 _COLUMNS = [messages.c[name] for name in (*Message.__struct_fields__, VERSION)]
 _MINE = (messages.c.id == sa.bindparam("message_id"), messages.c.owner_id == sa.bindparam("owner"))
@@ -21,22 +26,28 @@ _GET = Statement(sa.select(*_COLUMNS).where(*_MINE), Message)
 _GET_FOR_UPDATE = Statement(sa.select(*_COLUMNS).where(*_MINE).with_for_update(), Message)
 _IN_SESSION = (messages.c.session_id == sa.bindparam("session_id"), messages.c.owner_id == sa.bindparam("owner"))
 _HAS = Statement(sa.select(sa.func.count()).where(*_MINE, *_IN_SESSION), int)
+_newest = sa.select(messages.c.id).where(*_IN_SESSION).order_by(messages.c.position.desc()).limit(1)
+_parent = sa.bindparam("parent_message_id", type_=messages.c.id.type)
+_names = (*Message.__struct_fields__, "owner_id", "search_text")
+_INSERTED: dict[str, Any] = {name: sa.bindparam(name) for name in _names}
 _INSERT = Statement(
     sa.insert(messages)
-    .values(
-        {name: sa.bindparam(name) for name in [*Message.__struct_fields__, "owner_id"]}
-        | {
-            "parent_message_id": sa.func.coalesce(
-                sa.bindparam("parent_message_id", type_=messages.c.id.type),
-                sa.select(messages.c.id)
-                .where(messages.c.session_id == sa.bindparam("session_id"))
-                .order_by(messages.c.position.desc())
-                .limit(1)
-                .scalar_subquery(),
-            )
-        }
-    )
+    .values(_INSERTED | {"parent_message_id": sa.func.coalesce(_parent, _newest.scalar_subquery())})
     .returning(*_COLUMNS),
+    Message,
+)
+_INSERT_ALL: Statement[None] = Statement(sa.insert(messages).values(_INSERTED))
+_NEWEST = Statement(_newest, UUID)
+_HAVE = Statement(sa.select(messages.c.id).where(among(messages.c.id, sa.bindparam("ids")), *_IN_SESSION), UUID)
+_AMONG = Statement(
+    sa.select(*_COLUMNS).where(among(messages.c.id, sa.bindparam("ids")), messages.c.owner_id == sa.bindparam("owner")),
+    Message,
+)
+_BEHIND = Statement(
+    sa.select(*_COLUMNS)
+    .where(*_IN_SESSION, messages.c.position > sa.bindparam("after"))
+    .order_by(messages.c.position)
+    .limit(sa.bindparam("row_limit", type_=sa.Integer)),
     Message,
 )
 _UPDATE = Statement(
@@ -45,6 +56,7 @@ _UPDATE = Statement(
     .values(
         role=sa.bindparam("role"),
         content=sa.bindparam("content"),
+        search_text=sa.bindparam("search_text"),
         metadata=sa.bindparam("metadata", type_=messages.c.metadata.type),
         tool_calls=sa.bindparam("tool_calls"),
         updated_at=sa.bindparam("updated_at"),
@@ -87,10 +99,38 @@ async def is_in_session(connection: Connection, owner: str, session_id: UUID, me
 
 async def insert(connection: Connection, owner: str, message: Message) -> Message:
     """Without a parent the message follows the newest of its session, whose row the caller has locked."""
-    values = msgspec.structs.asdict(message) | {"owner_id": owner}
-    stored = await connection.first(_INSERT, **values)
+    stored = await connection.first(_INSERT, **_values(owner, message))
     assert stored is not None  # noqa: S101  # INSERT … RETURNING answers the row or raises
     return stored
+
+
+async def insert_all(connection: Connection, owner: str, made: Sequence[Message]) -> None:
+    """Messages that have their parents, in an order in which each stands behind its own."""
+    await connection.many(_INSERT_ALL, [_values(owner, message) for message in made])
+
+
+def _values(owner: str, message: Message) -> dict[str, Any]:
+    own = {"owner_id": owner, "owner": owner, "search_text": searchable(fold(message.content))}
+    return msgspec.structs.asdict(message) | own
+
+
+async def newest(connection: Connection, owner: str, session_id: UUID) -> UUID | None:
+    return await connection.first(_NEWEST, owner=owner, session_id=session_id)
+
+
+async def those_in_session(connection: Connection, owner: str, session_id: UUID, ids: Sequence[UUID]) -> set[UUID]:
+    return set(await connection.all(_HAVE, owner=owner, session_id=session_id, ids=list(ids)))
+
+
+async def get_all(reader: Reader, owner: str, ids: Sequence[UUID]) -> dict[UUID, Message]:
+    """Those of the messages that there are, by id."""
+    rows = await reader.all(_AMONG, owner=owner, ids=list(ids)) if ids else []
+    return {message.id: message for message in rows}
+
+
+async def behind(reader: Reader, owner: str, session_id: UUID, position: int, limit: int) -> list[Message]:
+    """The messages of a session behind a position, in order."""
+    return await reader.all(_BEHIND, owner=owner, session_id=session_id, after=position, row_limit=limit)
 
 
 async def update(connection: Connection, owner: str, message: Message) -> Message | None:
@@ -100,6 +140,7 @@ async def update(connection: Connection, owner: str, message: Message) -> Messag
         owner=owner,
         role=message.role,
         content=message.content,
+        search_text=searchable(fold(message.content)),
         metadata=message.metadata,
         tool_calls=message.tool_calls,
         updated_at=message.updated_at,

@@ -1,7 +1,7 @@
 """PostgreSQL through asyncpg."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -9,7 +9,14 @@ import asyncpg
 import msgspec
 
 from ai_agent.domain.errors import ConfigurationError, ServiceUnavailable
-from ai_agent.storage.database import Connection, LockTimeout, Reader, UniqueViolation, shared_connection
+from ai_agent.storage.database import (
+    PATIENCE_SECONDS,
+    Connection,
+    LockTimeout,
+    Reader,
+    UniqueViolation,
+    shared_connection,
+)
 from ai_agent.storage.pool import Pool
 from ai_agent.storage.statements import Statement
 
@@ -104,14 +111,35 @@ class _Statements:
         return _translated(error)
 
 
+_Ask = Callable[..., Awaitable[Any]]
+
+_PATIENT = f"BEGIN READ ONLY; SET LOCAL statement_timeout = {PATIENCE_SECONDS * 1000:.0f}; " + (
+    # How many rows a pattern finds differs by orders of magnitude: a plan for all of them is bad for most.
+    "SET LOCAL plan_cache_mode = force_custom_plan"
+)
+
+
+async def _ask_patiently(connection: asyncpg.Connection, sql: str, *values: Any) -> Any:
+    await connection.execute(_PATIENT)
+    try:
+        rows = await connection.fetch(sql, *values, timeout=PATIENCE_SECONDS + GRACE_SECONDS)
+    except asyncpg.PostgresError:
+        if not connection.is_closed():
+            await connection.execute("ROLLBACK")
+        raise
+    await connection.execute("COMMIT")
+    return rows
+
+
 class _PoolReader:
     """A driver that takes a connection from the pool for each statement, and tries a second one when it was dead.
 
     Reads change nothing, so asking again is safe; it replaces a ping, and its round trip, before each.
     """
 
-    def __init__(self, pool: Pool):
+    def __init__(self, pool: Pool, ask: _Ask = asyncpg.Connection.fetch):
         self._pool = pool
+        self._ask = ask
 
     async def fetch(self, sql: str, *values: Any) -> Any:
         try:
@@ -124,7 +152,7 @@ class _PoolReader:
     async def _fetch(self, sql: str, values: tuple[Any, ...]) -> Any:
         connection = await self._pool.acquire()
         try:
-            return await connection.fetch(sql, *values)
+            return await self._ask(connection, sql, *values)
         except BaseException as error:
             if _is_useless(error):
                 connection.terminate()
@@ -139,12 +167,14 @@ class _PoolReader:
 class PostgresDatabase:
     dialect = "postgresql"
     reader: Reader
+    patient: Reader
 
     def __init__(self, url: str, *, pool_size: int, statement_timeout: float):
         self._url = url
         self._statement_timeout = statement_timeout
         self._pool = Pool(self._connect, pool_size)
         self.reader = _Statements(_PoolReader(self._pool))
+        self.patient = _Statements(_PoolReader(self._pool, _ask_patiently))
 
     async def open(self) -> None:
         try:

@@ -1,26 +1,65 @@
 """Sessions of an owner."""
 
+from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import msgspec
 import sqlalchemy as sa
 
 from ai_agent.domain.fields import StoredJson
+from ai_agent.domain.search import fold
 from ai_agent.domain.sessions import Session, SessionStatus
 from ai_agent.storage.database import Connection, Reader
-from ai_agent.storage.keyset import Listing
+from ai_agent.storage.functions import among, contains, json_member, like_pattern
+from ai_agent.storage.keyset import Listing, Varying
 from ai_agent.storage.statements import VERSION, Statement
 from ai_agent.storage.tables import sessions
 
-LIST = Listing(sessions, Session)
+
+def _metadata_parameters(pairs: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    keys = {f"key_{number}": key for number, (key, _) in enumerate(pairs)}
+    return keys | {f"value_{number}": value for number, (_, value) in enumerate(pairs)}
+
+
+def _has_members(count: int) -> sa.ColumnElement[bool]:
+    """Each of the metadata's members of these names has its value."""
+    return sa.and_(
+        *(
+            json_member(sessions.c.metadata, sa.bindparam(f"key_{number}", type_=sa.Text))
+            == sa.bindparam(f"value_{number}")
+            for number in range(count)
+        )
+    )
+
+
+def _title_parameters(search: str) -> dict[str, str]:
+    term = fold(search)
+    return {"title_term": term, "title_pattern": like_pattern(term)}
+
+
+_title_contains = contains(
+    sessions.c.search_title, sa.bindparam("title_pattern", type_=sa.Text), sa.bindparam("title_term", type_=sa.Text)
+)
+
+LIST = Listing(
+    sessions,
+    Session,
+    {
+        "search": Varying(lambda _: None, lambda _: _title_contains, _title_parameters),
+        "metadata": Varying(len, _has_members, _metadata_parameters),
+    },
+)
 
 _COLUMNS = [sessions.c[name] for name in (*Session.__struct_fields__, VERSION)]
 _MINE = (sessions.c.id == sa.bindparam("session_id"), sessions.c.owner_id == sa.bindparam("owner"))
 _GET = Statement(sa.select(*_COLUMNS).where(*_MINE), Session)
 _GET_FOR_UPDATE = Statement(sa.select(*_COLUMNS).where(*_MINE).with_for_update(), Session)
 INSERT: Statement[None] = Statement(
-    sa.insert(sessions).values({name: sa.bindparam(name) for name in [*Session.__struct_fields__, "owner_id"]})
+    sa.insert(sessions).values(
+        {name: sa.bindparam(name) for name in [*Session.__struct_fields__, "owner_id", "search_title"]}
+    )
 )
 _UPDATE = Statement(
     sa.update(sessions)
@@ -28,6 +67,7 @@ _UPDATE = Statement(
     .values(
         user_id=sa.bindparam("user_id"),
         title=sa.bindparam("title"),
+        search_title=sa.bindparam("search_title"),
         metadata=sa.bindparam("metadata", type_=sessions.c.metadata.type),
         updated_at=sa.bindparam("updated_at"),
         row_version=sessions.c.row_version + 1,
@@ -36,13 +76,17 @@ _UPDATE = Statement(
     Session,
 )
 _DELETE: Statement[None] = Statement(sa.delete(sessions).where(*_MINE))
-_TAKE_POSITION = Statement(
+_at = sa.bindparam("at", type_=sessions.c.last_activity.type)
+# Who waited for the lock comes later with an earlier time.
+_later = sa.case((sessions.c.last_activity < _at, _at), else_=sessions.c.last_activity)
+_count = sa.bindparam("count", type_=sa.Integer)
+_TAKE_POSITIONS = Statement(
     sa.update(sessions)
     .where(*_MINE)
     .values(
-        message_count=sessions.c.message_count + 1,
-        next_position=sessions.c.next_position + 1,
-        last_activity=sa.bindparam("at"),
+        message_count=sessions.c.message_count + _count,
+        next_position=sessions.c.next_position + _count,
+        last_activity=_later,
         row_version=sessions.c.row_version + 1,
     )
     .returning(sessions.c.next_position),
@@ -53,10 +97,14 @@ _FORGET_MESSAGE: Statement[None] = Statement(
     .where(*_MINE)
     .values(
         message_count=sessions.c.message_count - 1,
-        last_activity=sa.bindparam("at"),
+        last_activity=_later,
         row_version=sessions.c.row_version + 1,
     )
 )
+_MINE_AMONG = (among(sessions.c.id, sa.bindparam("ids")), sessions.c.owner_id == sa.bindparam("owner"))
+# In one order, so that two of them never wait for each other.
+_LOCK = Statement(sa.select(sessions.c.id).where(*_MINE_AMONG).order_by(sessions.c.id).with_for_update(), UUID)
+_DELETE_ALL: Statement[None] = Statement(sa.delete(sessions).where(*_MINE_AMONG))
 _SET_STATUS: Statement[None] = Statement(
     sa.update(sessions)
     .where(sessions.c.id == sa.bindparam("session_id"))
@@ -73,9 +121,17 @@ async def insert(connection: Connection, owner: str, session: Session) -> None:
     await connection.run(INSERT, **values(owner, session))
 
 
-def values(owner: str, session: Session) -> dict[str, object]:
+async def insert_all(connection: Connection, owner: str, made: Sequence[Session]) -> None:
+    await connection.many(INSERT, [values(owner, session) for session in made])
+
+
+def values(owner: str, session: Session) -> dict[str, Any]:
     """The parameters of INSERT."""
-    return {**msgspec.structs.asdict(session), "owner_id": owner}
+    return msgspec.structs.asdict(session) | {"owner_id": owner, "search_title": _folded(session.title)}
+
+
+def _folded(title: str | None) -> str | None:
+    return None if title is None else fold(title)
 
 
 async def update(
@@ -89,7 +145,14 @@ async def update(
     at: datetime,
 ) -> Session | None:
     return await connection.first(
-        _UPDATE, session_id=session_id, owner=owner, user_id=user_id, title=title, metadata=metadata, updated_at=at
+        _UPDATE,
+        session_id=session_id,
+        owner=owner,
+        user_id=user_id,
+        title=title,
+        search_title=_folded(title),
+        metadata=metadata,
+        updated_at=at,
     )
 
 
@@ -97,9 +160,24 @@ async def delete(connection: Connection, owner: str, session_id: UUID) -> bool:
     return await connection.run(_DELETE, session_id=session_id, owner=owner) == 1
 
 
+async def lock(connection: Connection, owner: str, session_ids: Sequence[UUID]) -> list[UUID]:
+    """Those of the sessions that are the owner's, locked until the transaction ends."""
+    return await connection.all(_LOCK, ids=list(session_ids), owner=owner)
+
+
+async def delete_all(connection: Connection, owner: str, session_ids: Sequence[UUID]) -> None:
+    await connection.run(_DELETE_ALL, ids=list(session_ids), owner=owner)
+
+
 async def take_position(connection: Connection, owner: str, session_id: UUID, at: datetime) -> int | None:
     """Counts one message more and gives its position, from 1; locks the session until the transaction ends."""
-    return await connection.first(_TAKE_POSITION, session_id=session_id, owner=owner, at=at)
+    return await take_positions(connection, owner, session_id, at, 1)
+
+
+async def take_positions(connection: Connection, owner: str, session_id: UUID, at: datetime, count: int) -> int | None:
+    """Counts so many messages more and gives the first one's position; None when the session is not the owner's."""
+    last = await connection.first(_TAKE_POSITIONS, session_id=session_id, owner=owner, at=at, count=count)
+    return None if last is None else last - count + 1
 
 
 async def forget_message(connection: Connection, owner: str, session_id: UUID, at: datetime) -> None:

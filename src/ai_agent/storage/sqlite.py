@@ -18,6 +18,7 @@ from ai_agent.storage.database import (
     UniqueViolation,
     shared_connection,
 )
+from ai_agent.storage.functions import json_text
 from ai_agent.storage.statements import Statement, to_sqlite
 
 Row = TypeVar("Row")
@@ -112,6 +113,7 @@ class SqliteDatabase:
         self._path = path
         self._readers = _Readers()
         self.reader: Reader = self._readers
+        self.patient: Reader = self._readers
         self._writer: aiosqlite.Connection | None = None
         self._writing = asyncio.Lock()
         self._open: list[aiosqlite.Connection] = []
@@ -135,6 +137,7 @@ class SqliteDatabase:
         # FULL: what was answered with a 2xx survives a power cut, too.
         for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             await connection.execute(f"PRAGMA {pragma}")
+        await connection.create_function("json_member", 2, json_text, deterministic=True)
         return connection
 
     async def close(self) -> None:

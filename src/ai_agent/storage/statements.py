@@ -163,4 +163,6 @@ def to_sqlite(value: Any) -> Any:
         return value.astimezone(UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
     if isinstance(value, msgspec.Raw):
         return bytes(value).decode()
+    if isinstance(value, list):
+        return msgspec.json.encode(value).decode()
     return value

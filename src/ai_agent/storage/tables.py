@@ -42,6 +42,8 @@ sessions = sa.Table(
     sa.Column("owner_id", sa.String(255), nullable=False),
     sa.Column("user_id", sa.String(255)),
     sa.Column("title", sa.String(500)),
+    # The title, folded by `domain/search.py`: both databases find the same in any script.
+    sa.Column("search_title", sa.Text),
     _json("metadata"),
     sa.Column("message_count", sa.Integer, nullable=False, server_default="0"),
     # The next message's place. It never goes back, so a place is never given twice.
@@ -54,6 +56,8 @@ sessions = sa.Table(
     sa.Index("ix_sessions_owner_last_activity", "owner_id", "last_activity", "id"),
     sa.Index("ix_sessions_owner_created_at", "owner_id", "created_at", "id"),
     sa.Index("ix_sessions_owner_updated_at", "owner_id", "updated_at", "id"),
+    # A page of one end user costs what any page costs, however many sessions the owner has.
+    sa.Index("ix_sessions_owner_user_id", "owner_id", "user_id", "last_activity", "id"),
 )
 
 agents = sa.Table(
@@ -77,6 +81,8 @@ agents = sa.Table(
     sa.Index("ix_agents_owner_updated_at", "owner_id", "updated_at", "id"),
 )
 
+# On SQLite triggers keep the index of the search, `message_search` (migration 0003): whoever makes this table anew, as
+# batch migrations do, makes them anew, too.
 messages = sa.Table(
     "messages",
     metadata,
@@ -85,6 +91,8 @@ messages = sa.Table(
     _id("session_id", sa.ForeignKey("sessions.id", ondelete="CASCADE")),
     sa.Column("role", sa.String(16), nullable=False),
     sa.Column("content", sa.Text, nullable=False),
+    # The content, folded by `domain/search.py`.
+    sa.Column("search_text", sa.Text, nullable=False, server_default=""),
     _json("metadata"),
     _json("tool_calls"),
     _id("parent_message_id", sa.ForeignKey("messages.id", ondelete="SET NULL"), nullable=True),
@@ -97,6 +105,13 @@ messages = sa.Table(
     _time("updated_at"),
     sa.UniqueConstraint("session_id", "position"),
     sa.Index("ix_messages_parent_message_id", "parent_message_id"),
+    sa.Index("ix_messages_owner_id", "owner_id", "id"),
+    sa.Index(
+        "ix_messages_search_text",
+        "search_text",
+        postgresql_using="gin",
+        postgresql_ops={"search_text": "gin_trgm_ops"},
+    ).ddl_if(dialect="postgresql"),
 )
 
 executions = sa.Table(

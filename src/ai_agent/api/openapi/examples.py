@@ -9,8 +9,9 @@ from ai_agent.api.v1.health import Alive, Health, Ready
 from ai_agent.domain.agents import Agent, CreateAgent, PatchAgent, ReplaceAgent
 from ai_agent.domain.events import EventFrame
 from ai_agent.domain.executions import ExecuteAgent, Execution, ExecutionAnswer
-from ai_agent.domain.messages import CreateMessage, Message, PatchMessage, ReplaceMessage
-from ai_agent.domain.sessions import CreateSession, PatchSession, ReplaceSession, Session
+from ai_agent.domain.exports import SessionLine
+from ai_agent.domain.messages import CreateMessage, FoundMessage, Message, PatchMessage, ReplaceMessage, Thread
+from ai_agent.domain.sessions import CreateSession, ForkSession, PatchSession, ReplaceSession, Session
 
 SESSION = "01930e5c-7a10-7000-8000-000000000001"
 QUESTION = "01930e5c-7a10-7000-8000-000000000002"
@@ -21,6 +22,21 @@ EVENT = "01930e5c-7a10-7000-8000-000000000006"
 
 _USAGE = {"input_tokens": 31, "output_tokens": 9, "cached_tokens": 0, "cost": None, "estimated": False}
 _MODEL = {"provider": "openai", "model": "gpt-4o-mini", "temperature": 0.2, "timeout_seconds": 60.0}
+
+_MESSAGE = {
+    "id": QUESTION,
+    "session_id": SESSION,
+    "role": "user",
+    "content": "Why was I charged twice?",
+    "metadata": {},
+    "tool_calls": [],
+    "parent_message_id": None,
+    "agent_id": None,
+    "execution_id": None,
+    "position": 1,
+    "created_at": "2026-01-01T12:00:00.500000Z",
+    "updated_at": "2026-01-01T12:00:00.500000Z",
+}
 
 EXAMPLES: dict[type, Any] = {
     UUID: SESSION,
@@ -35,23 +51,19 @@ EXAMPLES: dict[type, Any] = {
         "created_at": "2026-01-01T12:00:00Z",
         "updated_at": "2026-01-01T12:00:02.150000Z",
     },
+    ForkSession: {"from_message_id": QUESTION, "title": "Another way"},
     CreateSession: {"user_id": "customer-42", "title": "Billing question", "metadata": {"plan": "pro"}},
     ReplaceSession: {"title": "Billing question", "metadata": {"plan": "enterprise"}},
     PatchSession: {"title": "Invoice 2026-001", "metadata": {"plan": None, "resolved": True}},
-    Message: {
-        "id": QUESTION,
-        "session_id": SESSION,
-        "role": "user",
-        "content": "Why was I charged twice?",
-        "metadata": {},
-        "tool_calls": [],
-        "parent_message_id": None,
-        "agent_id": None,
-        "execution_id": None,
-        "position": 1,
-        "created_at": "2026-01-01T12:00:00.500000Z",
-        "updated_at": "2026-01-01T12:00:00.500000Z",
+    Message: _MESSAGE,
+    Thread: {
+        "ancestors": [],
+        "message": _MESSAGE | {"sibling_count": 1, "sibling_index": 0},
+        "replies": [],
+        "ancestors_truncated": False,
+        "replies_truncated": False,
     },
+    FoundMessage: _MESSAGE,
     CreateMessage: {"content": "Why was I charged twice?", "role": "user"},
     ReplaceMessage: {"content": "Why was I charged two times?", "role": "user", "metadata": {"edited": True}},
     PatchMessage: {"metadata": {"rating": 5}},
@@ -112,6 +124,8 @@ EXAMPLES: dict[type, Any] = {
     Alive: {"status": "alive"},
     Ready: {"status": "ready"},
 }
+
+EXAMPLES[SessionLine] = {"type": "session", "data": EXAMPLES[Session]}
 
 STREAM = (
     "retry: 2000\n\n"

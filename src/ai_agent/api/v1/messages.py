@@ -1,5 +1,6 @@
 """`/sessions/{session_id}/messages` and `/messages`."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -15,14 +16,18 @@ from ai_agent.api.parameters import Cursor, LongLimit, Offset, SortOrder
 from ai_agent.domain.identity import Scope
 from ai_agent.domain.messages import (
     CreateMessage,
+    CreateMessages,
     Message,
     MessageFilter,
     MessagePage,
     PatchMessage,
     ReplaceMessage,
     Role,
+    SearchFilter,
+    Thread,
 )
 from ai_agent.domain.pages import PageRequest
+from ai_agent.domain.search import parse
 from ai_agent.services.messages import MessageService
 
 
@@ -44,6 +49,20 @@ class MessageController(Controller):
         """
         return await messages.create(request.user, session_id, data)
 
+    @post("/sessions/{session_id:uuid}/messages/bulk-create", opt=needs(Scope.SESSIONS_WRITE))
+    async def bulk_create_messages(
+        self,
+        request: Caller,
+        session_id: FromPath[UUID],
+        data: JSONBody[CreateMessages],
+        messages: NamedDependency[MessageService],
+    ) -> Sequence[Message]:
+        """Create several messages
+
+        One to a hundred, each after the one before; all or none. Errors name the item, as in `[3].content`.
+        """
+        return await messages.create_all(request.user, session_id, data)
+
     @get("/sessions/{session_id:uuid}/messages", opt=needs(Scope.SESSIONS_READ))
     async def list_messages(
         self,
@@ -56,6 +75,7 @@ class MessageController(Controller):
         include_total: FromQuery[bool] = False,
         sort_order: SortOrder = "asc",
         role: FromQuery[Role | None] = None,
+        search: FromQuery[str | None] = None,
         parent_message_id: FromQuery[UUID | None] = None,
         created_after: FromQuery[datetime | None] = None,
         created_before: FromQuery[datetime | None] = None,
@@ -67,12 +87,56 @@ class MessageController(Controller):
         wanted = MessageFilter(
             session_id=session_id,
             role=role,
+            search=None if search is None else parse(search),
             parent_message_id=parent_message_id,
             created_after=created_after,
             created_before=created_before,
         )
         page = PageRequest(limit, cursor, offset, include_total, "position", sort_order == "desc")
         return linked(request, await messages.list(request.user, wanted, page))
+
+    @get("/messages", opt=needs(Scope.SESSIONS_READ))
+    async def search_messages(
+        self,
+        request: Caller,
+        messages: NamedDependency[MessageService],
+        search: FromQuery[str],
+        limit: LongLimit = 50,
+        cursor: Cursor = None,
+        offset: Offset = 0,
+        include_total: FromQuery[bool] = False,
+        role: FromQuery[Role | None] = None,
+        session_id: FromQuery[UUID | None] = None,
+        agent_id: FromQuery[UUID | None] = None,
+        created_after: FromQuery[datetime | None] = None,
+        created_before: FromQuery[datetime | None] = None,
+    ) -> Response[MessagePage]:
+        """Search the messages of all sessions
+
+        Full-text search, best match first: `word`, `"a phrase"`, `-word`, `or`. A word of three or more characters matches
+        anywhere in the text, in any case and script. `snippet` marks what was found.
+        """
+        wanted = SearchFilter(
+            search=parse(search),
+            role=role,
+            session_id=session_id,
+            agent_id=agent_id,
+            created_after=created_after,
+            created_before=created_before,
+        )
+        page = PageRequest(limit, cursor, offset, include_total, "rank", descending=True)
+        return linked(request, await messages.search(request.user, wanted, page))
+
+    @get("/messages/{message_id:uuid}/thread", opt=needs(Scope.SESSIONS_READ))
+    async def get_message_thread(
+        self, request: Caller, message_id: FromPath[UUID], messages: NamedDependency[MessageService]
+    ) -> Thread:
+        """Get the thread of a message
+
+        Its ancestors from the root and its direct replies, each with the number of its siblings, so that a client can draw
+        branches.
+        """
+        return await messages.thread(request.user, message_id)
 
     @get("/messages/{message_id:uuid}", opt=needs(Scope.SESSIONS_READ))
     async def get_message(

@@ -1,0 +1,83 @@
+"""SQL that each database spells in its own way."""
+
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+import sqlalchemy as sa
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+
+
+class among(FunctionElement[bool]):  # noqa: N801  # a SQL function's name
+    """`among(column, ids)`: whether the id is in a list, which is one parameter however long it is."""
+
+    type = sa.Boolean()
+    inherit_cache = True
+
+
+@compiles(among, "postgresql")
+def _among_on_postgresql(element: FunctionElement[bool], compiler: SQLCompiler, **kw: Any) -> str:
+    column, ids = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"{column} = ANY (CAST({ids} AS UUID[]))"
+
+
+@compiles(among, "sqlite")
+def _among_on_sqlite(element: FunctionElement[bool], compiler: SQLCompiler, **kw: Any) -> str:
+    column, ids = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"{column} IN (SELECT value FROM json_each({ids}))"  # noqa: S608  # of compiled parts
+
+
+class contains(FunctionElement[bool]):  # noqa: N801  # a SQL function's name
+    """`contains(text, pattern, term)`: whether the term is in the text; the pattern is the term as LIKE wants it."""
+
+    type = sa.Boolean()
+    inherit_cache = True
+
+
+@compiles(contains, "postgresql")
+def _contains_on_postgresql(element: FunctionElement[bool], compiler: SQLCompiler, **kw: Any) -> str:
+    text, pattern, _ = element.clauses
+    return f"({compiler.process(text, **kw)} LIKE {compiler.process(pattern, **kw)})"
+
+
+@compiles(contains, "sqlite")
+def _contains_on_sqlite(element: FunctionElement[bool], compiler: SQLCompiler, **kw: Any) -> str:
+    text, _, term = element.clauses
+    return f"(instr({compiler.process(text, **kw)}, {compiler.process(term, **kw)}) > 0)"
+
+
+def like_pattern(term: str) -> str:
+    """A LIKE pattern for text that has the term anywhere."""
+    return "%" + term.replace("\\", "\\\\").replace("%", "\\%").replace("_", "\\_") + "%"
+
+
+class json_member(FunctionElement[str]):  # noqa: N801  # a SQL function's name
+    """`json_member(document, key)`: a string, number or boolean of the object as text; null for anything else."""
+
+    type = sa.Text()
+    inherit_cache = True
+
+
+@compiles(json_member, "postgresql")
+def _json_member_on_postgresql(element: FunctionElement[str], compiler: SQLCompiler, **kw: Any) -> str:
+    document, key = (compiler.process(clause, **kw) for clause in element.clauses)
+    kind = f"jsonb_typeof({document} -> {key})"
+    return f"CASE WHEN {kind} IN ('string', 'number', 'boolean') THEN {document} ->> {key} END"
+
+
+@compiles(json_member, "sqlite")
+def _json_member_on_sqlite(element: FunctionElement[str], compiler: SQLCompiler, **kw: Any) -> str:
+    document, key = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"json_member({document}, {key})"
+
+
+def json_text(document: str, key: str) -> str | None:
+    """What `json_member` calls on SQLite, whose own functions round numbers and cannot name every key."""
+    value = msgspec.json.decode(document).get(key)
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
+        return format(Decimal(str(value)), "f")
+    return value if isinstance(value, str) else None
