@@ -43,6 +43,7 @@ class TimedDatabase:
         self._database = database
         self.dialect = database.dialect
         self.reader: Reader = _TimedReader(database.reader)
+        self.patient: Reader = _TimedReader(database.patient)
 
     async def open(self) -> None:
         await self._database.open()

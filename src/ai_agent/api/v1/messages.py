@@ -113,8 +113,8 @@ class MessageController(Controller):
     ) -> Response[MessagePage]:
         """Search the messages of all sessions
 
-        Full-text search, best match first: `word`, `"a phrase"`, `-word`, `or`. A word of three or more characters matches
-        anywhere in the text, in any case and script. `snippet` marks what was found.
+        Full-text search, best match first: `word`, `"a phrase"`, `-word`, `or`. A word of three or more characters
+        matches anywhere in the text, in any case and script. `snippet` marks what was found.
         """
         wanted = SearchFilter(
             search=parse(search),
@@ -133,8 +133,8 @@ class MessageController(Controller):
     ) -> Thread:
         """Get the thread of a message
 
-        Its ancestors from the root and its direct replies, each with the number of its siblings, so that a client can draw
-        branches.
+        Its ancestors from the root and its direct replies, each with the number of its siblings, so that a client can
+        draw branches.
         """
         return await messages.thread(request.user, message_id)
 
