@@ -53,7 +53,8 @@ migration message:
 
 # Writes the OpenAPI document that is checked in, so that a change of the API shows in review
 openapi:
-    uv run ai-agent openapi > docs/openapi.json
+    uv run ai-agent openapi > docs/openapi.json.new
+    mv docs/openapi.json.new docs/openapi.json
 
 # Generates a Python and a TypeScript client from the document, and drives a server with each
 client-smoke:

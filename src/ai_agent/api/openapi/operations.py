@@ -193,11 +193,15 @@ def _content(answered: Answered, schemas: Schemas) -> dict[str, Any]:
     if answered.kind is None:
         return {}
     schema, shown = schemas.of(answered.kind), example(answered.kind)
-    if answered.media_type != JSON:
-        # Objects in a row are a text; tools that understand the format compare each object.
-        schema = {"anyOf": [{"type": "string", "description": "One JSON object a line"}, schema]}
-        shown = msgspec.json.encode(shown).decode() + "\n"
-    return {answered.media_type: {"schema": schema, "example": shown}}
+    if answered.media_type == JSON:
+        return {JSON: {"schema": schema, "example": shown}}
+    # Objects in a row are a text; tools that understand the format compare each object.
+    rows = {
+        "schema": {"anyOf": [{"type": "string", "description": "One JSON object a line"}, schema]},
+        "example": msgspec.json.encode(shown).decode() + "\n",
+    }
+    # Generated clients know plain text, and not every format of rows.
+    return {answered.media_type: rows, "text/plain": rows}
 
 
 def example(kind: Any) -> Any:
