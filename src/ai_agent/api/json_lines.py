@@ -6,15 +6,17 @@ import msgspec
 from litestar import Response
 from litestar.response import Stream
 
+from ai_agent.api.dependencies import Caller
+
 NDJSON = "application/x-ndjson"
 
 _encode = msgspec.json.Encoder().encode_lines
 
 
-def json_lines(batches: AsyncIterator[Sequence[object]], filename: str) -> Response[object]:
-    """Each object of each batch becomes a line, written as soon as its batch is there."""
+def json_lines(request: Caller, batches: AsyncIterator[Sequence[object]], filename: str) -> Response[object]:
+    """Each object of each batch becomes a line, written as soon as its batch is there. Plain text for who asks for it."""
     headers = {
-        "Content-Type": NDJSON,
+        "Content-Type": "text/plain" if "text/plain" in request.headers.get("accept", "") else NDJSON,
         "Content-Disposition": f'attachment; filename="{filename}"',
     }
     return Stream(_encoded(batches), headers=headers)  # type: ignore[return-value]  # a Stream is a Response of chunks

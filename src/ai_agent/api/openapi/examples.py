@@ -23,7 +23,7 @@ EVENT = "01930e5c-7a10-7000-8000-000000000006"
 _USAGE = {"input_tokens": 31, "output_tokens": 9, "cached_tokens": 0, "cost": None, "estimated": False}
 _MODEL = {"provider": "openai", "model": "gpt-4o-mini", "temperature": 0.2, "timeout_seconds": 60.0}
 
-_MESSAGE = {
+_MESSAGE: dict[str, Any] = {
     "id": QUESTION,
     "session_id": SESSION,
     "role": "user",

@@ -97,7 +97,7 @@ class SessionController(Controller):
 
     @get(
         "/{session_id:uuid}/export",
-        responses={200: ResponseSpec(ExportLine, media_type=NDJSON)},
+        responses={200: ResponseSpec(ExportLine, media_type=NDJSON)},  # type: ignore[arg-type]  # a union of Structs
         opt=needs(Scope.SESSIONS_READ),
     )
     async def export_session(
@@ -108,7 +108,7 @@ class SessionController(Controller):
         The whole session as JSON Lines: itself, its messages in order, its executions in order.
         """
         lines = await sessions.export(request.user, session_id)
-        return json_lines(lines, f"session-{session_id}.jsonl")
+        return json_lines(request, lines, f"session-{session_id}.jsonl")
 
     @get(opt=needs(Scope.SESSIONS_READ))
     async def list_sessions(
