@@ -11,6 +11,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from ai_agent.api.answers import expected
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
+from ai_agent.api.openapi import may_answer
 from ai_agent.api.pages import linked
 from ai_agent.api.parameters import Cursor, LongLimit, Offset, SortOrder
 from ai_agent.domain.identity import Scope
@@ -95,7 +96,7 @@ class MessageController(Controller):
         page = PageRequest(limit, cursor, offset, include_total, "position", sort_order == "desc")
         return linked(request, await messages.list(request.user, wanted, page))
 
-    @get("/messages", opt=needs(Scope.SESSIONS_READ))
+    @get("/messages", opt=needs(Scope.SESSIONS_READ) | may_answer(404))
     async def search_messages(
         self,
         request: Caller,
