@@ -14,7 +14,7 @@ from benchmarks import seed
 from benchmarks.processes import ROOT, Server
 from tests.servers import free_port
 
-MODES = ("get", "list", "post")
+MODES = ("get", "list", "messages", "post")
 PAIRS = 2_000
 POOL_SIZE = "20"
 SECRET_KEY = "a-secret-key-for-benchmarks-of-40-letters"
@@ -104,7 +104,7 @@ def _cursor(application: Application, server: Server, owner: str) -> str:
 
 
 def requests(application: Application, server: Server, mode: str) -> list[bytes]:
-    """The requests of a mode, ready to be sent: 2 000 sessions of 100 owners, or a list of each owner."""
+    """The requests of a mode, ready to be sent: 2 000 sessions of 100 owners, or one list for each owner."""
     owners = seed.OWNERS
     if mode == "get":
         pairs = random.Random(0).sample(seed.sessions(), PAIRS)
@@ -112,6 +112,11 @@ def requests(application: Application, server: Server, mode: str) -> list[bytes]
     if mode == "list":
         queries = {owner: application.query_of(application, server, owner) for owner in owners}
         return [_request(application, server, owner, "GET", f"?{query}") for owner, query in queries.items()]
+    if mode == "messages":
+        return [
+            _request(application, server, owner, "GET", f"/{seed.newest_first(owner)[0].id}/messages?limit=20")
+            for owner in owners
+        ]
     return [_request(application, server, owner, "POST", "", _BODY) for owner in owners]
 
 
@@ -132,12 +137,14 @@ def check(application: Application, server: Server) -> None:
     with application.client(server, owner) as http:
         one = http.get(f"{application.path}/{wanted[0].id}")
         page = http.get(f"{application.path}?{application.query_of(application, server, owner)}")
+        messages = http.get(f"{application.path}/{wanted[0].id}/messages?limit=20")
         made = http.post(application.path, content=_BODY, headers={"Content-Type": "application/json"})
     expected = [str(session.id) for session in wanted[seed.MIDDLE : seed.MIDDLE + 20]]
     same = (
         one.status_code == 200
         and one.json()["metadata"] == msgspec.json.decode(wanted[0].metadata)
         and [item["id"] for item in page.json()["items"]] == expected
+        and len(messages.json()["items"]) == 20
         and made.status_code == 201
         and made.json()["title"] == seed.TITLE
     )

@@ -1,4 +1,4 @@
-"""The same 100 owners of 100 sessions each, for every application."""
+"""The same 100 owners of 100 sessions each, the newest with 20 messages, for every application."""
 
 import asyncio
 import hashlib
@@ -6,6 +6,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from pathlib import Path
@@ -41,6 +42,22 @@ CREATE TABLE sessions (
     updated_at timestamptz NOT NULL DEFAULT now()
 );
 CREATE INDEX sessions_user_keyset ON sessions (user_id, last_activity DESC, id DESC);
+CREATE TABLE messages (
+    id uuid PRIMARY KEY DEFAULT gen_random_uuid(),
+    user_id text NOT NULL,
+    session_id uuid NOT NULL REFERENCES sessions (id),
+    role text NOT NULL,
+    content text NOT NULL,
+    metadata jsonb NOT NULL DEFAULT '{}',
+    tool_calls jsonb NOT NULL DEFAULT '[]',
+    parent_message_id uuid,
+    agent_id uuid,
+    execution_id uuid,
+    position int NOT NULL,
+    created_at timestamptz NOT NULL DEFAULT now(),
+    updated_at timestamptz NOT NULL DEFAULT now(),
+    UNIQUE (session_id, position)
+);
 """
 
 
@@ -80,6 +97,31 @@ def newest_first(owner: str) -> list[SeededSession]:
     return [session for session in reversed(sessions()) if session.user_id == owner]
 
 
+class SeededMessage(msgspec.Struct, frozen=True):
+    id: UUID
+    session_id: UUID
+    role: str
+    content: str
+    metadata: str
+    tool_calls: str
+    parent_message_id: UUID | None
+    position: int
+    created_at: datetime
+    updated_at: datetime
+
+
+def messages() -> Iterator[tuple[str, SeededMessage]]:
+    """Twenty of the newest session of each owner, with their owner."""
+    for owner in OWNERS:
+        session, parent = newest_first(owner)[0], None
+        for position in range(1, 21):
+            identity = UUID(hashlib.md5(f"{session.id}{position}".encode()).hexdigest())
+            role, at = ("user", "assistant")[position % 2], session.created_at
+            content = f"Message {position}: " + "what a person or a model says in a sentence or two. " * 3
+            yield owner, SeededMessage(identity, session.id, role, content, "{}", "[]", parent, position, at, at)
+            parent = identity
+
+
 async def create_postgres_database(server_url: str, name: str) -> str:
     await execute(server_url, f"CREATE DATABASE {name}")
     return server_url.rpartition("/")[0] + f"/{name}"
@@ -94,12 +136,18 @@ async def execute(url: str, *statements: str) -> None:
 
 async def seed_reference(url: str) -> None:
     await execute(url, _REFERENCE_SCHEMA)
-    await _copy(url, [msgspec.structs.astuple(session) for session in sessions()], SeededSession.__struct_fields__)
+    rows = [msgspec.structs.astuple(session) for session in sessions()]
+    await _copy(url, "sessions", rows, SeededSession.__struct_fields__)
+    await _copy(url, "messages", _messages(), ("user_id", *SeededMessage.__struct_fields__))
 
 
-async def _copy(url: str, rows: list[tuple[Any, ...]], columns: tuple[str, ...]) -> None:
+def _messages() -> list[tuple[Any, ...]]:
+    return [(owner, *msgspec.structs.astuple(message)) for owner, message in messages()]
+
+
+async def _copy(url: str, table: str, rows: list[tuple[Any, ...]], columns: tuple[str, ...]) -> None:
     connection = await asyncpg.connect(url)
-    await connection.copy_records_to_table("sessions", records=rows, columns=columns)
+    await connection.copy_records_to_table(table, records=rows, columns=columns)
     await connection.execute("VACUUM ANALYZE")
     await connection.close()
 
@@ -123,7 +171,8 @@ async def seed_ours(url: str, folder: Path) -> None:
     columns = ("owner_id", *SeededSession.__struct_fields__)
     rows = [(session.user_id, *msgspec.structs.astuple(session)) for session in sessions()]
     if (path := sqlite_path(url)) is None:
-        await _copy(url, rows, columns)
+        await _copy(url, "sessions", rows, columns)
+        await _copy(url, "messages", _messages(), ("owner_id", *SeededMessage.__struct_fields__))
         return
     places = ", ".join("?" * len(columns))
     with sqlite3.connect(path) as connection:

@@ -24,6 +24,13 @@ LIST = (
     f"SELECT {COLUMNS} FROM sessions WHERE user_id = $1 AND (last_activity, id) < ($2, $3) "
     "ORDER BY last_activity DESC, id DESC LIMIT 20"
 )
+MESSAGE_COLUMNS = (
+    "id, session_id, role, content, metadata, tool_calls, parent_message_id, agent_id, execution_id, position, "
+    "created_at, updated_at"
+)
+MESSAGES = (
+    f"SELECT {MESSAGE_COLUMNS} FROM messages WHERE session_id = $1 AND user_id = $2 ORDER BY position, id LIMIT 20"
+)
 POST = f"INSERT INTO sessions (user_id, title, metadata) VALUES ($1, $2, $3) RETURNING {COLUMNS}"
 
 
@@ -42,6 +49,25 @@ class Page(msgspec.Struct):
     items: list[Session]
 
 
+class SessionMessage(msgspec.Struct):
+    id: UUID
+    session_id: UUID
+    role: str
+    content: str
+    metadata: msgspec.Raw
+    tool_calls: msgspec.Raw
+    parent_message_id: UUID | None
+    agent_id: UUID | None
+    execution_id: UUID | None
+    position: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class MessagePage(msgspec.Struct):
+    items: list[SessionMessage]
+
+
 class CreateSession(msgspec.Struct):
     title: str
     metadata: msgspec.Raw = msgspec.Raw(b"{}")
@@ -58,6 +84,12 @@ def session(row: Any) -> Session:
     return Session(identity, user, title, raw, count, last_activity, created_at, updated_at)
 
 
+def session_message(row: Any) -> SessionMessage:
+    identity, session_id, role, content, metadata, tool_calls, *others = row
+    raw, calls = msgspec.Raw(metadata.encode()), msgspec.Raw(tool_calls.encode())
+    return SessionMessage(identity, session_id, role, content, raw, calls, *others)
+
+
 async def app(scope: Message, receive: Receive, send: Send) -> None:
     if scope["type"] == "lifespan":
         await lifespan(receive, send)
@@ -72,6 +104,10 @@ async def app(scope: Message, receive: Receive, send: Send) -> None:
         query = dict(parse_qsl(scope["query_string"].decode()))
         rows = await pool.fetch(LIST, user, datetime.fromisoformat(query["before"]), UUID(query["before_id"]))
         await answer(send, encoder.encode(Page([session(row) for row in rows])))
+    elif path.endswith("/messages"):
+        session_id = path.removeprefix("/sessions/").removesuffix("/messages")
+        rows = await pool.fetch(MESSAGES, UUID(session_id), user)
+        await answer(send, encoder.encode(MessagePage([session_message(row) for row in rows])))
     else:
         row = await pool.fetchrow(GET, UUID(path.removeprefix("/sessions/")), user)
         await answer(send, encoder.encode(session(row)))

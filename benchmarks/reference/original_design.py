@@ -64,6 +64,43 @@ class SessionModel(Base):
     updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
 
 
+class MessageModel(Base):
+    __tablename__ = "messages"
+    id: Mapped[uuid.UUID] = mapped_column(PGUUID(as_uuid=True), primary_key=True, default=uuid.uuid4)
+    user_id: Mapped[str] = mapped_column(String)
+    session_id: Mapped[uuid.UUID] = mapped_column(PGUUID(as_uuid=True))
+    role: Mapped[str] = mapped_column(String)
+    content: Mapped[str] = mapped_column(String)
+    metadata_: Mapped[dict[str, Any]] = mapped_column("metadata", JSONB, default=dict)
+    tool_calls: Mapped[list[Any]] = mapped_column(JSONB, default=list)
+    parent_message_id: Mapped[uuid.UUID | None] = mapped_column(PGUUID(as_uuid=True))
+    agent_id: Mapped[uuid.UUID | None] = mapped_column(PGUUID(as_uuid=True))
+    execution_id: Mapped[uuid.UUID | None] = mapped_column(PGUUID(as_uuid=True))
+    position: Mapped[int] = mapped_column(Integer)
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
+    updated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
+
+
+class MessageOut(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+    id: uuid.UUID
+    session_id: uuid.UUID
+    role: str
+    content: str
+    metadata: dict[str, Any] = Field(validation_alias="metadata_")
+    tool_calls: list[Any]
+    parent_message_id: uuid.UUID | None
+    agent_id: uuid.UUID | None
+    execution_id: uuid.UUID | None
+    position: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class MessagePage(BaseModel):
+    items: list[MessageOut]
+
+
 class SessionOut(BaseModel):
     model_config = ConfigDict(from_attributes=True)
     id: uuid.UUID
@@ -170,6 +207,14 @@ async def get_many(
     keys = tuple_(SessionModel.last_activity, SessionModel.id)
     mine = select(SessionModel).where(SessionModel.user_id == user, keys < (before, before_id))
     page = mine.order_by(SessionModel.last_activity.desc(), SessionModel.id.desc()).limit(20)
+    return {"items": (await db.execute(page)).scalars().all()}
+
+
+@app.get("/sessions/{session_id}/messages", response_model=MessagePage)
+@limit
+async def get_messages(request: Request, response: Response, session_id: uuid.UUID, user: User, db: Database) -> Any:
+    mine = select(MessageModel).where(MessageModel.session_id == session_id, MessageModel.user_id == user)
+    page = mine.order_by(MessageModel.position, MessageModel.id).limit(20)
     return {"items": (await db.execute(page)).scalars().all()}
 
 

@@ -59,6 +59,14 @@ def paths(api: httpx.Client) -> dict[str, str]:
         ("POST", "{messages}", {"content": "x"}, BEGIN + 2 + COMMIT),
         ("PUT", "{session}", {"title": "x"}, BEGIN + 1 + COMMIT),
         ("PATCH", "{session}", {"title": "x"}, BEGIN + 2 + COMMIT),
+        ("POST", "/sessions/bulk-create", [{}] * 50, BEGIN + 1 + COMMIT),
+        ("POST", "{messages}/bulk-create", [{"content": "common"}] * 60, BEGIN + 3 + COMMIT),
+        ("POST", "{session}/fork", {}, BEGIN + 7 + COMMIT),
+        ("GET", "{message}/thread", None, 3),
+        ("GET", "/sessions?search=xx&metadata=a:b&metadata=c:d", None, 1),
+        ("GET", "{messages}?search=common", None, 1),
+        ("GET", "/messages?search=common", None, 2),
+        ("GET", "/messages?search=x1y2z3", None, 1 + BEGIN + 1 + COMMIT),
         ("GET", "/health/live", None, 0),
     ],
 )
@@ -68,7 +76,7 @@ def test_a_request_waits_for_the_database_no_more_often_than_it_must(
     paths: dict[str, str],
     method: str,
     path: str,
-    body: dict[str, str] | None,
+    body: object,
     trips: int,
 ) -> None:
     address = path.format(**paths)

@@ -142,7 +142,7 @@ def reader() -> "Any":
 def page(
     listing: Listing[Row],
     reader: Recorder,
-    wanted: RowFilter | None = None,
+    wanted: Filter | None = None,
     sort_by: str = "created_at",
     *,
     descending: bool = False,
