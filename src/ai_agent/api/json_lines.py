@@ -16,7 +16,7 @@ _encode = msgspec.json.Encoder().encode_lines
 def json_lines(request: Caller, batches: AsyncIterator[Sequence[object]], filename: str) -> Response[object]:
     """Each object of each batch becomes a line, written as soon as its batch is there; plain text for who asks."""
     headers = {
-        "Content-Type": "text/plain" if "text/plain" in request.headers.get("accept", "") else NDJSON,
+        "Content-Type": "text/plain; charset=utf-8" if "text/plain" in request.headers.get("accept", "") else NDJSON,
         "Content-Disposition": f'attachment; filename="{filename}"',
     }
     return Stream(_encoded(batches), headers=headers)  # type: ignore[return-value]  # a Stream is a Response of chunks

@@ -25,7 +25,6 @@ _SCALARS = ("string", "integer", "number", "boolean")
 
 REFERENCE = "#/components/schemas/{name}"
 
-
 _SERVER_SENT_EVENT = {
     "title": "ServerSentEvent",
     "description": "One event of a stream, as a reader of `text/event-stream` makes it from the lines.",
@@ -48,7 +47,7 @@ class Schemas:
     """The schema of each of the `kinds`, and the components that they refer to."""
 
     def __init__(self, kinds: Iterable[Any]):
-        structs = structs_in([*kinds, *DATA.values()])
+        structs = _structs_in([*kinds, *DATA.values()])
         fields = [(struct, field) for struct in structs for field in msgspec.structs.fields(struct)]
         held = [_held(field.type) for _, field in fields]
         every = [*structs, *kinds, *held]
@@ -107,7 +106,7 @@ class Schemas:
         return frame | {"title": name, "properties": frame["properties"] | own}
 
 
-def structs_in(kinds: Iterable[Any]) -> list[type[msgspec.Struct]]:
+def _structs_in(kinds: Iterable[Any]) -> list[type[msgspec.Struct]]:
     """Every Struct that the kinds are made of, in the order in which it is met."""
     found: dict[type[msgspec.Struct], None] = {}
     for kind in kinds:
