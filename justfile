@@ -62,7 +62,7 @@ client-smoke:
 
 # A long attack on every operation: just attack 500
 attack examples="200":
-    SCHEMATHESIS_EXAMPLES={{examples}} uv run --all-extras pytest tests/contract/test_judges.py
+    SCHEMATHESIS_ATTACK="--max-examples={{examples}}" uv run --all-extras pytest tests/contract/test_judges.py
 
 # Server CPU per request as ratios to the floor and to the original design
 bench *args:
