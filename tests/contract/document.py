@@ -60,7 +60,7 @@ def assert_documented(response: httpx.Response) -> None:
         return
     known = "application/json" if media_type == "application/x-msgpack" else media_type
     assert known in content, f"{called}: {media_type} is not documented"
-    if known.endswith("json"):
+    if known in ("application/json", "application/problem+json"):
         response.read()
         decode: Any = msgspec.msgpack.decode if known != media_type else msgspec.json.decode
         wrong = faults(content[known]["schema"], decode(response.content))

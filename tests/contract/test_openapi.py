@@ -1,5 +1,6 @@
 """The OpenAPI document: complete, true to itself, and the same wherever it is found."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,23 @@ def test_events_are_told_apart_by_their_type() -> None:
     assert [option["$ref"] for option in union["oneOf"]] == list(mapping.values())
     for kind, reference in mapping.items():
         assert resolved({"$ref": reference})["properties"]["type"]["const"] == kind
+
+
+def test_rows_and_events_of_streams_are_as_described(api: httpx.Client) -> None:
+    model = {"provider": "openai", "model": "scripted"}
+    agent = api.post("/agents", json={"name": "streams", "model_config": model}).json()["id"]
+    stream = api.post(f"/agents/{agent}/execute/stream", json={"message": "hello"})
+    events = [json.loads(line.removeprefix("data: ")) for line in stream.text.splitlines() if line.startswith("data: ")]
+    assert events[-1]["type"] == "execution.completed"
+    assert [fault for event in events for fault in faults({"$ref": "#/components/schemas/EventFrame"}, event)] == []
+    session = api.get(stream.headers["content-location"].removeprefix("/api/v1")).json()["session_id"]
+    for accept in ("application/x-ndjson", "text/plain"):
+        export = api.get(f"/sessions/{session}/export", headers={"Accept": accept})
+        assert export.headers["content-type"].startswith(accept)
+        described = DOCUMENT["paths"]["/api/v1/sessions/{session_id}/export"]["get"]["responses"]["200"]["content"]
+        lines = [json.loads(line) for line in export.text.splitlines()]
+        assert [line["type"] for line in lines] == ["session", "message", "message", "execution"]
+        assert [fault for line in lines for fault in faults(described[accept]["schema"], line)] == []
 
 
 def test_the_page_needs_nothing_but_this_server(server: Server) -> None:
