@@ -24,12 +24,16 @@ from ai_agent.api.v1.messages import MessageController
 from ai_agent.api.v1.sessions import SessionController
 from ai_agent.execution.job_queue import LitestarJobQueue
 from ai_agent.execution.local_model import LocalModel
+from ai_agent.execution.model_access import ModelAccess
 from ai_agent.execution.runs import Runs
 from ai_agent.execution.worker import Worker
 from ai_agent.observability.logging import configure_logging
 from ai_agent.observability.tracing import traced
 from ai_agent.realtime.execution_log import ExecutionLog
 from ai_agent.security.api_keys import KeyHasher
+from ai_agent.security.outbound import OutboundGuard
+from ai_agent.security.secret_box import SecretBox
+from ai_agent.security.secret_fields import SecretFields
 from ai_agent.services.agents import AgentService
 from ai_agent.services.executions import ExecutionService
 from ai_agent.services.first_start import first_start
@@ -55,7 +59,10 @@ def create_app(settings: Settings) -> Litestar:
     development = settings.environment is Environment.DEVELOPMENT
     if development:
         database = TimedDatabase(database)
-    identity = IdentityService(database, KeyHasher(settings.secret), settings.environment)
+    guard = OutboundGuard(settings.outbound_networks)
+    agent_secrets = SecretFields(SecretBox(settings.secret, settings.secret_key_fallbacks), "agents")
+    hasher = KeyHasher(settings.secret, settings.secret_key_fallbacks)
+    identity = IdentityService(database, hasher, settings.environment)
     pager = Pager(database, CursorCodec(settings.secret))
     log = ExecutionLog(database)
     runs = Runs(
@@ -63,8 +70,8 @@ def create_app(settings: Settings) -> Litestar:
     )
     queue = LitestarJobQueue(concurrency=settings.execution_concurrency)
     local_model = LocalModel()
-    worker = Worker(settings, runs, queue, local_model)
-    agents = AgentService(database, pager)
+    worker = Worker(settings, runs, queue, ModelAccess(settings, local_model, agent_secrets, guard))
+    agents = AgentService(database, pager, agent_secrets, guard)
     idempotency = IdempotencyService(database)
     housekeeping = Housekeeping({"idempotency keys": idempotency.forget_expired})
     health = HealthService(database)

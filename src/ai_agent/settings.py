@@ -3,8 +3,9 @@
 import os
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, get_type_hints
@@ -66,6 +67,10 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         Annotated[str, Meta(min_length=SECRET_LENGTH)] | None,
         Meta(description="At least 32 characters; signs and hashes. Generated in development, required in production."),
     ] = None
+    secret_key_fallbacks: Annotated[
+        tuple[Annotated[str, Meta(min_length=SECRET_LENGTH)], ...],
+        Meta(description="Older secret keys, separated by commas: they open and verify what was made under them."),
+    ] = ()
     auth: Annotated[Auth, Meta(description="`disabled` is allowed on loopback only.")] = Auth.REQUIRED
     bootstrap_api_key: Annotated[
         str | None, Meta(description="An admin key made at start when absent. `ai-agent keys generate` makes one.")
@@ -89,6 +94,10 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     anthropic_base_url: Annotated[str | None, Meta(description="Another server that speaks Anthropic's protocol.")] = (
         None
     )
+    outbound_allow: Annotated[
+        tuple[str, ...],
+        Meta(description="Private networks that users may name, as 10.0.0.0/8,192.168.1.7/32."),
+    ] = ()
     drain_window_seconds: Annotated[
         float, Meta(ge=0, le=3600, description="Seconds that streams and runs get at shutdown.")
     ] = 20.0
@@ -113,6 +122,11 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         return self.log_format or (LogFormat.JSON if production else LogFormat.CONSOLE)
 
     @property
+    def outbound_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Raises ConfigurationError for what is no network."""
+        return tuple(_networks(self.outbound_allow))
+
+    @property
     def secret(self) -> str:
         """The secret key, from the setting or from the data directory, where the first start has put it."""
         if self.secret_key:
@@ -122,6 +136,18 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         if len(key) < SECRET_LENGTH:
             raise ConfigurationError(f"{file} holds no secret key", "Remove it, and a new one is made")
         return key
+
+
+_LISTS = {field.name for field in msgspec.structs.fields(Settings) if field.default == ()}
+"""Settings of several values, written with commas."""
+
+
+def _networks(texts: Sequence[str]) -> Iterator[IPv4Network | IPv6Network]:
+    for text in texts:
+        try:
+            yield ip_network(text)
+        except ValueError as error:
+            raise ConfigurationError(f"{variable('outbound_allow')}: {error}", _meaning("outbound_allow")) from None
 
 
 def variable(field: str) -> str:
@@ -136,11 +162,13 @@ def load_settings(
     """Settings from the environment over `.env`. Raises ConfigurationError that names the wrong variable."""
     environment = _environment() if environment is None else environment
     fields = {variable(name): name for name in Settings.__struct_fields__}
-    given = {fields[name]: text for name, text in environment.items() if name in fields and text != ""}
+    given: dict[str, object] = {fields[name]: text for name, text in environment.items() if name in fields and text}
+    given |= {name: _parts(str(given[name])) for name in _LISTS & given.keys()}
     try:
         settings = msgspec.convert({**given, **overrides}, Settings, strict=False, dec_hook=_path)
     except msgspec.ValidationError as error:
         raise _named(error) from None
+    _ = settings.outbound_networks  # Raises for what is none.
     _check_production(settings)
     return settings
 
@@ -149,6 +177,10 @@ def unknown_variables() -> list[str]:
     """Variables with our prefix that are no settings: misspelt, most often."""
     known = {variable(name) for name in Settings.__struct_fields__} | CLIENT_VARIABLES
     return sorted(name for name in _environment() if name.startswith(PREFIX) and name not in known)
+
+
+def _parts(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
 
 
 def _environment() -> dict[str, str]:
@@ -167,8 +199,11 @@ def _path(kind: type[Any], value: object) -> object:
 def _named(error: msgspec.ValidationError) -> ConfigurationError:
     message, _, path = str(error).partition(" - at `$.")
     name = re.split(r"[`\[.]", path, maxsplit=1)[0]
-    meaning = get_type_hints(Settings, include_extras=True)[name].__metadata__[-1].description if path else ""
-    return ConfigurationError(f"{variable(name)}: {message}", meaning)
+    return ConfigurationError(f"{variable(name)}: {message}", _meaning(name) if path else "")
+
+
+def _meaning(field: str) -> str:
+    return str(get_type_hints(Settings, include_extras=True)[field].__metadata__[-1].description)
 
 
 def _check_production(settings: Settings) -> None:
@@ -211,9 +246,8 @@ def _write_once(path: Path, text: str) -> None:
 def env_example() -> str:
     """The text of `.env.example`."""
     lines = ["# Every setting, with its default. Copy to .env and change what you need.", ""]
-    hints = get_type_hints(Settings, include_extras=True)
     for field in msgspec.structs.fields(Settings):
-        lines += [f"# {hints[field.name].__metadata__[-1].description}"]
-        default = "" if field.default is None else field.default
+        lines += [f"# {_meaning(field.name)}"]
+        default = "" if field.default in (None, ()) else field.default
         lines += [f"#{variable(field.name)}={default}", ""]
     return "\n".join(lines)

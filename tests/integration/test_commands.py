@@ -267,6 +267,34 @@ def test_a_server_that_stays_small(started: Server) -> None:
     assert psutil.Process(started.process.pid).memory_info().rss < 120 * 2**20
 
 
+def test_api_keys_of_an_older_secret_key_are_known_and_a_revoked_one_stays_so(started: Server) -> None:
+    made = json.loads(started.command("keys", "create", "--json", check=True).stdout)
+    listed = json.loads(started.command("keys", "list", "--json", check=True).stdout)
+    started.command("keys", "revoke", next(key["id"] for key in listed if key["name"] == "bootstrap"), check=True)
+    started.stop()
+    started.environment |= {"AI_AGENT_SECRET_KEY": SECRET[::-1], "AI_AGENT_SECRET_KEY_FALLBACKS": SECRET}
+    started.start()
+    with started.client(made["key"]) as api, started.client() as revoked:
+        assert api.get("/sessions").status_code == 200
+        assert revoked.get("/sessions").status_code == 401
+
+
+def test_rotating_no_secrets_says_so(tmp_path: Path) -> None:
+    run = ai_agent(tmp_path, "rotate-secrets")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout.splitlines() == [
+        "agents: 0 rows with secrets, 0 re-encrypted",
+        "agent_versions: 0 rows with secrets, 0 re-encrypted",
+    ]
+
+
+@pytest.mark.parametrize(("name", "value"), [("OUTBOUND_ALLOW", "10.0.0.0/33"), ("SECRET_KEY_FALLBACKS", "hunter2")])
+def test_a_wrong_list_names_its_setting(tmp_path: Path, name: str, value: str) -> None:
+    run = ai_agent(tmp_path, "serve", **{f"AI_AGENT_{name}": value})
+    assert_one_line_and_a_hint(run, f"AI_AGENT_{name}")
+    assert "hunter2" not in run.stderr
+
+
 def test_a_secret_key_of_the_settings_is_used_by_all_processes(tmp_path: Path) -> None:
     made = ai_agent(tmp_path, "keys", "create", "--json", AI_AGENT_SECRET_KEY=SECRET)
     assert made.returncode == 0

@@ -17,6 +17,7 @@ from ai_agent.domain.messages import CreateMessage, SearchFilter
 from ai_agent.domain.pages import Filter
 from ai_agent.domain.search import parse
 from ai_agent.domain.sessions import CreateSession, Session, SessionFilter
+from ai_agent.security.secret_fields import NO_SECRETS
 from ai_agent.services.agents import new_agent
 from ai_agent.services.messages import add_message
 from ai_agent.services.sessions import new_session
@@ -110,14 +111,14 @@ def test_a_request_cancelled_at_any_moment_leaves_no_transaction_behind(
 def test_a_taken_name_is_a_unique_violation_and_the_unit_of_work_is_gone(run: Callable[[Scenario], None]) -> None:
     async def scenario(database: Database) -> None:
         async with database.unit_of_work() as rows:
-            await agents.insert(rows, OWNER, new_agent(CreateAgent("taken")))
+            await agents.insert(rows, OWNER, new_agent(CreateAgent("taken")), NO_SECRETS)
         with pytest.raises(UniqueViolation):
             async with database.unit_of_work() as rows:
                 session = await added(rows)
-                await agents.insert(rows, OWNER, new_agent(CreateAgent("taken")))
+                await agents.insert(rows, OWNER, new_agent(CreateAgent("taken")), NO_SECRETS)
         assert await sessions.get(database.reader, OWNER, session.id) is None
         async with database.unit_of_work() as rows:
-            await agents.insert(rows, "another owner", new_agent(CreateAgent("taken")))
+            await agents.insert(rows, "another owner", new_agent(CreateAgent("taken")), NO_SECRETS)
 
     run(scenario)
 

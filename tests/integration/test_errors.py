@@ -113,7 +113,7 @@ def test_a_body_that_grows_beyond_the_limit_is_refused_without_a_content_length(
         ("/agents", {"name": "   "}, {"name"}),
         (
             "/agents",
-            {"name": "a", "model_config": {"temperature": 9, "provider": "x", "api_key": "canary"}, "tools": [1]},
+            {"name": "a", "model_config": {"temperature": 9, "provider": "x", "api_key": "the canary"}, "tools": [1]},
             {"model_config.temperature", "model_config.provider", "model_config.api_key", "tools[0]"},
         ),
         ("/agents", {}, {"name"}),

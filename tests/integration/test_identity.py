@@ -78,7 +78,8 @@ def ids(server: Server) -> dict[str, str]:
         model = {"provider": "openai", "model": "m"}
         agent = api.post("/agents", json={"name": "matrix", "model_config": model}).json()["id"]
         execution = api.post(f"/agents/{agent}/execute", json={"message": "x"}).json()["execution_id"]
-    return {"session_id": session, "message_id": message, "agent_id": agent, "execution_id": execution}
+    ids = {"session_id": session, "message_id": message, "agent_id": agent, "execution_id": execution}
+    return ids | {"number": "1"}
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,10 @@ def paths(api: httpx.Client) -> dict[str, str]:
         ("GET", "{messages}?search=common", None, 1),
         ("GET", "/messages?search=common", None, 2),
         ("GET", "/messages?search=x1y2z3", None, 1 + BEGIN + 1 + COMMIT),
+        ("PUT", "{agent}", {"name": "counted"}, BEGIN + 3 + COMMIT),
+        ("PATCH", "{agent}", {"description": "x"}, BEGIN + 3 + COMMIT),
+        ("GET", "{agent}/versions", None, 1),
+        ("POST", "{agent}/versions/1/restore", None, BEGIN + 3 + COMMIT),
         ("GET", "/health/live", None, 0),
     ],
 )

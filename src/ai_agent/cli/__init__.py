@@ -156,6 +156,14 @@ def generate() -> None:
     run()
 
 
+@cli.command()
+def rotate_secrets() -> None:
+    """Re-encrypt stored secrets under the newest secret key; the server may run meanwhile."""
+    from ai_agent.cli.rotate_secrets import rotate_secrets as run
+
+    run()
+
+
 def fail(message: str, hint: str = "", code: int = 1) -> NoReturn:
     """One line that names what is wrong, one that says what to do, and the exit code."""
     click.echo(f"Error: {message}", err=True)

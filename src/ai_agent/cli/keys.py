@@ -29,7 +29,8 @@ async def _identity() -> AsyncIterator[IdentityService]:
     await database.open()
     try:
         await migrations.prepare(database, settings.database)
-        yield IdentityService(database, api_keys.KeyHasher(settings.secret), settings.environment)
+        hasher = api_keys.KeyHasher(settings.secret, settings.secret_key_fallbacks)
+        yield IdentityService(database, hasher, settings.environment)
     finally:
         await database.close()
 

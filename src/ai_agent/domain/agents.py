@@ -42,17 +42,45 @@ class AgentStatus(StrEnum):
     COMPLETED = "completed"
 
 
-class ModelConfig(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
-    """Which model answers, and its bounds. Tokens are the provider's own, times are seconds."""
+API_KEY = "model_config.api_key"
+"""The field of an agent that is a secret."""
+
+ModelName = Annotated[str, Meta(min_length=1, max_length=255)]
+
+
+class ModelConfig(Input, forbid_unknown_fields=True, omit_defaults=True):
+    """Which model answers, where, and its bounds. Tokens are the provider's own, times are seconds, costs US dollars.
+
+    `fallback_models` are of the same provider. `api_key` is write-only; a `base_url` of one's own needs one.
+    """
 
     provider: Provider | None = None
-    model: Annotated[str, Meta(min_length=1, max_length=255)] | None = None
+    model: ModelName | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     max_tokens: Annotated[int, Meta(ge=1, le=1_000_000)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    base_url: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
+    fallback_models: Annotated[list[ModelName], Meta(max_length=8)] | None = None
     timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] | None = None
     max_steps: Annotated[int, Meta(ge=1, le=1000)] | None = None
     max_total_tokens: Annotated[int, Meta(ge=1, le=100_000_000)] | None = None
+    max_cost: Annotated[float, Meta(gt=0, le=1_000_000)] | None = None
+    # Visible ASCII: it becomes a header.
+    api_key: Annotated[str, Meta(min_length=1, max_length=4096, pattern=r"^[\x21-\x7e]+$")] | None = None
+
+    def check(self) -> list[FieldError]:
+        if self.base_url is None:
+            return []
+        if self.provider is Provider.LOCAL:
+            return [FieldError("base_url", "The local model has no address of its own")]
+        if self.api_key is None:
+            return [FieldError("api_key", "Is required with a base_url: the server's own key is not sent there")]
+        return []
+
+    @property
+    def destination(self) -> str | None:
+        """Where the api_key is sent to: a key that is kept may not follow to another place."""
+        return self.base_url or self.provider
 
 
 ToolNames = Annotated[list[Name], Meta(max_length=128)]
@@ -78,6 +106,37 @@ class AgentPage(Page):
     """Agents of a list."""
 
     items: list[Agent]
+
+
+class AgentContent(Resource):
+    """All of an agent that is written, as a version keeps it. `secrets` are sealed, and never leave the server."""
+
+    id: UUID
+    name: str
+    description: str | None
+    system_prompt: str | None
+    model_config: StoredJson
+    tools: StoredJson
+    metadata: StoredJson
+    secrets: StoredJson
+
+
+class AgentVersion(msgspec.Struct):
+    """What an agent was from `created_at` to the next version."""
+
+    agent_id: UUID
+    version: int
+    name: str
+    description: str | None
+    system_prompt: str | None
+    model_config: StoredJson
+    tools: StoredJson
+    metadata: StoredJson
+    created_at: datetime
+
+
+class AgentVersionPage(Page):
+    items: list[AgentVersion]
 
 
 class CreateAgent(Input):
@@ -120,3 +179,8 @@ class PatchAgent(Input):
 
 class AgentFilter(Filter, frozen=True, kw_only=True):
     status: AgentStatus | None = None
+    search: str | None = None
+
+
+class AgentVersionFilter(Filter, frozen=True, kw_only=True):
+    agent_id: UUID

@@ -21,6 +21,9 @@ SystemPrompt = Annotated[str, Meta(max_length=100_000)]
 Content = Annotated[str, Meta(max_length=CONTENT_BYTES)]
 Label = Annotated[str, Meta(min_length=1, max_length=255)]
 
+KEPT_SECRET = "***"  # noqa: S105  # no secret, but the sign of one
+"""What is shown in a secret's place, and what keeps it when it is written back."""
+
 JsonObject = dict[str, Any]
 """A JSON object as the client sent it."""
 

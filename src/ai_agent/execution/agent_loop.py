@@ -4,6 +4,7 @@ Built on pydantic-ai. Imported at a process's first run, never by the API.
 """
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -31,13 +32,13 @@ from pydantic_ai.messages import (
 from pydantic_ai.settings import ModelSettings
 from pydantic_ai.usage import UsageLimits
 
-from ai_agent.domain.agents import Agent, ModelConfig
-from ai_agent.domain.errors import ExternalServiceError, FieldError, InvalidFields, LimitExceeded
+from ai_agent.domain.agents import AgentContent, ModelConfig
+from ai_agent.domain.errors import AIAgentError, ExternalServiceError, FieldError, InvalidFields, LimitExceeded
 from ai_agent.domain.executions import Usage
 from ai_agent.domain.messages import HistoryEntry, Role
-from ai_agent.execution.local_model import LocalModel
+from ai_agent.execution.model_access import ModelAccess
 from ai_agent.execution.model_providers import Endpoint, build_model, resolve_endpoint
-from ai_agent.settings import Settings
+from ai_agent.security.outbound import OutboundRefused
 
 Say = Callable[[str, str], Awaitable[None]]
 
@@ -53,11 +54,11 @@ class RunResult(msgspec.Struct, frozen=True):
     context_truncated: bool
 
 
-RunBranch = Callable[[Agent | None, Sequence[HistoryEntry], Settings, LocalModel, Say], Coroutine[Any, Any, RunResult]]
+RunBranch = Callable[[AgentContent | None, Sequence[HistoryEntry], ModelAccess, Say], Coroutine[Any, Any, RunResult]]
 
 
 async def run_branch(
-    agent: Agent | None, branch: Sequence[HistoryEntry], settings: Settings, local_model: LocalModel, say: Say
+    agent: AgentContent | None, branch: Sequence[HistoryEntry], access: ModelAccess, say: Say
 ) -> RunResult:
     """Answers the last message of a branch; `say(kind, text)` hears each piece, kind `token` or `reasoning`.
 
@@ -73,19 +74,19 @@ async def run_branch(
         heard = True
         await say(kind, text)
 
-    endpoint = await resolve_endpoint(config, settings, local_model)
+    endpoint = await resolve_endpoint(agent, config, access)
     try:
         return await _answer(agent, config, endpoint, branch, hear)
     except ExternalServiceError:
         # The local model may have died under the run, and be back at another address.
-        moved = await resolve_endpoint(config, settings, local_model)
+        moved = await resolve_endpoint(agent, config, access)
         if heard or moved == endpoint:
             raise
     return await _answer(agent, config, moved, branch, hear)
 
 
 async def _answer(
-    agent: Agent, config: ModelConfig, endpoint: Endpoint, branch: Sequence[HistoryEntry], say: Say
+    agent: AgentContent, config: ModelConfig, endpoint: Endpoint, branch: Sequence[HistoryEntry], say: Say
 ) -> RunResult:
     prompt = agent.system_prompt or ""
     kept = fitting(branch, prompt, endpoint.context_tokens - (config.max_tokens or RESERVED_TOKENS))
@@ -105,7 +106,6 @@ async def _run(loop: Loop[Any, str], config: ModelConfig, branch: Sequence[Histo
             if (piece := _piece(event)) is not None:
                 await say(*piece)
 
-    provider = str(config.provider)
     try:
         return await loop.run(
             branch[-1].content,
@@ -115,23 +115,41 @@ async def _run(loop: Loop[Any, str], config: ModelConfig, branch: Sequence[Histo
             ),
             event_stream_handler=hear,
         )
-    except UsageLimitExceeded as error:
-        raise LimitExceeded("The run reached its limit of steps or tokens") from error
-    except ModelHTTPError as error:
-        message = f"The model provider answered {error.status_code}"
-        raise ExternalServiceError(message, service_name=provider, retryable=error.status_code in _RETRYABLE) from error
-    except UnexpectedModelBehavior as error:
-        message = "The model provider's answer cannot be understood"
-        raise ExternalServiceError(message, service_name=provider, retryable=False) from error
-    except UserError as error:
-        raise ExternalServiceError("The model is not configured", service_name=provider, retryable=False) from error
-    except AgentRunError as error:
-        raise ExternalServiceError("The model provider failed", service_name=provider) from error
     except Exception as error:
-        if not _from_provider(error):
+        if (known := _as_ours(error, str(config.provider))) is None:
             raise
-        message = "The connection to the model provider broke"
-        raise ExternalServiceError(message, service_name=provider) from error
+        raise known from error
+
+
+def _as_ours(error: Exception, provider: str) -> AIAgentError | None:
+    """The domain's error for what a provider or its library does, None for a fault of ours."""
+    failed = partial(ExternalServiceError, service_name=provider)
+    if (refusal := _refusal(error)) is not None:
+        return failed(f"The model provider cannot be used. {refusal}", retryable=False)
+    if isinstance(error, UsageLimitExceeded):
+        return LimitExceeded("The run reached its limit of steps or tokens")
+    if (status := _status(error)) is not None:
+        return failed(f"The model provider answered {status}", retryable=status in _RETRYABLE)
+    if isinstance(error, UnexpectedModelBehavior):
+        return failed("The model provider's answer cannot be understood", retryable=False)
+    if isinstance(error, UserError):
+        return failed("The model is not configured", retryable=False)
+    if isinstance(error, AgentRunError):
+        return failed("The model provider failed")
+    return failed("The connection to the model provider broke") if _from_provider(error) else None
+
+
+def _status(error: Exception) -> int | None:
+    """The provider's status; that of a redirect, which is followed nowhere, only its own library tells."""
+    told = error if isinstance(error, ModelHTTPError) else error.__cause__
+    return getattr(told, "status_code", None) if isinstance(error, AgentRunError) else None
+
+
+def _refusal(error: BaseException | None) -> OutboundRefused | None:
+    """What the outbound guard said, under all that the libraries wrapped around it."""
+    while error is not None and not isinstance(error, OutboundRefused):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _from_provider(error: Exception) -> bool:

@@ -6,7 +6,7 @@ from uuid import UUID
 
 import msgspec
 
-from ai_agent.domain.agents import Agent, AgentStatus
+from ai_agent.domain.agents import AgentContent, AgentStatus
 from ai_agent.domain.events import EventType
 from ai_agent.domain.executions import ExecutionError, ExecutionStatus, Usage
 from ai_agent.domain.fields import new_id, now, to_json
@@ -25,9 +25,9 @@ _TERMINAL_EVENT = {
 
 
 class RunInput(msgspec.Struct, frozen=True):
-    """What a run is made of: the agent's row, and the branch of messages that ends with the new one."""
+    """What a run is made of: the agent at the run's version, and the branch of messages that ends with the new one."""
 
-    agent: Agent | None
+    agent: AgentContent | None
     branch: list[HistoryEntry]
 
 
@@ -58,7 +58,9 @@ class Runs:
                 return None
             event = EventType.STARTED if claim.fence == 1 else EventType.RESTARTED
             await self._log.append(rows, claim.id, (event, {"attempt": claim.attempt}))
-            agent = await agents.get(rows, claim.owner_id, claim.agent_id)
+            agent = await agents.at_version(rows, claim.owner_id, claim.agent_id, claim.agent_version)
+            if agent is None:  # Written by a node of a release that kept no versions, or deleted.
+                agent = await agents.content(rows, claim.owner_id, claim.agent_id)
             branch = await messages.branch(rows, claim.input_message_id)
         self._log.announce(claim.id)
         return claim, RunInput(agent, branch)

@@ -12,7 +12,7 @@ import structlog
 from ai_agent.domain.errors import AIAgentError, OperationTimeout, ServiceUnavailable
 from ai_agent.domain.executions import ExecutionStatus
 from ai_agent.execution.job_queue import JobQueue
-from ai_agent.execution.local_model import LocalModel
+from ai_agent.execution.model_access import ModelAccess
 from ai_agent.execution.runs import LostClaim, Outcome, RunInput, Runs
 from ai_agent.execution.speech import Speech
 from ai_agent.execution.undisturbed import undisturbed
@@ -29,11 +29,11 @@ log = structlog.get_logger()
 
 
 class Worker:
-    def __init__(self, settings: Settings, runs: Runs, queue: JobQueue, local_model: LocalModel):
+    def __init__(self, settings: Settings, runs: Runs, queue: JobQueue, models: ModelAccess):
         self._settings = settings
         self._runs = runs
         self._queue = queue
-        self._local_model = local_model
+        self._models = models
         self._sweeper: asyncio.Task[None] | None = None
         self._live: set[UUID] = set()
         self._drain_end: float | None = None
@@ -136,7 +136,7 @@ class Worker:
 
     async def _call_model(self, given: RunInput, speech: Speech) -> "RunResult":
         run_branch = await asyncio.to_thread(_agent_loop)
-        return await run_branch(given.agent, given.branch, self._settings, self._local_model, speech.say)
+        return await run_branch(given.agent, given.branch, self._models, speech.say)
 
     async def _heartbeat(self, claim: Claim, run: "asyncio.Task[Any] | None") -> None:
         """Keeps the lease; stops the run when it is lost or cancelled. A database that is away is tried again."""

@@ -9,6 +9,7 @@ import hmac
 import secrets
 import string
 import zlib
+from collections.abc import Sequence
 
 _ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
 _RANDOM_LENGTH = 24
@@ -42,8 +43,12 @@ def _checksum(body: str) -> str:
 class KeyHasher:
     """Keyed SHA-256 of keys: without the secret key, a stolen database helps nobody to guess one."""
 
-    def __init__(self, secret_key: str):
-        self._key = hashlib.sha256(b"api-key:" + secret_key.encode()).digest()
+    def __init__(self, secret_key: str, fallbacks: Sequence[str] = ()):
+        self._keys = [hashlib.sha256(b"api-key:" + key.encode()).digest() for key in (secret_key, *fallbacks)]
 
     def digest(self, key: str) -> str:
-        return hmac.digest(self._key, key.encode(), "sha256").hex()
+        return self.digests(key)[0]
+
+    def digests(self, key: str) -> list[str]:
+        """The digest under the secret key, then those under older ones."""
+        return [hmac.digest(own, key.encode(), "sha256").hex() for own in self._keys]

@@ -1,45 +1,59 @@
 """Agents: create, read, list, change, delete. The canonical example of a resource."""
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 from uuid import UUID
 
 import msgspec
 from msgspec import UNSET
 
 from ai_agent.domain.agents import (
+    API_KEY,
     Agent,
+    AgentContent,
     AgentFilter,
     AgentPage,
     AgentStatus,
+    AgentVersionFilter,
+    AgentVersionPage,
     CreateAgent,
     ModelConfig,
     PatchAgent,
     ReplaceAgent,
 )
-from ai_agent.domain.errors import Conflict, InvalidFields, NotFound
-from ai_agent.domain.fields import merge_patch, new_id, now, to_json
+from ai_agent.domain.errors import Conflict, FieldError, InvalidFields, NotFound
+from ai_agent.domain.fields import KEPT_SECRET, StoredJson, merge_patch, new_id, now, to_json
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.pages import PageRequest
 from ai_agent.domain.resources import Versions
 from ai_agent.domain.validation import field_errors
+from ai_agent.security.outbound import OutboundGuard
+from ai_agent.security.secret_fields import NO_SECRETS, SecretFields
 from ai_agent.services.paging import Pager
 from ai_agent.services.sessions import patched_metadata
 from ai_agent.storage import agents
-from ai_agent.storage.database import Database, UniqueViolation
+from ai_agent.storage.database import Connection, Database, UniqueViolation
+
+Found = TypeVar("Found", Agent, AgentContent)
+
+MAX_VERSION = 2**31 - 1
 
 
 class AgentService:
-    def __init__(self, database: Database, pager: Pager):
+    def __init__(self, database: Database, pager: Pager, secrets: SecretFields, guard: OutboundGuard):
         self._database = database
         self._pager = pager
+        self._secrets = secrets
+        self._guard = guard
 
     async def create(self, principal: Principal, wanted: CreateAgent) -> Agent:
+        """Raises Conflict for a name that is taken, InvalidFields; `replace` and `patch`, too."""
         agent = new_agent(wanted)
-        with _name_taken(wanted.name):
-            async with self._database.unit_of_work() as rows:
-                await agents.insert(rows, principal.subject, agent)
+        agent.model_config, secrets = self._stored(agent.id, wanted.model_config, NO_SECRETS)
+        async with self._database.unit_of_work() as rows:
+            with _name_taken(agent.name):
+                await agents.insert(rows, principal.subject, agent, secrets)
         return agent
 
     async def get(self, principal: Principal, agent_id: UUID) -> Agent:
@@ -52,28 +66,77 @@ class AgentService:
         self, principal: Principal, agent_id: UUID, wanted: ReplaceAgent, versions: Versions | None = None
     ) -> Agent:
         """Raises PreconditionFailed when the agent is in none of the `versions`; `patch` and `delete`, too."""
-        agent = new_agent(wanted)
-        agent.id = agent_id
-        with _name_taken(wanted.name):
-            async with self._database.unit_of_work() as rows:
-                found(await agents.get(rows, principal.subject, agent_id, for_update=True)).expect(versions)
-                return found(await agents.update(rows, principal.subject, agent))
+
+        def replaced(content: AgentContent) -> None:
+            self._set_config(content, wanted.model_config)
+            content.name = wanted.name
+            content.description = wanted.description
+            content.system_prompt = wanted.system_prompt
+            content.tools = to_json(wanted.tools)
+            content.metadata = to_json(wanted.metadata)
+
+        return await self._change(principal, agent_id, replaced, versions)
 
     async def patch(
         self, principal: Principal, agent_id: UUID, patch: PatchAgent, versions: Versions | None = None
     ) -> Agent:
-        with _name_taken(patch.name):
-            async with self._database.unit_of_work() as rows:
-                agent = found(await agents.get(rows, principal.subject, agent_id, for_update=True))
-                agent.expect(versions)
-                _apply(agent, patch)
-                return found(await agents.update(rows, principal.subject, agent))
+        def patched(content: AgentContent) -> None:
+            if patch.model_config is not UNSET:
+                self._set_config(content, _patched_config(content.model_config, patch.model_config))
+            for name in ("name", "description", "system_prompt"):
+                if (value := getattr(patch, name)) is not UNSET:
+                    setattr(content, name, value)
+            if patch.tools is not UNSET:
+                content.tools = to_json(patch.tools or [])
+            content.metadata = patched_metadata(content.metadata, patch.metadata)
+
+        return await self._change(principal, agent_id, patched, versions)
+
+    async def _change(
+        self, principal: Principal, agent_id: UUID, change: Callable[[AgentContent], None], versions: Versions | None
+    ) -> Agent:
+        async with self._database.unit_of_work() as rows:
+            content = found(await agents.content(rows, principal.subject, agent_id, for_update=True))
+            content.expect(versions)
+            change(content)
+            return await _next_version(rows, principal.subject, content)
 
     async def delete(self, principal: Principal, agent_id: UUID, versions: Versions | None = None) -> None:
-        """Removes the agent. What it said stays; runs that wait for it fail."""
+        """Removes the agent with its versions. What it said stays; runs that wait for it fail."""
         async with self._database.unit_of_work() as rows:
             found(await agents.get(rows, principal.subject, agent_id, for_update=True)).expect(versions)
             await agents.delete(rows, principal.subject, agent_id)
+
+    async def versions(
+        self, principal: Principal, wanted: AgentVersionFilter, request: PageRequest
+    ) -> AgentVersionPage:
+        """What the agent was, and is. Raises NotFound when there is no such agent."""
+        page = await self._pager.page(AgentVersionPage, agents.VERSIONS, principal.subject, wanted, request)
+        if not page.items:
+            found(await agents.get(self._database.reader, principal.subject, wanted.agent_id))
+        return page
+
+    async def restore(self, principal: Principal, agent_id: UUID, number: int) -> Agent:
+        """Makes an old version, with its key, the newest. Raises NotFound, and Conflict for a name taken meanwhile."""
+        async with self._database.unit_of_work() as rows:
+            known = 0 < number <= MAX_VERSION
+            content = await agents.at_version(rows, principal.subject, agent_id, number) if known else None
+            if content is None:
+                raise NotFound("Version not found")
+            return await _next_version(rows, principal.subject, content)
+
+    def _set_config(self, content: AgentContent, wanted: ModelConfig) -> None:
+        if wanted.api_key == KEPT_SECRET:
+            _check_destination(msgspec.json.decode(content.model_config, type=ModelConfig), wanted)
+        content.model_config, content.secrets = self._stored(content.id, wanted, content.secrets)
+
+    def _stored(self, agent_id: UUID, wanted: ModelConfig, present: StoredJson) -> tuple[StoredJson, StoredJson]:
+        """The configuration as it is stored and shown, and the sealed secrets."""
+        if wanted.base_url is not None and (fault := self._guard.fault(wanted.base_url)):
+            raise InvalidFields([FieldError("model_config.base_url", fault)])
+        secrets = self._secrets.seal(agent_id, {API_KEY: wanted.api_key}, present)
+        shown = msgspec.structs.replace(wanted, api_key=KEPT_SECRET if wanted.api_key else None)
+        return to_json(shown), secrets
 
 
 def new_agent(wanted: CreateAgent) -> Agent:
@@ -93,37 +156,36 @@ def new_agent(wanted: CreateAgent) -> Agent:
     )
 
 
-def _apply(agent: Agent, patch: PatchAgent) -> None:
-    for name in ("name", "description", "system_prompt"):
-        if (value := getattr(patch, name)) is not UNSET:
-            setattr(agent, name, value)
-    if patch.model_config is not UNSET:
-        agent.model_config = to_json(_patched_config(agent.model_config, patch.model_config))
-    if patch.tools is not UNSET:
-        agent.tools = to_json(patch.tools or [])
-    agent.metadata = patched_metadata(agent.metadata, patch.metadata)
-    agent.updated_at = now()
+async def _next_version(rows: Connection, owner: str, content: AgentContent) -> Agent:
+    with _name_taken(content.name):
+        return found(await agents.update(rows, owner, content, now()))
 
 
-def _patched_config(current: msgspec.Raw, patch: dict[str, Any] | None) -> ModelConfig:
+def _check_destination(before: ModelConfig, wanted: ModelConfig) -> None:
+    """Whoever may change an agent could else send its key to a server of his own."""
+    if wanted.destination != before.destination:
+        raise InvalidFields([FieldError(API_KEY, "Is required anew when the key is to go to another address")])
+
+
+def _patched_config(current: StoredJson, patch: dict[str, Any] | None) -> ModelConfig:
     if patch is None:
         return ModelConfig()
     merged = merge_patch(msgspec.json.decode(current), patch)
     try:
         return msgspec.convert(merged, ModelConfig)
-    except msgspec.ValidationError:
+    except (msgspec.ValidationError, InvalidFields):
         raise InvalidFields(list(field_errors(merged, ModelConfig, "model_config"))) from None
 
 
 @contextlib.contextmanager
-def _name_taken(name: object) -> Iterator[None]:
+def _name_taken(name: str) -> Iterator[None]:
     try:
         yield
     except UniqueViolation as error:
         raise Conflict(f"An agent named {name} exists already", details={"field": "name"}) from error
 
 
-def found(agent: Agent | None) -> Agent:
+def found(agent: Found | None) -> Found:
     if agent is None:
         raise NotFound("Agent not found")
     return agent

@@ -39,14 +39,20 @@ class IdentityService:
         """The principal of a key. Raises AuthenticationError; a mistyped key costs no query."""
         if not well_formed(token):
             raise AuthenticationError
-        digest = self._hasher.digest(token)
-        key = await api_keys.by_digest(self._database.reader, digest)
+        key = await self._stored(token)
         if key is None or key.revoked_at is not None or _expired(key.expires_at):
             self._verified.pop(token, None)
             raise AuthenticationError
         principal = Principal(key.owner_id, frozenset(msgspec.json.decode(key.scopes)), key.tier, str(key.id))
         self._remember(token, principal)
         return principal
+
+    async def _stored(self, token: str) -> ApiKey | None:
+        """The key's row, also one that was made under an older secret key."""
+        for digest in self._hasher.digests(token):
+            if (key := await api_keys.by_digest(self._database.reader, digest)) is not None:
+                return key
+        return None
 
     def _remember(self, token: str, principal: Principal) -> None:
         self._verified[token] = (principal, time.monotonic() + CACHE_SECONDS)
@@ -83,6 +89,8 @@ class IdentityService:
 
     async def ensure_key(self, key: str) -> None:
         """Makes a given admin key when it is absent; a revoked one stays revoked."""
+        if await self._stored(key) is not None:
+            return
         try:
             await self.create_key(name="bootstrap", owner=ADMIN_SUBJECT, scopes=[Scope.ADMIN], key=key)
         except UniqueViolation:

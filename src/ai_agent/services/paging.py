@@ -34,6 +34,7 @@ class Pager:
         items, more = rows[: request.limit], len(rows) > request.limit
         next_cursor = None
         if more:
-            next_cursor = self._cursors.encode(Position(getattr(items[-1], sort_by), items[-1].id), context)
+            last = Position(getattr(items[-1], sort_by), getattr(items[-1], listing.identity))
+            next_cursor = self._cursors.encode(last, context)
         total = await listing.total(reader, owner, wanted) if request.include_total else None
         return page_type(items=items, next_cursor=next_cursor, has_more=more, total=total)  # type: ignore[call-arg]  # each adds `items`

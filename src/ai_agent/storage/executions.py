@@ -45,6 +45,7 @@ class Claim(msgspec.Struct, frozen=True):
     id: UUID
     owner_id: str
     agent_id: UUID
+    agent_version: int
     session_id: UUID
     input_message_id: UUID
     fence: int

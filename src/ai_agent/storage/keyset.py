@@ -16,7 +16,9 @@ import msgspec
 import sqlalchemy as sa
 
 from ai_agent.domain.errors import FieldError, InvalidFields
+from ai_agent.domain.search import fold
 from ai_agent.storage.database import Reader
+from ai_agent.storage.functions import contains, like_pattern
 from ai_agent.storage.statements import Statement
 
 Row = TypeVar("Row", bound=msgspec.Struct)
@@ -79,10 +81,14 @@ def _text(raw: bytes) -> str:
 
 
 class Pageable(Protocol):
-    """A list that can be read a page at a time. Its rows have an `id`, and an attribute for each order."""
+    """A list that can be read a page at a time. Its rows have an attribute for each order."""
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def identity(self) -> str:
+        """The attribute of a row that tells rows of equal sort values apart."""
 
     def sort_type(self, sort_by: str) -> type[Any]:
         """The Python type of the values of an order."""
@@ -105,6 +111,18 @@ class Varying(msgspec.Struct, frozen=True):
     """The parameters of a value."""
 
 
+def containing(column: "sa.Column[Any]") -> Varying:
+    """The filter that a column of folded text contains a text, whatever its case."""
+    pattern, term = sa.bindparam("search_pattern", type_=sa.Text), sa.bindparam("search_term", type_=sa.Text)
+    condition = contains(column, pattern, term)
+
+    def parameters(search: str) -> dict[str, str]:
+        folded = fold(search)
+        return {"search_pattern": like_pattern(folded), "search_term": folded}
+
+    return Varying(lambda _: None, lambda _: condition, parameters)
+
+
 Condition = sa.ColumnElement[bool] | Varying
 Shape = tuple[tuple[str, Hashable], ...]
 """The names of the filters that are given, each with what its condition's text depends on."""
@@ -114,10 +132,19 @@ class Listing(Generic[Row]):
     """The rows of a table that belong to an owner, filtered, in order, a page at a time.
 
     `conditions` says what a filter means; one that is not named compares the column of its name. Only the filters that
-    a client gave become part of the statement, so there is one statement for each shape, compiled once.
+    a client gave become part of the statement, so there is one statement for each shape, compiled once. The ids
+    in the column `identity` tell rows of equal sort values apart.
     """
 
-    def __init__(self, table: sa.Table, row: type[Row], conditions: Mapping[str, Condition] | None = None):
+    def __init__(
+        self,
+        table: sa.Table,
+        row: type[Row],
+        conditions: Mapping[str, Condition] | None = None,
+        *,
+        identity: str = "id",
+    ):
+        self.identity = identity
         self._table = table
         self._row = row
         self._conditions: dict[str, Condition] = {
@@ -174,7 +201,7 @@ class Listing(Generic[Row]):
         return self._table.c[name] == sa.bindparam(name) if condition is None else condition
 
     def _page_statement(self, filters: Shape, sort_by: str, descending: bool, after: bool) -> Statement[Row]:
-        column, identity = self._table.c[sort_by], self._table.c.id
+        column, identity = self._table.c[sort_by], self._table.c[self.identity]
         selected = sa.select(*(self._table.c[name] for name in self._row.__struct_fields__))
         selected = selected.where(*self.matching(filters))
         if after:

@@ -123,6 +123,7 @@ class RankedSearch:
     """The hits of a search in pages, as a `Listing` has its rows. The filter's `search` is the query."""
 
     name = "search"
+    identity = "id"
 
     def __init__(self, listing: Listing[Any], patient: Reader):
         self._listing = listing

@@ -12,8 +12,8 @@ from ai_agent.domain.fields import StoredJson
 from ai_agent.domain.search import fold
 from ai_agent.domain.sessions import Session, SessionStatus
 from ai_agent.storage.database import Connection, Reader
-from ai_agent.storage.functions import among, contains, json_member, like_pattern
-from ai_agent.storage.keyset import Listing, Varying
+from ai_agent.storage.functions import among, json_member
+from ai_agent.storage.keyset import Listing, Varying, containing
 from ai_agent.storage.statements import VERSION, Statement
 from ai_agent.storage.tables import sessions
 
@@ -34,20 +34,11 @@ def _has_members(count: int) -> sa.ColumnElement[bool]:
     )
 
 
-def _title_parameters(search: str) -> dict[str, str]:
-    term = fold(search)
-    return {"title_term": term, "title_pattern": like_pattern(term)}
-
-
-_title_contains = contains(
-    sessions.c.search_title, sa.bindparam("title_pattern", type_=sa.Text), sa.bindparam("title_term", type_=sa.Text)
-)
-
 LIST = Listing(
     sessions,
     Session,
     {
-        "search": Varying(lambda _: None, lambda _: _title_contains, _title_parameters),
+        "search": containing(sessions.c.search_title),
         "metadata": Varying(len, _has_members, _metadata_parameters),
     },
 )

@@ -134,6 +134,7 @@ class SqliteDatabase:
     async def _connect(self) -> aiosqlite.Connection:
         connection = await aiosqlite.connect(self._path, isolation_level=None)
         self._open.append(connection)
+        # SQLite's own knows ASCII only.
         # FULL: what was answered with a 2xx survives a power cut, too.
         for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             await connection.execute(f"PRAGMA {pragma}")

@@ -31,6 +31,11 @@ def _json(name: str) -> "sa.Column[Any]":
     return sa.Column(name, Json, nullable=False)
 
 
+def _secrets() -> "sa.Column[Any]":
+    """By field, sealed by the secret box."""
+    return sa.Column("secrets", Json, nullable=False, server_default="{}")
+
+
 def _time(name: str, *, nullable: bool = False) -> "sa.Column[Any]":
     return sa.Column(name, Time, nullable=nullable)
 
@@ -73,12 +78,31 @@ agents = sa.Table(
     sa.Column("status", sa.String(16), nullable=False, server_default="idle"),
     sa.Column("version", sa.Integer, nullable=False, server_default="1"),
     _json("metadata"),
+    _secrets(),
     sa.Column("row_version", sa.Integer, nullable=False, server_default="1"),
     _time("created_at"),
     _time("updated_at"),
+    # Name and description, folded.
+    sa.Column("search_text", sa.Text, nullable=False, server_default=""),
     sa.UniqueConstraint("owner_id", "name"),
     sa.Index("ix_agents_owner_created_at", "owner_id", "created_at", "id"),
     sa.Index("ix_agents_owner_updated_at", "owner_id", "updated_at", "id"),
+)
+
+agent_versions = sa.Table(
+    "agent_versions",
+    metadata,
+    sa.Column("agent_id", Id, sa.ForeignKey("agents.id", ondelete="CASCADE"), primary_key=True),
+    sa.Column("version", sa.Integer, primary_key=True),
+    sa.Column("owner_id", sa.String(255), nullable=False),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("description", sa.Text),
+    sa.Column("system_prompt", sa.Text),
+    _json("model_config"),
+    _json("tools"),
+    _json("metadata"),
+    _secrets(),
+    _time("created_at"),
 )
 
 # On SQLite triggers keep the index of the search, `message_search` (migration 0003): whoever makes this table anew, as

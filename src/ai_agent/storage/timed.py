@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from ai_agent.observability.timing import timed
-from ai_agent.storage.database import Connection, Database, Reader
+from ai_agent.storage.database import Connection, Database, Reader, shared_connection
 from ai_agent.storage.statements import Statement
 
 Row = TypeVar("Row")
@@ -52,6 +52,9 @@ class TimedDatabase:
         await self._database.close()
 
     async def write(self, statement: Statement[Any], **parameters: Any) -> None:
+        if shared_connection() is not None:
+            await self._database.write(statement, **parameters)  # Timed by the transaction it is part of.
+            return
         with timed("db"):
             await self._database.write(statement, **parameters)
 

@@ -1,5 +1,6 @@
 """`/agents`."""
 
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
@@ -12,8 +13,18 @@ from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
 from ai_agent.api.openapi import may_answer
 from ai_agent.api.pages import linked
-from ai_agent.api.parameters import Cursor, Limit, Offset, SortOrder
-from ai_agent.domain.agents import Agent, AgentFilter, AgentPage, AgentStatus, CreateAgent, PatchAgent, ReplaceAgent
+from ai_agent.api.parameters import Cursor, Limit, Offset, Search, SortOrder
+from ai_agent.domain.agents import (
+    Agent,
+    AgentFilter,
+    AgentPage,
+    AgentStatus,
+    AgentVersionFilter,
+    AgentVersionPage,
+    CreateAgent,
+    PatchAgent,
+    ReplaceAgent,
+)
 from ai_agent.domain.identity import Scope
 from ai_agent.domain.pages import PageRequest
 from ai_agent.services.agents import AgentService
@@ -46,13 +57,17 @@ class AgentController(Controller):
         sort_by: FromQuery[Literal["created_at", "updated_at", "name"]] = "created_at",
         sort_order: SortOrder = "desc",
         status: FromQuery[AgentStatus | None] = None,
+        search: Search = None,
+        created_after: FromQuery[datetime | None] = None,
+        created_before: FromQuery[datetime | None] = None,
     ) -> Response[AgentPage]:
         """List agents
 
         Those of the caller, the newest first unless sorted otherwise.
         """
+        wanted = AgentFilter(status=status, search=search, created_after=created_after, created_before=created_before)
         page = PageRequest(limit, cursor, offset, include_total, sort_by, sort_order == "desc")
-        return linked(request, await agents.list(request.user, AgentFilter(status=status), page))
+        return linked(request, await agents.list(request.user, wanted, page))
 
     @get("/{agent_id:uuid}", opt=needs(Scope.AGENTS_READ))
     async def get_agent(
@@ -102,3 +117,32 @@ class AgentController(Controller):
         What it has said stays in its sessions.
         """
         await agents.delete(request.user, agent_id, expected(request))
+
+    @get("/{agent_id:uuid}/versions", opt=needs(Scope.AGENTS_READ))
+    async def list_agent_versions(
+        self,
+        request: Caller,
+        agent_id: FromPath[UUID],
+        agents: NamedDependency[AgentService],
+        limit: Limit = 20,
+        cursor: Cursor = None,
+        offset: Offset = 0,
+        include_total: FromQuery[bool] = False,
+        sort_order: SortOrder = "desc",
+    ) -> Response[AgentVersionPage]:
+        """List the versions of an agent
+
+        What it was before each change, the newest first unless sorted otherwise. Executions name the version that ran.
+        """
+        page = PageRequest(limit, cursor, offset, include_total, "version", sort_order == "desc")
+        return linked(request, await agents.versions(request.user, AgentVersionFilter(agent_id=agent_id), page))
+
+    @post("/{agent_id:uuid}/versions/{number:int}/restore", status_code=200, opt=needs(Scope.AGENTS_WRITE))
+    async def restore_agent_version(
+        self, request: Caller, agent_id: FromPath[UUID], number: FromPath[int], agents: NamedDependency[AgentService]
+    ) -> Agent:
+        """Restore a version of an agent
+
+        The agent becomes what it was, as a new version; none is lost.
+        """
+        return await agents.restore(request.user, agent_id, number)
