@@ -129,13 +129,15 @@ class AgentVersion(msgspec.Struct):
     name: str
     description: str | None
     system_prompt: str | None
-    model_config: StoredJson
-    tools: StoredJson
-    metadata: StoredJson
+    model_config: Annotated[StoredJson, Holds(ModelConfig)]
+    tools: Annotated[StoredJson, Holds(list[str])]
+    metadata: StoredObject
     created_at: datetime
 
 
 class AgentVersionPage(Page):
+    """Versions of an agent."""
+
     items: list[AgentVersion]
 
 

@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 
 from ai_agent.api.v1.health import Alive, Health, Ready
-from ai_agent.domain.agents import Agent, CreateAgent, PatchAgent, ReplaceAgent
+from ai_agent.domain.agents import Agent, AgentVersion, CreateAgent, PatchAgent, ReplaceAgent
 from ai_agent.domain.events import EventFrame
 from ai_agent.domain.executions import ExecuteAgent, Execution, ExecutionAnswer
 from ai_agent.domain.exports import SessionLine
@@ -79,6 +79,17 @@ EXAMPLES: dict[type, Any] = {
         "metadata": {},
         "created_at": "2026-01-01T11:00:00Z",
         "updated_at": "2026-01-01T11:00:00Z",
+    },
+    AgentVersion: {
+        "agent_id": AGENT,
+        "version": 1,
+        "name": "support",
+        "description": None,
+        "system_prompt": "You are an accountant.",
+        "model_config": _MODEL,
+        "tools": [],
+        "metadata": {},
+        "created_at": "2026-01-01T11:00:00Z",
     },
     CreateAgent: {"name": "support", "system_prompt": "You are a friendly accountant.", "model_config": _MODEL},
     ReplaceAgent: {"name": "support", "model_config": _MODEL},

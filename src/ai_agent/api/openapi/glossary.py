@@ -69,6 +69,12 @@ GLOSSARY = {
     "timeout_seconds": "When the run is given up",
     "max_steps": "Most calls of the model in one run",
     "max_total_tokens": "Most tokens of one run, input and output",
+    "base_url": "Where the model is, when it is not where the operator's settings say; needs an `api_key` of its own",
+    "api_key": "Write-only: encrypted at rest, and shown as `***`",
+    "fallback_models": "Models of the same provider to turn to, in this order, when one fails",
+    "max_cost": "Most that one run may cost, in US dollars",
+    "number": "The version",
+    "listAgents.search": "Only agents whose name or description contains this, in any case",
     # Executions
     "message": "What is wrong, in words",
     "ExecuteAgent.message": "What to say to the agent; at most 1 MiB in UTF-8",
