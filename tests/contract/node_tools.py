@@ -40,4 +40,4 @@ def install() -> None:
         elif "CI" in os.environ:
             pytest.fail(f"npm ci: {ran.stderr}")
         else:
-            pytest.skip(f"The packages of tests/contract/node cannot be installed: {ran.stderr.strip()[-300:]}")
+            pytest.skip(f"The packages of tests/contract/node cannot be installed: {ran.stderr.partition(chr(10))[0]}")
