@@ -322,6 +322,8 @@ def test_the_index_of_the_search_on_sqlite_follows_every_change_and_survives_a_v
             connection.execute("VACUUM")
             connection.execute("INSERT INTO message_search (message_search) VALUES ('integrity-check')")
             assert connection.execute("SELECT count(*) FROM message_search_rows").fetchone() == (4,)
+            found = "SELECT count(*) FROM message_search WHERE message_search MATCH 'num'"
+            assert connection.execute(found).fetchone() == (2,)
         connection.close()
         async with opened(url) as database:
             search = RankedSearch(messages.LIST, database.patient)

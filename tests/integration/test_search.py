@@ -29,6 +29,7 @@ TEXTS = {
     "backslash": r"C:\temp\new and \\server",
     "html": "<script>alert('apricot') & more</script>",
     "emoji": "rocket 🚀 launch",
+    "long": "the quick brown fox jumps over the lazy dog and runs away",
     "lines": "first line\nsecond line",
 }
 
@@ -91,6 +92,9 @@ def names(client: httpx.Client, query: str, **params: Any) -> list[str]:
         ("<script>", ["html"]),
         ("🚀 launch", ["emoji"]),
         ('"line\nsecond"', ["lines"]),
+        ('"quick brown fox jumps over the lazy dog and runs"', ["long"]),
+        ('"quick brown fox jumps over the lazy dog and hides"', []),
+        ('lazy -"quick brown fox jumps over the lazy dog and hides"', ["long"]),
         ("x" * 200, []),
         ("nothing here", []),
         ("'; DROP TABLE messages; --", []),

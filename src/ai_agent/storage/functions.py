@@ -10,10 +10,11 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 
-class among(FunctionElement[bool]):  # noqa: N801  # a SQL function's name
+class among(FunctionElement[Any]):  # noqa: N801  # a SQL function's name
     """`among(column, ids)`: whether the id is in a list, which is one parameter however long it is."""
 
-    type = sa.Boolean()
+    # Not a boolean: to one of those SQLAlchemy adds `= 1` on SQLite, which looks then for no index.
+    type = sa.types.NULLTYPE
     inherit_cache = True
 
 

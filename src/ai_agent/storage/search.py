@@ -29,6 +29,8 @@ from ai_agent.storage.tables import messages
 NEWEST, FARTHEST = 1000, 10_000
 """How many of an owner's messages are looked through before the index is asked, at first and at most."""
 TRIGRAM = 3
+LOOKED_UP = 32
+"""How many characters of a term are looked up in the index: each costs a list to read, and these tell enough apart."""
 COMBINATIONS = 20
 _BEHIND_ALL = UUID(int=2**128 - 1)
 
@@ -38,10 +40,10 @@ _LOOKED_AT = ("id", "owner_id", "session_id", "role", "agent_id", "search_text",
 Alternatives = tuple[Alternative, ...]
 
 
-class in_trigram_index(FunctionElement[bool]):  # noqa: N801  # a SQL function's name
+class in_trigram_index(FunctionElement[Any]):  # noqa: N801  # a SQL function's name
     """`in_trigram_index(id, query)`: whether SQLite's index has the message; PostgreSQL's stands behind LIKE itself."""
 
-    type = sa.Boolean()
+    type = sa.types.NULLTYPE  # As in `among`.
     inherit_cache = True
 
 
@@ -62,6 +64,12 @@ def _has(term: int) -> contains:
     return contains(messages.c.search_text, pattern, text)
 
 
+def _may_have(term: int) -> contains:
+    """Whether the beginning of a term is in the text."""
+    pattern, text = (sa.bindparam(f"{name}_{term}", type_=sa.Text) for name in ("pattern_start", "start"))
+    return contains(messages.c.search_text, pattern, text)
+
+
 def _matches(alternatives: Alternatives) -> sa.ColumnElement[bool]:
     return sa.or_(
         *(
@@ -78,8 +86,12 @@ def _matching(terms: Iterable[int]) -> sa.ColumnElement[int]:
 
 def _parameters(query: SearchQuery) -> dict[str, Any]:
     terms = [searchable(term) for term in query.terms]
-    patterns = {f"pattern_{number}": like_pattern(term) for number, term in enumerate(terms)}
-    return patterns | {f"term_{number}": term for number, term in enumerate(terms)}
+    parameters: dict[str, Any] = {}
+    for number, term in enumerate(terms):
+        start = term[:LOOKED_UP]
+        parameters |= {f"term_{number}": term, f"pattern_{number}": like_pattern(term)}
+        parameters |= {f"start_{number}": start, f"pattern_start_{number}": like_pattern(start)}
+    return parameters
 
 
 MATCHES = Varying(lambda query: query.alternatives, _matches, _parameters)
@@ -106,17 +118,20 @@ class _Shape(msgspec.Struct, frozen=True):
     indexed: bool
 
     def conditions(self, listing: Listing[Any]) -> list[sa.ColumnElement[bool]]:
+        """What a message must fulfil."""
         conditions = listing.matching(tuple(one for one in self.filters if one[0] != "search"))
-        if self.rank is None:
-            conditions.append(_matches(self.alternatives))
-        else:
-            # Behind a CASE the alternatives are no reason to look for all of them in an index.
-            conditions.append(sa.case((_matches(self.alternatives), _ONE), else_=_NONE) == _ONE)
+        # Behind a CASE it is no reason to look for the terms in an index: what is, `in_index` says.
+        conditions.append(sa.case((_matches(self.alternatives), _ONE), else_=_NONE) == _ONE)
+        if self.rank is not None:
             conditions.append(_matching(self.terms) == sa.literal_column(str(self.rank)))
-            conditions.append(sa.or_(*(sa.and_(*map(_has, together)) for together in self.combinations)))
-        if self.indexed:
-            conditions.append(in_trigram_index(messages.c.id, sa.bindparam("trigrams", type_=sa.Text)))
         return conditions
+
+    def in_index(self) -> list[sa.ColumnElement[bool]]:
+        """What an index finds, and among others all that fulfil the conditions."""
+        found = [sa.or_(*(sa.and_(*map(_may_have, together)) for together in self.combinations))]
+        if self.indexed:
+            found.append(in_trigram_index(messages.c.id, sa.bindparam("trigrams", type_=sa.Text)))
+        return found
 
 
 class RankedSearch:
@@ -186,20 +201,19 @@ class RankedSearch:
             .limit(sa.bindparam("far", type_=sa.Integer))
             .subquery("newest")
         )
-        unindexed = msgspec.structs.replace(shape, indexed=False)
-        conditions = [_on(newest, condition) for condition in unindexed.conditions(self._listing)]
+        conditions = [_on(newest, condition) for condition in shape.conditions(self._listing)]
         found = sa.select(newest.c.id).where(*conditions).order_by(newest.c.id.desc())
         return Statement(found.limit(sa.bindparam("row_limit", type_=sa.Integer)), UUID)
 
     def _all_statement(self, shape: _Shape) -> Statement[UUID]:
-        conditions = [*shape.conditions(self._listing), messages.c.id < sa.bindparam("before")]
+        conditions = [*shape.conditions(self._listing), *shape.in_index(), messages.c.id < sa.bindparam("before")]
         # The offset keeps the planner from walking through all messages in their order, in hope of a common term.
         found = sa.select(messages.c.id).where(*conditions).offset(sa.literal_column("0")).subquery("found")
         ordered = sa.select(found.c.id).order_by(found.c.id.desc())
         return Statement(ordered.limit(sa.bindparam("row_limit", type_=sa.Integer)), UUID)
 
     def _count_statement(self, shape: _Shape) -> Statement[int]:
-        conditions = shape.conditions(self._listing)
+        conditions = [*shape.conditions(self._listing), *shape.in_index()]
         return Statement(sa.select(sa.func.count()).select_from(messages).where(*conditions), int)
 
 
@@ -221,7 +235,7 @@ def _combinations(query: SearchQuery, rank: int | None) -> tuple[tuple[int, ...]
 
 def _trigrams(query: SearchQuery, together: tuple[tuple[int, ...], ...]) -> str | None:
     """What SQLite's index is asked; None when some combination has only terms that are shorter than a trigram."""
-    parts = [_trigrams_of([searchable(query.terms[number]) for number in numbers]) for numbers in together]
+    parts = [_trigrams_of([searchable(query.terms[number])[:LOOKED_UP] for number in numbers]) for numbers in together]
     return " OR ".join(f"({part})" for part in parts) if all(parts) else None
 
 
