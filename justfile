@@ -51,6 +51,19 @@ migration message:
     uv run ruff format -q migrations
     uv run ruff check -q --fix migrations
 
+# Writes the OpenAPI document that is checked in, so that a change of the API shows in review
+openapi:
+    uv run ai-agent openapi > docs/openapi.json.new
+    mv docs/openapi.json.new docs/openapi.json
+
+# Generates a Python and a TypeScript client from the document, and drives a server with each
+client-smoke:
+    uv run pytest tests/contract/test_clients.py
+
+# A long attack on every operation: just attack 500
+attack examples="200":
+    SCHEMATHESIS_ATTACK="--max-examples={{examples}}" uv run --all-extras pytest tests/contract/test_judges.py
+
 # Server CPU per request as ratios to the floor and to the original design
 bench *args:
     uv run --group bench python -m benchmarks.run "$@"

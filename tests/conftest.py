@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from ai_agent.security.api_keys import generate
+from tests.contract.document import assert_documented
 from tests.model_server import ModelServer
 from tests.servers import PostgresServer, ValkeyServer, free_port, wait_for_port
 
@@ -114,8 +115,10 @@ class Server:
         return self.process.wait(20)
 
     def client(self, key: str = KEY, **options: Any) -> httpx.Client:
+        """A client that fails for every answer that the OpenAPI document does not know."""
         headers = {"Authorization": f"Bearer {key}"} if key else {}
-        return httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=30, **options)
+        hooks = {"response": [assert_documented]}
+        return httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=30, event_hooks=hooks, **options)
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from litestar.exceptions import HTTPException
 from ai_agent.api.answers import Answer
 from ai_agent.api.body import BodyDecoder
 from ai_agent.api.dependencies import Caller, given
+from ai_agent.api.documents import DocumentController
 from ai_agent.api.errors import answer_error
 from ai_agent.api.guards import require_declared_scopes
 from ai_agent.api.idempotency import Idempotency
@@ -121,7 +122,7 @@ def create_app(settings: Settings) -> Litestar:
     """The server as an ASGI application; its lifespan opens and closes all it needs."""
     server = _Server(settings)
     app = Litestar(
-        route_handlers=[Router("/api/v1", route_handlers=RESOURCES), HealthController],
+        route_handlers=[Router("/api/v1", route_handlers=RESOURCES), HealthController, DocumentController],
         middleware=[
             Authentication(server.identity, required=settings.auth is Auth.REQUIRED),
             Idempotency(server.idempotency),

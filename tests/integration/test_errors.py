@@ -180,6 +180,8 @@ def test_what_is_output_only_cannot_be_written(shared: httpx.Client, field: str)
         (f"/sessions/{NOBODY}?fields=id", {"fields"}),
         (f"/sessions/{NOBODY}/messages?limit=201", {"limit"}),
         ("/agents?status=asleep", {"status"}),
+        ("/sessions?status=null&created_after=null", {"status", "created_after"}),
+        ("/sessions?created_after=1767225600&created_before=1.5e9", {"created_after", "created_before"}),
     ],
 )
 def test_all_bad_parameters_of_a_query_are_named_at_once(shared: httpx.Client, path: str, fields: set[str]) -> None:

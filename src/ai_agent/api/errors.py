@@ -1,7 +1,7 @@
 """The one mapping from what was raised to what is answered. No path leads to the framework's own error page."""
 
 import re
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import structlog
@@ -37,9 +37,19 @@ class ErrorBody(msgspec.Struct):
     message: str
     details: dict[str, Any] | None
     correlation_id: str | None
-    timestamp: str
+    timestamp: Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
     path: str
     validation_errors: list[FieldError] | msgspec.UnsetType = msgspec.UNSET
+
+
+class Problem(ErrorBody, kw_only=True):
+    """The same error as RFC 9457 has it, with our members as extensions."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
 
 
 def answer_error(request: Request[Any, Any, Any], exception: Exception) -> Response[Any]:
@@ -69,17 +79,15 @@ def error_body(error: AIAgentError, scope: Any) -> ErrorBody:
     )
 
 
-def _problem(body: ErrorBody, status: int) -> dict[str, Any]:
-    """RFC 9457, with our members as extensions."""
-    standard = {
-        "type": "about:blank",
-        "title": body.code,
-        "status": status,
-        "detail": body.message,
-        "instance": body.path,
-    }
-    extensions: dict[str, Any] = msgspec.to_builtins(body)
-    return standard | extensions
+def _problem(body: ErrorBody, status: int) -> Problem:
+    return Problem(
+        **msgspec.structs.asdict(body),
+        type="about:blank",
+        title=body.code,
+        status=status,
+        detail=body.message,
+        instance=body.path,
+    )
 
 
 def _as_ours(request: Request[Any, Any, Any], exception: Exception) -> AIAgentError:

@@ -1,6 +1,8 @@
 """Query parameters: those that all lists share, and a guard that refuses what an operation does not know."""
 
-from typing import Annotated, Literal
+import re
+from datetime import datetime
+from typing import Annotated, Literal, NamedTuple, get_args
 
 from litestar import Litestar, Request
 from litestar.enums import ScopeType
@@ -8,6 +10,7 @@ from litestar.middleware import ASGIMiddleware
 from litestar.params import FromQuery, QueryParameter
 from litestar.routes import HTTPRoute
 from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.typing import FieldDefinition
 
 from ai_agent.domain.errors import FieldError, InvalidFields
 
@@ -24,13 +27,28 @@ Search = Annotated[
 
 KNOWN = "query_parameters"
 
+_NUMBER = re.compile(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", re.IGNORECASE)
+
+
+class Known(NamedTuple):
+    repeatable: bool
+    types: frozenset[type]
+
 
 def declare_parameters(app: Litestar) -> None:
-    """Notes in the `opt` of each operation the names of its query parameters, and whether they may be repeated."""
+    """Notes in the `opt` of each operation the names of its query parameters, and what may be given for them."""
     for route in app.routes:
         if isinstance(route, HTTPRoute):
             for handler, model in route.route_handler_map.values():
-                handler.opt[KNOWN] = {p.field_alias: p.is_sequence for p in model.expected_query_params}
+                fields = handler.parsed_fn_signature.parameters
+                handler.opt[KNOWN] = {
+                    p.field_alias: Known(p.is_sequence, _types(fields[p.field_name]))
+                    for p in model.expected_query_params
+                }
+
+
+def _types(field: FieldDefinition) -> frozenset[type]:
+    return frozenset((field.annotation, *get_args(field.annotation)))
 
 
 class StrictParameters(ASGIMiddleware):
@@ -45,15 +63,26 @@ class StrictParameters(ASGIMiddleware):
 
 
 def _check(scope: Scope) -> None:
-    known: dict[str, bool] = scope["route_handler"].opt.get(KNOWN, {})
+    known: dict[str, Known] = scope["route_handler"].opt.get(KNOWN, {})
     seen, errors = set(), []
     for name, value in Request(scope).query_params.multi_items():
         if name not in known:
             errors.append(FieldError(name, "Is not a parameter of this operation", value))
-        elif name in seen and not known[name]:
+        elif name in seen and not known[name].repeatable:
             errors.append(FieldError(name, "Is given more than once", value))
-        elif isinstance(value, str) and "\0" in value:
+        elif "\0" in value:
             errors.append(FieldError(name, "Must not contain NUL characters"))
+        elif fault := _misread(value, known[name].types):
+            errors.append(FieldError(name, fault, value))
         seen.add(name)
     if errors:
         raise InvalidFields(errors)
+
+
+def _misread(value: str, types: frozenset[type]) -> str | None:
+    """What is wrong with a value that Litestar would take for another: "null" for none, a number for a time."""
+    if value.lower() == "null" and str not in types:
+        return "Must not be null"
+    if datetime in types and _NUMBER.fullmatch(value):
+        return "Must be a time as RFC 3339 has it"
+    return None

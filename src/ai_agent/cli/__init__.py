@@ -49,6 +49,15 @@ def doctor() -> None:
     sys.exit(run())
 
 
+@cli.command()
+@click.option("--yaml", "as_yaml", is_flag=True, help="YAML instead of JSON.")
+def openapi(as_yaml: bool) -> None:
+    """Print the OpenAPI document of the API."""
+    from ai_agent.cli.openapi import openapi as run
+
+    run(as_yaml=as_yaml)
+
+
 @cli.group()
 def db() -> None:
     """Migrations, and copies of an embedded database."""

@@ -9,7 +9,17 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ai_agent.domain.errors import FieldError
-from ai_agent.domain.fields import Description, Input, JsonObject, Name, StoredJson, SystemPrompt, check_metadata
+from ai_agent.domain.fields import (
+    Description,
+    Holds,
+    Input,
+    JsonObject,
+    Name,
+    StoredJson,
+    StoredObject,
+    SystemPrompt,
+    check_metadata,
+)
 from ai_agent.domain.pages import Filter, Page
 from ai_agent.domain.resources import Resource
 
@@ -23,6 +33,8 @@ class Provider(StrEnum):
 
 
 class AgentStatus(StrEnum):
+    """Processing or waiting while an execution is, else how the last one ended."""
+
     IDLE = "idle"
     PROCESSING = "processing"
     WAITING = "waiting"
@@ -75,20 +87,24 @@ ToolNames = Annotated[list[Name], Meta(max_length=128)]
 
 
 class Agent(Resource):
+    """A model, its instructions and its tools, under a name."""
+
     id: UUID
     name: str
     description: str | None
     system_prompt: str | None
-    model_config: StoredJson
-    tools: StoredJson
+    model_config: Annotated[StoredJson, Holds(ModelConfig)]
+    tools: Annotated[StoredJson, Holds(list[str])]
     status: AgentStatus
     version: int
-    metadata: StoredJson
+    metadata: StoredObject
     created_at: datetime
     updated_at: datetime
 
 
 class AgentPage(Page):
+    """Agents of a list."""
+
     items: list[Agent]
 
 
@@ -113,17 +129,21 @@ class AgentVersion(msgspec.Struct):
     name: str
     description: str | None
     system_prompt: str | None
-    model_config: StoredJson
-    tools: StoredJson
-    metadata: StoredJson
+    model_config: Annotated[StoredJson, Holds(ModelConfig)]
+    tools: Annotated[StoredJson, Holds(list[str])]
+    metadata: StoredObject
     created_at: datetime
 
 
 class AgentVersionPage(Page):
+    """Versions of an agent."""
+
     items: list[AgentVersion]
 
 
 class CreateAgent(Input):
+    """A new agent. Only the name has no default."""
+
     name: Name
     description: Description | None = None
     system_prompt: SystemPrompt | None = None
@@ -147,7 +167,7 @@ class PatchAgent(Input):
     name: Name | UnsetType = UNSET
     description: Description | None | UnsetType = UNSET
     system_prompt: SystemPrompt | None | UnsetType = UNSET
-    model_config: dict[str, Any] | None | UnsetType = UNSET
+    model_config: Annotated[dict[str, Any], Holds(ModelConfig)] | None | UnsetType = UNSET
     tools: ToolNames | None | UnsetType = UNSET
     metadata: JsonObject | None | UnsetType = UNSET
 

@@ -1,8 +1,10 @@
 """The errors a client can meet. Raised where they are known, turned into a response once, in `api/errors.py`."""
 
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+
+_SCALAR = msgspec.Meta(extra_json_schema={"type": ["string", "number", "boolean", "null"]})
 
 
 class FieldError(msgspec.Struct, frozen=True):
@@ -10,7 +12,7 @@ class FieldError(msgspec.Struct, frozen=True):
 
     field: str
     message: str
-    value: Any = None
+    value: Annotated[Any, _SCALAR] = None
 
 
 class AIAgentError(Exception):

@@ -9,11 +9,23 @@ import msgspec
 from msgspec import Meta
 
 from ai_agent.domain.errors import FieldError
-from ai_agent.domain.fields import Content, Input, JsonObject, StoredJson, check_content, check_metadata
+from ai_agent.domain.fields import (
+    Content,
+    Holds,
+    Input,
+    JsonObject,
+    StoredJson,
+    StoredObject,
+    StoredObjects,
+    check_content,
+    check_metadata,
+)
 from ai_agent.domain.resources import Resource
 
 
 class ExecutionStatus(StrEnum):
+    """The last three are final."""
+
     QUEUED = "queued"
     RUNNING = "running"
     WAITING = "waiting"
@@ -33,6 +45,8 @@ class Usage(msgspec.Struct):
 
 
 class ExecutionError(msgspec.Struct):
+    """Why a run failed."""
+
     code: str
     message: str
     retryable: bool = False
@@ -40,6 +54,8 @@ class ExecutionError(msgspec.Struct):
 
 
 class Execution(Resource):
+    """One run of an agent."""
+
     id: UUID
     agent_id: UUID
     agent_version: int
@@ -47,17 +63,19 @@ class Execution(Resource):
     status: ExecutionStatus
     input_message_id: UUID | None
     output_message_id: UUID | None
-    error: StoredJson
-    usage: StoredJson
+    error: Annotated[StoredJson, Holds(ExecutionError | None)]
+    usage: Annotated[StoredJson, Holds(Usage | None)]
     attempt: int
     queued_at: datetime
     started_at: datetime | None
     first_token_at: datetime | None
     finished_at: datetime | None
-    metadata: StoredJson
+    metadata: StoredObject
 
 
 class ExecuteAgent(Input):
+    """What to say to the agent, and how to run it."""
+
     message: Content
     session_id: UUID | None = None
     agent_id: UUID | None = None
@@ -78,7 +96,7 @@ class ExecutionAnswer(msgspec.Struct):
     session_id: UUID
     message_id: UUID
     content: str
-    metadata: StoredJson
-    tool_calls: StoredJson
-    usage: StoredJson
+    metadata: StoredObject
+    tool_calls: StoredObjects
+    usage: Annotated[StoredJson, Holds(Usage)]
     execution_time_ms: int

@@ -8,14 +8,20 @@ from ai_agent.domain.sessions import Session
 
 
 class SessionLine(msgspec.Struct, tag="session"):
+    """The exported session."""
+
     data: Session
 
 
 class MessageLine(msgspec.Struct, tag="message"):
+    """One of its messages."""
+
     data: Message
 
 
 class ExecutionLine(msgspec.Struct, tag="execution"):
+    """One of its executions."""
+
     data: Execution
 
 

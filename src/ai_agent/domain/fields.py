@@ -31,6 +31,16 @@ StoredJson = msgspec.Raw
 """JSON on its way from the database to the client, which nobody here reads and so nobody decodes."""
 
 
+class Holds(msgspec.Struct, frozen=True):
+    """Says what a field of undecoded JSON holds, for the OpenAPI document: `Annotated[StoredJson, Holds(Usage)]`."""
+
+    type: Any
+
+
+StoredObject = Annotated[StoredJson, Holds(JsonObject)]
+StoredObjects = Annotated[StoredJson, Holds(list[JsonObject])]
+
+
 def to_json(value: object) -> StoredJson:
     """A value as JSON, on its way to the database or to a client."""
     return msgspec.Raw(msgspec.json.encode(value))

@@ -9,7 +9,15 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ai_agent.domain.errors import FieldError
-from ai_agent.domain.fields import Content, Input, JsonObject, StoredJson, check_content, check_metadata
+from ai_agent.domain.fields import (
+    Content,
+    Input,
+    JsonObject,
+    StoredObject,
+    StoredObjects,
+    check_content,
+    check_metadata,
+)
 from ai_agent.domain.pages import Filter, Page
 from ai_agent.domain.resources import Resource
 from ai_agent.domain.search import SearchQuery
@@ -20,6 +28,8 @@ ToolCalls = Annotated[list[JsonObject], Meta(max_length=128)]
 
 
 class Role(StrEnum):
+    """Who speaks."""
+
     USER = "user"
     ASSISTANT = "assistant"
     SYSTEM = "system"
@@ -27,12 +37,14 @@ class Role(StrEnum):
 
 
 class Message(Resource):
+    """What one of the speakers said."""
+
     id: UUID
     session_id: UUID
     role: Role
     content: str
-    metadata: StoredJson
-    tool_calls: StoredJson
+    metadata: StoredObject
+    tool_calls: StoredObjects
     parent_message_id: UUID | None
     agent_id: UUID | None
     execution_id: UUID | None
@@ -48,6 +60,8 @@ class FoundMessage(Message):
 
 
 class MessagePage(Page):
+    """Messages of a list."""
+
     items: list[FoundMessage]
 
 
@@ -69,6 +83,8 @@ class Thread(msgspec.Struct):
 
 
 class ReplaceMessage(Input):
+    """PUT: what is absent goes back to its default."""
+
     content: Content
     role: Role = Role.USER
     metadata: JsonObject = {}
@@ -79,6 +95,8 @@ class ReplaceMessage(Input):
 
 
 class CreateMessage(ReplaceMessage):
+    """A new message of a session."""
+
     parent_message_id: UUID | None = None
 
 

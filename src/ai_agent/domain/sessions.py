@@ -8,7 +8,7 @@ from uuid import UUID
 from msgspec import UNSET, Meta, UnsetType
 
 from ai_agent.domain.errors import FieldError, InvalidFields
-from ai_agent.domain.fields import Input, JsonObject, Label, StoredJson, Title, check_metadata
+from ai_agent.domain.fields import Input, JsonObject, Label, StoredObject, Title, check_metadata
 from ai_agent.domain.pages import Filter, Page
 from ai_agent.domain.resources import Resource
 
@@ -25,10 +25,12 @@ class SessionStatus(StrEnum):
 
 
 class Session(Resource):
+    """One conversation of its owner."""
+
     id: UUID
     user_id: str | None
     title: str | None
-    metadata: StoredJson
+    metadata: StoredObject
     message_count: int
     last_activity: datetime
     status: SessionStatus
@@ -37,10 +39,14 @@ class Session(Resource):
 
 
 class SessionPage(Page):
+    """Sessions of a list."""
+
     items: list[Session]
 
 
 class CreateSession(Input):
+    """A new session. Every field has a default."""
+
     user_id: Label | None = None
     title: Title | None = None
     metadata: JsonObject = {}

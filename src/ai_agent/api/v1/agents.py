@@ -11,6 +11,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from ai_agent.api.answers import expected
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
+from ai_agent.api.openapi import may_answer
 from ai_agent.api.pages import linked
 from ai_agent.api.parameters import Cursor, Limit, Offset, Search, SortOrder
 from ai_agent.domain.agents import (
@@ -37,7 +38,11 @@ class AgentController(Controller):
     async def create_agent(
         self, request: Caller, data: JSONBody[CreateAgent], agents: NamedDependency[AgentService]
     ) -> Agent:
-        """Create an agent"""
+        """Create an agent
+
+        Only a name is required, unique among the agents of the caller. One without provider or model cannot be
+        executed yet.
+        """
         return await agents.create(request.user, data)
 
     @get(opt=needs(Scope.AGENTS_READ))
@@ -56,7 +61,10 @@ class AgentController(Controller):
         created_after: FromQuery[datetime | None] = None,
         created_before: FromQuery[datetime | None] = None,
     ) -> Response[AgentPage]:
-        """List agents"""
+        """List agents
+
+        Those of the caller, the newest first unless sorted otherwise.
+        """
         wanted = AgentFilter(status=status, search=search, created_after=created_after, created_before=created_before)
         page = PageRequest(limit, cursor, offset, include_total, sort_by, sort_order == "desc")
         return linked(request, await agents.list(request.user, wanted, page))
@@ -65,10 +73,13 @@ class AgentController(Controller):
     async def get_agent(
         self, request: Caller, agent_id: FromPath[UUID], agents: NamedDependency[AgentService]
     ) -> Agent:
-        """Get an agent"""
+        """Get an agent
+
+        Its `status` tells whether it is at work, or else how its last run ended.
+        """
         return await agents.get(request.user, agent_id)
 
-    @put("/{agent_id:uuid}", opt=needs(Scope.AGENTS_WRITE))
+    @put("/{agent_id:uuid}", opt=needs(Scope.AGENTS_WRITE) | may_answer(409))
     async def replace_agent(
         self,
         request: Caller,
@@ -76,10 +87,13 @@ class AgentController(Controller):
         data: JSONBody[ReplaceAgent],
         agents: NamedDependency[AgentService],
     ) -> Agent:
-        """Replace an agent"""
+        """Replace an agent
+
+        What is absent goes back to its default. Makes a new version; runs that have begun keep theirs.
+        """
         return await agents.replace(request.user, agent_id, data, expected(request))
 
-    @patch("/{agent_id:uuid}", opt=needs(Scope.AGENTS_WRITE))
+    @patch("/{agent_id:uuid}", opt=needs(Scope.AGENTS_WRITE) | may_answer(409))
     async def patch_agent(
         self,
         request: Caller,
@@ -87,14 +101,21 @@ class AgentController(Controller):
         data: JSONBody[PatchAgent],
         agents: NamedDependency[AgentService],
     ) -> Agent:
-        """Change an agent"""
+        """Change an agent
+
+        JSON Merge Patch: what is absent stays, null clears, and `model_config` and `metadata` are merged member by
+        member. Makes a new version; runs that have begun keep theirs.
+        """
         return await agents.patch(request.user, agent_id, data, expected(request))
 
     @delete("/{agent_id:uuid}", opt=needs(Scope.AGENTS_WRITE))
     async def delete_agent(
         self, request: Caller, agent_id: FromPath[UUID], agents: NamedDependency[AgentService]
     ) -> None:
-        """Delete an agent"""
+        """Delete an agent
+
+        What it has said stays in its sessions.
+        """
         await agents.delete(request.user, agent_id, expected(request))
 
     @get("/{agent_id:uuid}/versions", opt=needs(Scope.AGENTS_READ))
@@ -109,7 +130,10 @@ class AgentController(Controller):
         include_total: FromQuery[bool] = False,
         sort_order: SortOrder = "desc",
     ) -> Response[AgentVersionPage]:
-        """List an agent's versions"""
+        """List the versions of an agent
+
+        What it was before each change, the newest first unless sorted otherwise. Executions name the version that ran.
+        """
         page = PageRequest(limit, cursor, offset, include_total, "version", sort_order == "desc")
         return linked(request, await agents.versions(request.user, AgentVersionFilter(agent_id=agent_id), page))
 
@@ -117,5 +141,8 @@ class AgentController(Controller):
     async def restore_agent_version(
         self, request: Caller, agent_id: FromPath[UUID], number: FromPath[int], agents: NamedDependency[AgentService]
     ) -> Agent:
-        """Restore an agent's version as its newest"""
+        """Restore a version of an agent
+
+        The agent becomes what it was, as a new version; none is lost.
+        """
         return await agents.restore(request.user, agent_id, number)

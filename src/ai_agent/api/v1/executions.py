@@ -5,12 +5,14 @@ from uuid import UUID
 
 from litestar import Controller, Response, get, post
 from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, FromQuery, HeaderParameter, JSONBody
 
 from ai_agent.api.answers import Answer
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
 from ai_agent.api.idempotency import ATTACHES, idempotency_key
+from ai_agent.api.openapi import STREAMS, may_answer
 from ai_agent.api.parameters import LongLimit
 from ai_agent.api.sse import event_stream, resume_position
 from ai_agent.domain.events import EventPage
@@ -22,7 +24,12 @@ from ai_agent.services.executions import ExecutionService
 class ExecutionController(Controller):
     tags = ["Executions"]
 
-    @post("/agents/{agent_id:uuid}/execute", status_code=200, opt=needs(Scope.AGENTS_EXECUTE) | ATTACHES)
+    @post(
+        "/agents/{agent_id:uuid}/execute",
+        status_code=200,
+        responses={200: ResponseSpec(ExecutionAnswer), 202: ResponseSpec(Execution)},
+        opt=needs(Scope.AGENTS_EXECUTE) | ATTACHES | STREAMS | may_answer(502, 504),
+    )
     async def execute_agent(
         self,
         request: Caller,
@@ -30,7 +37,12 @@ class ExecutionController(Controller):
         data: JSONBody[ExecuteAgent],
         executions: NamedDependency[ExecutionService],
     ) -> Response[object]:
-        """Run an agent and wait for its answer"""
+        """Execute an agent
+
+        Stores the message, runs the agent and waits for its answer. Without `session_id` a session is made. With
+        `Prefer: respond-async` it answers 202 at once; with `stream: true` it answers with the events, as the stream
+        call does. A run that fails answers its own error, and names itself in `details.execution_id`.
+        """
         key = idempotency_key(request)
         execution = await executions.start(request.user, agent_id, data, correlation_id(request), key)
         if "respond-async" in request.headers.get("prefer", ""):
@@ -40,7 +52,9 @@ class ExecutionController(Controller):
         answer: ExecutionAnswer = await executions.answer(request.user, execution.id, key)
         return Answer(answer)
 
-    @post("/agents/{agent_id:uuid}/execute/stream", status_code=200, opt=needs(Scope.AGENTS_EXECUTE) | ATTACHES)
+    @post(
+        "/agents/{agent_id:uuid}/execute/stream", status_code=200, opt=needs(Scope.AGENTS_EXECUTE) | ATTACHES | STREAMS
+    )
     async def stream_agent(
         self,
         request: Caller,
@@ -49,7 +63,12 @@ class ExecutionController(Controller):
         executions: NamedDependency[ExecutionService],
         cancel_on_disconnect: FromQuery[bool] = False,
     ) -> Response[object]:
-        """Run an agent and stream its events"""
+        """Execute an agent and stream its events
+
+        Server-sent events: `id` is `<epoch>:<seq>`, `event` the type, `data` the frame. A client that was cut off
+        goes on with `GET /executions/{execution_id}/events` and `Last-Event-ID`. One that goes away does not stop the
+        run, unless `cancel_on_disconnect` is true.
+        """
         execution = await executions.start(
             request.user, agent_id, data, correlation_id(request), idempotency_key(request)
         )
@@ -59,10 +78,17 @@ class ExecutionController(Controller):
     async def get_execution(
         self, request: Caller, execution_id: FromPath[UUID], executions: NamedDependency[ExecutionService]
     ) -> Execution:
-        """Get an execution"""
+        """Get an execution
+
+        One run of an agent: where it stands, what it used, and why it failed if it did.
+        """
         return await executions.get(request.user, execution_id)
 
-    @get("/executions/{execution_id:uuid}/events", opt=needs(Scope.AGENTS_EXECUTE))
+    @get(
+        "/executions/{execution_id:uuid}/events",
+        responses={200: ResponseSpec(EventPage)},
+        opt=needs(Scope.AGENTS_EXECUTE) | STREAMS,
+    )
     async def list_execution_events(
         self,
         request: Caller,
@@ -72,7 +98,11 @@ class ExecutionController(Controller):
         limit: LongLimit = 50,
         last_event_id: Annotated[str | None, HeaderParameter(name="Last-Event-ID")] = None,
     ) -> Response[object]:
-        """Read or follow the events of an execution"""
+        """List or follow the events of an execution
+
+        A page of the event log, or with `Accept: text/event-stream` the stream of it: from `after` or `Last-Event-ID`
+        to the end, also while it runs, and also after a restart of the server.
+        """
         position = after or last_event_id
         if "text/event-stream" in request.headers.get("accept", ""):
             return await stream(request, executions, execution_id, position, cancel=False)
@@ -84,7 +114,10 @@ class ExecutionController(Controller):
     async def cancel_execution(
         self, request: Caller, execution_id: FromPath[UUID], executions: NamedDependency[ExecutionService]
     ) -> Execution:
-        """Stop an execution; what it said is kept"""
+        """Cancel an execution
+
+        It stops within a second, and what it has said is kept. One that has ended stays as it is.
+        """
         return await executions.cancel(request.user, execution_id, idempotency_key(request))
 
 

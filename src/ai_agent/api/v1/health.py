@@ -8,20 +8,27 @@ from litestar import Controller, get
 from litestar.di import NamedDependency
 
 from ai_agent.api.guards import PUBLIC
+from ai_agent.api.openapi import may_answer
 from ai_agent.services.health import HealthService
 
 
 class Health(msgspec.Struct):
+    """What runs here, and since when."""
+
     status: str
     version: str
     uptime: float
 
 
 class Alive(msgspec.Struct):
+    """The process lives."""
+
     status: str = "alive"
 
 
 class Ready(msgspec.Struct):
+    """Requests can be served."""
+
     status: str = "ready"
 
 
@@ -36,16 +43,25 @@ class HealthController(Controller):
 
     @get()
     async def get_health(self) -> Health:
-        """Status, version and uptime in seconds"""
+        """Get the health
+
+        Status, version, and the seconds since the start. Needs no credentials.
+        """
         return Health("ok", _VERSION, round(time.monotonic() - _STARTED, 3))
 
     @get("/live")
     async def get_liveness(self) -> Alive:
-        """Whether the process lives; asks nobody"""
+        """Get the liveness
+
+        Answers as long as the process lives, and asks nothing else. Needs no credentials.
+        """
         return Alive()
 
-    @get("/ready")
+    @get("/ready", opt=PUBLIC | may_answer(503))
     async def get_readiness(self, health: NamedDependency[HealthService]) -> Ready:
-        """Whether requests can be served; 503 names what is missing"""
+        """Get the readiness
+
+        Answers when requests can be served, else 503, which names what is missing. Needs no credentials.
+        """
         await health.check_ready()
         return Ready()

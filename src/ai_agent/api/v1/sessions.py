@@ -7,14 +7,17 @@ from uuid import UUID
 
 from litestar import Controller, Response, delete, get, patch, post, put
 from litestar.di import NamedDependency
+from litestar.openapi import ResponseSpec
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from ai_agent.api.answers import expected
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
-from ai_agent.api.json_lines import json_lines
+from ai_agent.api.json_lines import NDJSON, json_lines
+from ai_agent.api.openapi import may_answer
 from ai_agent.api.pages import linked
 from ai_agent.api.parameters import Cursor, Limit, Offset, SortOrder
+from ai_agent.domain.exports import ExportLine
 from ai_agent.domain.identity import Scope
 from ai_agent.domain.pages import PageRequest
 from ai_agent.domain.search import checked
@@ -42,28 +45,40 @@ class SessionController(Controller):
     async def create_session(
         self, request: Caller, data: JSONBody[CreateSession], sessions: NamedDependency[SessionService]
     ) -> Session:
-        """Create a session"""
+        """Create a session
+
+        A session is one conversation. All fields are optional; `POST /agents/{agent_id}/execute` makes one by itself.
+        """
         return await sessions.create(request.user, data)
 
     @post("/bulk-create", opt=needs(Scope.SESSIONS_WRITE))
     async def bulk_create_sessions(
         self, request: Caller, data: JSONBody[CreateSessions], sessions: NamedDependency[SessionService]
     ) -> Sequence[Session]:
-        """Create several sessions, all or none"""
+        """Create several sessions
+
+        One to a hundred, answered in order; all or none. Errors name the item, as in `[3].title`.
+        """
         return await sessions.create_all(request.user, data)
 
-    @delete("/bulk-delete", opt=needs(Scope.SESSIONS_WRITE))
+    @delete("/bulk-delete", opt=needs(Scope.SESSIONS_WRITE) | may_answer(404))
     async def bulk_delete_sessions(
         self, request: Caller, data: JSONBody[SessionIds], sessions: NamedDependency[SessionService]
     ) -> None:
-        """Delete several sessions, all or none"""
+        """Delete several sessions
+
+        One to a hundred ids; all or none. Unknown ones are 404, which lists them.
+        """
         await sessions.delete_all(request.user, data)
 
-    @post("/bulk-delete", status_code=204, opt=needs(Scope.SESSIONS_WRITE))
-    async def post_bulk_delete_sessions(
+    @post("/bulk-delete", status_code=204, opt=needs(Scope.SESSIONS_WRITE) | may_answer(404))
+    async def bulk_delete_sessions_by_post(
         self, request: Caller, data: JSONBody[SessionIds], sessions: NamedDependency[SessionService]
     ) -> None:
-        """Delete several sessions, for clients that cannot send a body with DELETE"""
+        """Delete several sessions by POST
+
+        The same, for clients that cannot send a body with DELETE.
+        """
         await sessions.delete_all(request.user, data)
 
     @post("/{session_id:uuid}/fork", opt=needs(Scope.SESSIONS_WRITE))
@@ -74,16 +89,26 @@ class SessionController(Controller):
         data: JSONBody[ForkSession],
         sessions: NamedDependency[SessionService],
     ) -> Session:
-        """Copy a branch of a session into a new one"""
+        """Fork a session
+
+        Copies the branch up to a message, by default the newest, into a new session.
+        """
         return await sessions.fork(request.user, session_id, data)
 
-    @get("/{session_id:uuid}/export", opt=needs(Scope.SESSIONS_READ))
+    @get(
+        "/{session_id:uuid}/export",
+        responses={200: ResponseSpec(ExportLine, media_type=NDJSON)},  # type: ignore[arg-type]  # a union of Structs
+        opt=needs(Scope.SESSIONS_READ),
+    )
     async def export_session(
         self, request: Caller, session_id: FromPath[UUID], sessions: NamedDependency[SessionService]
     ) -> Response[object]:
-        """Export a session as JSON Lines"""
+        """Export a session
+
+        The whole session as JSON Lines: itself, its messages in order, its executions in order.
+        """
         lines = await sessions.export(request.user, session_id)
-        return json_lines(lines, f"session-{session_id}.jsonl")
+        return json_lines(request, lines, f"session-{session_id}.jsonl")
 
     @get(opt=needs(Scope.SESSIONS_READ))
     async def list_sessions(
@@ -103,7 +128,10 @@ class SessionController(Controller):
         created_after: FromQuery[datetime | None] = None,
         created_before: FromQuery[datetime | None] = None,
     ) -> Response[SessionPage]:
-        """List sessions"""
+        """List sessions
+
+        Those of the caller, the newest conversation first unless sorted otherwise. Filters compose with AND.
+        """
         wanted = SessionFilter(
             user_id=user_id,
             status=status,
@@ -119,7 +147,10 @@ class SessionController(Controller):
     async def get_session(
         self, request: Caller, session_id: FromPath[UUID], sessions: NamedDependency[SessionService]
     ) -> Session:
-        """Get a session"""
+        """Get a session
+
+        Its `status` tells whether an agent is at work in it.
+        """
         return await sessions.get(request.user, session_id)
 
     @put("/{session_id:uuid}", opt=needs(Scope.SESSIONS_WRITE))
@@ -130,7 +161,10 @@ class SessionController(Controller):
         data: JSONBody[ReplaceSession],
         sessions: NamedDependency[SessionService],
     ) -> Session:
-        """Replace a session"""
+        """Replace a session
+
+        What is absent goes back to its default.
+        """
         return await sessions.replace(request.user, session_id, data, expected(request))
 
     @patch("/{session_id:uuid}", opt=needs(Scope.SESSIONS_WRITE))
@@ -141,12 +175,18 @@ class SessionController(Controller):
         data: JSONBody[PatchSession],
         sessions: NamedDependency[SessionService],
     ) -> Session:
-        """Change a session"""
+        """Change a session
+
+        JSON Merge Patch: what is absent stays, null clears, and `metadata` is merged member by member.
+        """
         return await sessions.patch(request.user, session_id, data, expected(request))
 
     @delete("/{session_id:uuid}", opt=needs(Scope.SESSIONS_WRITE))
     async def delete_session(
         self, request: Caller, session_id: FromPath[UUID], sessions: NamedDependency[SessionService]
     ) -> None:
-        """Delete a session with its messages and executions"""
+        """Delete a session
+
+        Its messages, executions and events go with it, and what runs in it is cancelled.
+        """
         await sessions.delete(request.user, session_id, expected(request))

@@ -1,0 +1,144 @@
+"""One example of each Struct that a request or an answer is made of. Pages, lists and errors follow from these."""
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from ai_agent.api.v1.health import Alive, Health, Ready
+from ai_agent.domain.agents import Agent, AgentVersion, CreateAgent, PatchAgent, ReplaceAgent
+from ai_agent.domain.events import EventFrame
+from ai_agent.domain.executions import ExecuteAgent, Execution, ExecutionAnswer
+from ai_agent.domain.exports import SessionLine
+from ai_agent.domain.messages import CreateMessage, FoundMessage, Message, PatchMessage, ReplaceMessage, Thread
+from ai_agent.domain.sessions import CreateSession, ForkSession, PatchSession, ReplaceSession, Session
+
+SESSION = "01930e5c-7a10-7000-8000-000000000001"
+QUESTION = "01930e5c-7a10-7000-8000-000000000002"
+ANSWER = "01930e5c-7a10-7000-8000-000000000003"
+AGENT = "01930e5c-7a10-7000-8000-000000000004"
+EXECUTION = "01930e5c-7a10-7000-8000-000000000005"
+EVENT = "01930e5c-7a10-7000-8000-000000000006"
+
+_USAGE = {"input_tokens": 31, "output_tokens": 9, "cached_tokens": 0, "cost": None, "estimated": False}
+_MODEL = {"provider": "openai", "model": "gpt-4o-mini", "temperature": 0.2, "timeout_seconds": 60.0}
+
+_MESSAGE: dict[str, Any] = {
+    "id": QUESTION,
+    "session_id": SESSION,
+    "role": "user",
+    "content": "Why was I charged twice?",
+    "metadata": {},
+    "tool_calls": [],
+    "parent_message_id": None,
+    "agent_id": None,
+    "execution_id": None,
+    "position": 1,
+    "created_at": "2026-01-01T12:00:00.500000Z",
+    "updated_at": "2026-01-01T12:00:00.500000Z",
+}
+
+EXAMPLES: dict[type, Any] = {
+    UUID: SESSION,
+    Session: {
+        "id": SESSION,
+        "user_id": "customer-42",
+        "title": "Billing question",
+        "metadata": {"plan": "pro"},
+        "message_count": 2,
+        "last_activity": "2026-01-01T12:00:02.150000Z",
+        "status": "idle",
+        "created_at": "2026-01-01T12:00:00Z",
+        "updated_at": "2026-01-01T12:00:02.150000Z",
+    },
+    ForkSession: {"from_message_id": QUESTION, "title": "Another way"},
+    CreateSession: {"user_id": "customer-42", "title": "Billing question", "metadata": {"plan": "pro"}},
+    ReplaceSession: {"title": "Billing question", "metadata": {"plan": "enterprise"}},
+    PatchSession: {"title": "Invoice 2026-001", "metadata": {"plan": None, "resolved": True}},
+    Message: _MESSAGE,
+    Thread: {
+        "ancestors": [],
+        "message": _MESSAGE | {"sibling_count": 1, "sibling_index": 0},
+        "replies": [],
+        "ancestors_truncated": False,
+        "replies_truncated": False,
+    },
+    FoundMessage: _MESSAGE,
+    CreateMessage: {"content": "Why was I charged twice?", "role": "user"},
+    ReplaceMessage: {"content": "Why was I charged two times?", "role": "user", "metadata": {"edited": True}},
+    PatchMessage: {"metadata": {"rating": 5}},
+    Agent: {
+        "id": AGENT,
+        "name": "support",
+        "description": "Answers questions about invoices",
+        "system_prompt": "You are a friendly accountant.",
+        "model_config": _MODEL,
+        "tools": [],
+        "status": "idle",
+        "version": 1,
+        "metadata": {},
+        "created_at": "2026-01-01T11:00:00Z",
+        "updated_at": "2026-01-01T11:00:00Z",
+    },
+    AgentVersion: {
+        "agent_id": AGENT,
+        "version": 1,
+        "name": "support",
+        "description": None,
+        "system_prompt": "You are an accountant.",
+        "model_config": _MODEL,
+        "tools": [],
+        "metadata": {},
+        "created_at": "2026-01-01T11:00:00Z",
+    },
+    CreateAgent: {"name": "support", "system_prompt": "You are a friendly accountant.", "model_config": _MODEL},
+    ReplaceAgent: {"name": "support", "model_config": _MODEL},
+    PatchAgent: {"description": "Answers questions about invoices", "model_config": {"temperature": None}},
+    ExecuteAgent: {"message": "Why was I charged twice?", "session_id": SESSION},
+    Execution: {
+        "id": EXECUTION,
+        "agent_id": AGENT,
+        "agent_version": 1,
+        "session_id": SESSION,
+        "status": "completed",
+        "input_message_id": QUESTION,
+        "output_message_id": ANSWER,
+        "error": None,
+        "usage": _USAGE,
+        "attempt": 1,
+        "queued_at": "2026-01-01T12:00:00.500000Z",
+        "started_at": "2026-01-01T12:00:00.510000Z",
+        "first_token_at": "2026-01-01T12:00:00.940000Z",
+        "finished_at": "2026-01-01T12:00:02.150000Z",
+        "metadata": {},
+    },
+    ExecutionAnswer: {
+        "execution_id": EXECUTION,
+        "session_id": SESSION,
+        "message_id": ANSWER,
+        "content": "The second charge was reversed on Monday.",
+        "metadata": {},
+        "tool_calls": [],
+        "usage": _USAGE,
+        "execution_time_ms": 1650,
+    },
+    EventFrame: {
+        "ch": f"execution:{EXECUTION}",
+        "seq": 3,
+        "eid": EVENT,
+        "type": "execution.token",
+        "ts": 1767268800940,
+        "data": {"message_id": ANSWER, "offset": 0, "text": "The second"},
+        "t": "event",
+    },
+    Health: {"status": "ok", "version": "0.1.0", "uptime": 86400.5},
+    Alive: {"status": "alive"},
+    Ready: {"status": "ready"},
+}
+
+EXAMPLES[SessionLine] = {"type": "session", "data": EXAMPLES[Session]}
+
+STREAM = (
+    "retry: 2000\n\n"
+    f"id: 1f0c9a3e:3\nevent: execution.token\ndata: {msgspec.json.encode(EXAMPLES[EventFrame]).decode()}\n\n"
+)
