@@ -73,10 +73,13 @@ def _upgrade_postgresql() -> None:
     with op.get_context().autocommit_block():
         _fill("sessions", "title", "search_title", _folded)
         _fill("messages", "content", "search_text", _searchable)
+        # It waits for every older transaction, a dump's for example, and nobody waits for it.
+        op.execute("SET lock_timeout = 0")
         for name, definition in INDEXES.items():
             # One that was interrupted is left behind invalid.
             op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
             op.execute(f"CREATE INDEX CONCURRENTLY {name} ON {definition}")
+        op.execute("SET lock_timeout = '2s'")
 
 
 def _create_extension() -> None:

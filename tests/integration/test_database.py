@@ -157,7 +157,7 @@ def test_pages_see_each_row_once_while_others_write(run: Callable[[Scenario], No
             after = Position(page[-1].created_at, page[-1].id)
             async with database.unit_of_work() as rows:
                 await sessions.insert(rows, owner, new_session(CreateSession()))
-                await sessions.delete(rows, owner, seen[0].id)
+                await sessions.delete_all(rows, owner, [seen[0].id])
         assert {session.id for session in made} == {session.id for session in seen}
         assert len(seen) == len(made)
 
@@ -316,7 +316,7 @@ def test_the_index_of_the_search_on_sqlite_follows_every_change_and_survives_a_v
                     for content in ("keep", f"number {number}"):
                         await add_message(rows, OWNER, made[-1].id, CreateMessage(content))
             async with database.unit_of_work() as rows:
-                await sessions.delete(rows, OWNER, made[0].id)
+                await sessions.delete_all(rows, OWNER, [made[0].id])
                 await sessions.delete_all(rows, OWNER, [made[2].id])
         with sqlite3.connect(tmp_path / "a.db", isolation_level=None) as connection:
             connection.execute("VACUUM")

@@ -141,3 +141,15 @@ def test_a_snippet_is_safe_html_of_a_part_of_the_text(content: str, search: str)
     assert "<" not in bare
     assert html.unescape(bare).strip("…") in unicodedata.normalize("NFC", content)
     assert ("<mark>" in shown) == (query.terms[0] in fold(content))
+
+
+@pytest.mark.parametrize("place", [0, 1, 1000, 1023, 1024, 1025, 3000, 4095, 4096, 9_000])
+def test_a_snippet_of_a_long_text_is_cut_at_its_match_whatever_folding_adds(place: int) -> None:
+    content = "ßİ" * (place // 2) + "ß" * (place % 2) + " Needle " + "ßx" * 5000
+    shown = snippet(content, parse("needle"))
+    assert "<mark>Needle</mark>" in shown
+    plain = shown.replace("<mark>", "").replace("</mark>", "")
+    assert plain.startswith("…") is (place > 60)
+    assert plain.endswith("…")
+    assert plain.strip("…") in content
+    assert len(plain.strip("…")) == 200

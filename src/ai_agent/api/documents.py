@@ -62,6 +62,7 @@ def as_yaml(app: Litestar) -> bytes:
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120, encoding="utf-8")
 
 
+@cache
 def _file(name: str) -> Response[bytes]:
     """Raises NotFound for what is no file of the page."""
     path = next((path for path in _UI.iterdir() if path.name == name and path.suffix in _MEDIA_TYPES), None)

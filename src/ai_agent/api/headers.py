@@ -6,8 +6,12 @@ _HEADERS = "headers_by_name"
 
 
 def note_headers(scope: HTTPScope) -> None:
-    """Of a header that is given twice the last one counts."""
-    scope[_HEADERS] = dict(scope["headers"])  # type: ignore[literal-required]  # ours
+    """A header that is given twice is a list. Source: RFC 9110, section 5.3."""
+    given = list(scope["headers"])
+    headers = dict(given)
+    if len(headers) < len(given):
+        headers = {name: b", ".join(value for other, value in given if other == name) for name in headers}
+    scope[_HEADERS] = headers  # type: ignore[literal-required]  # ours
 
 
 def header(scope: Scope, name: bytes) -> str | None:

@@ -19,6 +19,7 @@ from ai_agent.domain.errors import FieldError, InvalidFields
 SHORTEST, LONGEST = 2, 200
 TERMS = 16
 SNIPPET_LENGTH = 200
+_CHUNK = 1024
 _LEAD = 60
 """How much of a snippet stands before its first match."""
 
@@ -126,13 +127,25 @@ def snippet(content: str, query: SearchQuery) -> str:
     starts = [(place, len(term)) for term in terms if (place := folded.find(term)) >= 0]
     if not starts:
         return _cut(text, 0, min(len(text), SNIPPET_LENGTH), [])
-    origin = _Origin(text, folded)
     place, length = min(starts)
+    if len(text) != len(folded):
+        # Only what is near is looked at character by character.
+        text, skipped = _near(text, place)
+        folded, place = text.casefold(), place - skipped
+    origin = _Origin(text, folded)
     first, last = origin.span(place, place + length)
     begin = max(0, min(first - _LEAD, len(text) - SNIPPET_LENGTH))
     end = min(len(text), max(begin + SNIPPET_LENGTH, last))
     inside = origin.folded(begin), origin.folded(end)
     return _cut(text, begin, end, _merged(origin.span(*match) for match in _matches(folded, terms, *inside)))
+
+
+def _near(text: str, place: int) -> tuple[str, int]:
+    """The text around a place of its folded form, and how much of that form stands before it."""
+    lengths = [len(text[start : start + _CHUNK].casefold()) for start in range(0, len(text), _CHUNK)]
+    ends = list(accumulate(lengths))
+    first = max(0, bisect_right(ends, place) - 1)
+    return text[first * _CHUNK : (first + 4) * _CHUNK], sum(lengths[:first])
 
 
 class _Origin:

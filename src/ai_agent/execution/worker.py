@@ -135,7 +135,7 @@ class Worker:
         return Outcome(ExecutionStatus.COMPLETED, result.content, result.usage, metadata=metadata)
 
     async def _call_model(self, given: RunInput, speech: Speech) -> "RunResult":
-        run_branch = await asyncio.to_thread(_agent_loop)
+        run_branch = _agent_loop() if _agent_loop.cache_info().currsize else await asyncio.to_thread(_agent_loop)
         return await run_branch(given.agent, given.branch, self._models, speech.say)
 
     async def _heartbeat(self, claim: Claim, run: "asyncio.Task[Any] | None") -> None:

@@ -8,6 +8,8 @@ import asyncio
 import re
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache, partial
 from ipaddress import ip_address
 
 from ai_agent.security.addresses import Network, literal_address, reachable
@@ -21,6 +23,7 @@ _URL = re.compile(
     re.IGNORECASE | re.ASCII,
 )
 _NUMBER = re.compile(r"(?:.*\.)?(?:[0-9]+|0x[0-9a-f]*)\.?", re.IGNORECASE)
+RESOLVERS = 4
 NOT_ALLOWED = "Is an address that the server does not connect to; the operator allows it with AI_AGENT_OUTBOUND_ALLOW"
 
 
@@ -28,9 +31,16 @@ class OutboundRefused(Exception):
     """A connection that is not made, or an answer that is not read to its end. The message is for the user."""
 
 
+@cache
+def _resolvers() -> ThreadPoolExecutor:
+    """Threads of their own: a name server of a user's that never answers keeps only those who ask for users' names."""
+    return ThreadPoolExecutor(RESOLVERS, "outbound-dns")
+
+
 async def system_resolver(host: str, port: int) -> list[str]:
     """All addresses of a name, the best first. Raises OSError."""
-    answers = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    ask = partial(socket.getaddrinfo, host, port, type=socket.SOCK_STREAM)
+    answers = await asyncio.get_running_loop().run_in_executor(_resolvers(), ask)
     return list(dict.fromkeys(str(address[0]) for *_, address in answers))
 
 

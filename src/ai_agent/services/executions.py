@@ -155,6 +155,7 @@ class ExecutionService:
         async with self._database.unit_of_work(lock_seconds=WAIT_SECONDS if key else None) as rows:
             if key is not None:
                 await claim(rows, principal.subject, key, execution_id)
+            found(await executions.get(rows, principal.subject, execution_id))
             status = await executions.request_cancel(rows, principal.subject, execution_id)
         if status == ExecutionStatus.QUEUED:
             await self._runs.cancel_queued(execution_id)

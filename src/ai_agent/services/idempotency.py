@@ -4,6 +4,7 @@ A crash leaves all of them or none, so a repeat replays or starts afresh, and no
 An answer that is an error undoes the key with everything else: nothing happened, and the same key may try again.
 """
 
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from uuid import UUID
@@ -34,12 +35,28 @@ class _Undone(Exception):
 class IdempotencyService:
     def __init__(self, database: Database):
         self._database = database
+        self._in_progress: Counter[tuple[str, str, str]] = Counter()
 
     async def once(self, owner: str, key: IdempotencyKey, answer: Callable[[], Awaitable[KeptAnswer]]) -> KeptAnswer:
         """The answer to the first request of this key; `answer` is asked for it when this is the first.
 
         Raises IdempotencyInProgress, IdempotencyKeyReused.
         """
+        mine = (owner, key.path, key.text)
+        self._in_progress[mine] += 1
+        try:
+            return await self._once(owner, key, answer)
+        except LockTimeout as error:
+            # Where the database has one writer, a repeat waits for that, and not for the key's row.
+            if self._in_progress[mine] > 1:
+                raise IdempotencyInProgress from error
+            raise
+        finally:
+            self._in_progress[mine] -= 1
+            if not self._in_progress[mine]:
+                del self._in_progress[mine]
+
+    async def _once(self, owner: str, key: IdempotencyKey, answer: Callable[[], Awaitable[KeptAnswer]]) -> KeptAnswer:
         kept: KeptAnswer | None = None
         try:
             async with self._database.unit_of_work(lock_seconds=WAIT_SECONDS) as rows:
@@ -58,8 +75,13 @@ class IdempotencyService:
 
     async def forget_expired(self) -> int:
         """Removes keys that are kept no longer, and tells how many."""
-        async with self._database.unit_of_work() as rows:
-            return await idempotency.forget(rows, now() - timedelta(hours=KEPT_HOURS))
+        expired, forgotten = now() - timedelta(hours=KEPT_HOURS), 0
+        while True:
+            async with self._database.unit_of_work() as rows:
+                removed = await idempotency.forget(rows, expired)
+            forgotten += removed
+            if removed == 0:
+                return forgotten
 
 
 async def claim(

@@ -1,5 +1,6 @@
 """Messages of a session: post, read, list, change, delete."""
 
+import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from itertools import pairwise
@@ -78,7 +79,7 @@ class MessageService:
             # Only an empty page has to tell an empty session from one that is not there.
             found_session(await sessions.get(self._database.reader, owner, wanted.session_id))
         if wanted.search is not None:
-            page.items = [_with_snippet(message, wanted.search) for message in page.items]
+            page.items = await _with_snippets(page.items, wanted.search)
         return page
 
     async def search(self, principal: Principal, wanted: SearchFilter, request: PageRequest) -> MessagePage:
@@ -88,7 +89,7 @@ class MessageService:
         if not page.items and wanted.session_id is not None:
             found_session(await sessions.get(reader, owner, wanted.session_id))
         rows = await messages.get_all(reader, owner, [hit.id for hit in page.items])
-        items = [_with_snippet(rows[hit.id], wanted.search) for hit in page.items if hit.id in rows]
+        items = await _with_snippets([rows[hit.id] for hit in page.items if hit.id in rows], wanted.search)
         return MessagePage(items=items, next_cursor=page.next_cursor, has_more=page.has_more, total=page.total)
 
     async def thread(self, principal: Principal, message_id: UUID) -> Thread:
@@ -178,8 +179,12 @@ async def _check_parents(rows: Connection, owner: str, session_id: UUID, wanted:
         raise InvalidFields(errors)
 
 
-def _with_snippet(message: Message, search: SearchQuery) -> FoundMessage:
-    return FoundMessage(**msgspec.structs.asdict(message), snippet=snippet(message.content, search))
+async def _with_snippets(found: Sequence[Message], search: SearchQuery) -> list[FoundMessage]:
+    items = []
+    for message in found:
+        items.append(FoundMessage(**msgspec.structs.asdict(message), snippet=snippet(message.content, search)))
+        await asyncio.sleep(0)  # One of 1 MiB takes milliseconds: others get their turn.
+    return items
 
 
 def _placed(message: Message, place: threads.Place | None) -> ThreadMessage:

@@ -1,6 +1,7 @@
 """Sessions: create, read, list, change, delete."""
 
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -30,6 +31,8 @@ from ai_agent.storage import agents, executions, messages, sessions, threads
 from ai_agent.storage.database import Connection, Database
 
 EXPORTED_AT_ONCE = 50
+FORKED_AT_MOST = 5000
+"""A copy is one transaction, and those who write meanwhile wait for it."""
 
 
 class SessionService:
@@ -81,6 +84,8 @@ class SessionService:
         while runs := await executions.of_session(reader, owner, session.id, last, EXPORTED_AT_ONCE):
             yield [ExecutionLine(execution) for execution in runs]
             last = runs[-1].id
+        # Deleted meanwhile? Then what was written is not the whole: the stream breaks instead of ending.
+        await self.get(Principal(owner, frozenset()), session.id)
 
     async def get(self, principal: Principal, session_id: UUID) -> Session:
         return found(await sessions.get(self._database.reader, principal.subject, session_id))
@@ -93,7 +98,8 @@ class SessionService:
     ) -> Session:
         """Raises PreconditionFailed when the session is in none of the `versions`; `patch` and `delete`, too."""
         async with self._database.unit_of_work() as rows:
-            await self._expect(rows, principal, session_id, versions)
+            if versions is not None:
+                found(await sessions.get(rows, principal.subject, session_id, for_update=True)).expect(versions)
             changed = await sessions.update(
                 rows,
                 principal.subject,
@@ -125,14 +131,8 @@ class SessionService:
     async def delete(self, principal: Principal, session_id: UUID, versions: Versions | None = None) -> None:
         """Removes the session with its messages, executions and events, and interrupts what runs in it."""
         async with self._database.unit_of_work() as rows:
-            await self._expect(rows, principal, session_id, versions)
-            live = await executions.live_of_session(rows, session_id)
-            if not await sessions.delete(rows, principal.subject, session_id):
-                raise NotFound("Session not found")
-            for run in live:
-                await agents.set_status(rows, run.agent_id, AgentStatus.IDLE)
-        for run in live:
-            await self._queue.cancel(run.id)
+            found(await sessions.get(rows, principal.subject, session_id, for_update=True)).expect(versions)
+            await self._delete(rows, principal.subject, [session_id])
 
     async def delete_all(self, principal: Principal, session_ids: Sequence[UUID]) -> None:
         """As `delete`, all or none. Raises NotFound with the ids that are not the owner's."""
@@ -141,18 +141,17 @@ class SessionService:
             known = set(await sessions.lock(rows, owner, session_ids))
             if unknown := [str(one) for one in dict.fromkeys(session_ids) if one not in known]:
                 raise NotFound("Not all of the sessions were found; none is deleted", details={"ids": unknown})
-            live = await executions.live_of_sessions(rows, owner, session_ids)
-            await sessions.delete_all(rows, owner, session_ids)
-            for run in live:
-                await agents.set_status(rows, run.agent_id, AgentStatus.IDLE)
-        for run in live:
-            await self._queue.cancel(run.id)
+            await self._delete(rows, owner, session_ids)
 
-    @staticmethod
-    async def _expect(rows: Connection, principal: Principal, session_id: UUID, versions: Versions | None) -> None:
-        """Locks the session in one of these versions; asks nothing when any will do."""
-        if versions is not None:
-            found(await sessions.get(rows, principal.subject, session_id, for_update=True)).expect(versions)
+    async def _delete(self, rows: Connection, owner: str, session_ids: Sequence[UUID]) -> None:
+        """Deletes sessions whose rows are locked, so that no run begins in them meanwhile."""
+        live = await executions.live_of_sessions(rows, owner, session_ids)
+        await sessions.delete_all(rows, owner, session_ids)
+        # In one order, so that two of these never wait for each other.
+        for agent_id in sorted({run.agent_id for run in live}):
+            await agents.set_status(rows, agent_id, AgentStatus.IDLE)
+        for run in live:
+            rows.after_commit(partial(self._queue.cancel, run.id))
 
 
 async def _branch(rows: Connection, owner: str, session_id: UUID, message_id: UUID | None) -> list[threads.Node]:
@@ -161,6 +160,9 @@ async def _branch(rows: Connection, owner: str, session_id: UUID, message_id: UU
     branch = [] if last is None else await threads.branch(rows, owner, session_id, last)
     if message_id is not None and not branch:
         error = FieldError("from_message_id", "Is not a message of this session", str(message_id))
+        raise InvalidFields([error])
+    if len(branch) > FORKED_AT_MOST:
+        error = FieldError("from_message_id", f"Ends a branch of more than {FORKED_AT_MOST} messages")
         raise InvalidFields([error])
     return branch
 

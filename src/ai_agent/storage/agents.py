@@ -68,6 +68,7 @@ _busy = sa.exists().where(
         executions.c.status == ExecutionStatus.RUNNING.value,
     ),
 )
+_LOCK = Statement(sa.select(agents.c.id).where(agents.c.id == sa.bindparam("agent_id")).with_for_update(), UUID)
 _SET_STATUS: Statement[None] = Statement(
     sa.update(agents)
     .where(agents.c.id == sa.bindparam("agent_id"))
@@ -120,4 +121,6 @@ async def delete(connection: Connection, owner: str, agent_id: UUID) -> bool:
 
 async def set_status(connection: Connection, agent_id: UUID, otherwise: AgentStatus) -> None:
     """`processing` while a run of the agent is live, else `otherwise`."""
+    # Locked by a statement of its own: of two runs that end together, the second looks when the first has committed.
+    await connection.first(_LOCK, agent_id=agent_id)
     await connection.run(_SET_STATUS, agent_id=agent_id, otherwise=otherwise)

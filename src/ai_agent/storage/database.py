@@ -1,6 +1,6 @@
 """The database as the other rooms see it: a reader, and units of work that are committed before anyone answers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import ContextVar
 from typing import Any, Protocol, TypeVar
@@ -9,6 +9,8 @@ from ai_agent.domain.errors import Conflict, ServiceUnavailable
 from ai_agent.storage.statements import Statement
 
 Row = TypeVar("Row")
+
+Effect = Callable[[], Awaitable[None]]
 
 ACQUIRE_SECONDS = 1.0
 """How long a statement waits for a free connection before it answers 503."""
@@ -36,6 +38,9 @@ class Connection(Reader, Protocol):
     async def many(self, statement: Statement[Any], rows: Sequence[dict[str, Any]]) -> None:
         """Runs a statement without rows once for each set of parameters, in order and in one round trip."""
 
+    def after_commit(self, effect: Effect) -> None:
+        """Does something that must not be done for nothing, such as telling others, when all is committed."""
+
 
 class Database(Protocol):
     dialect: str
@@ -50,8 +55,9 @@ class Database(Protocol):
     async def close(self) -> None: ...
 
     def unit_of_work(self, *, lock_seconds: float | None = None) -> AbstractAsyncContextManager[Connection]:
-        """One transaction: committed when the block ends, rolled back when it raises; or the one that is shared.
+        """One transaction: committed when the block ends, rolled back when it raises.
 
+        Where one is shared, it is part of that, and not committed behind its block: see `after_commit`.
         A statement that waits longer than `lock_seconds` for another transaction raises LockTimeout.
         """
 

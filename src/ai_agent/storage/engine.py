@@ -14,7 +14,7 @@ from ai_agent.storage.sqlite import SqliteDatabase
 def create_database(url: str, *, pool_size: int, statement_timeout: float) -> Database:
     """The database of an address; not opened yet. Raises ConfigurationError for an address nobody understands."""
     if (path := sqlite_path(url)) is not None:
-        return SqliteDatabase(path)
+        return SqliteDatabase(path, statement_timeout=statement_timeout)
     return PostgresDatabase(url, pool_size=pool_size, statement_timeout=statement_timeout)
 
 

@@ -128,12 +128,6 @@ _LOST = Statement(
 _QUEUED = Statement(
     sa.select(executions.c.id).where(executions.c.status == "queued").order_by(executions.c.id).limit(1000), UUID
 )
-_LIVE_OF_SESSION = Statement(
-    sa.select(executions.c.id, executions.c.agent_id).where(
-        executions.c.session_id == sa.bindparam("session_id"), executions.c.holds_session
-    ),
-    LiveRun,
-)
 _LIVE_OF_SESSIONS = Statement(
     sa.select(executions.c.id, executions.c.agent_id).where(
         among(executions.c.session_id, sa.bindparam("ids")),
@@ -258,10 +252,6 @@ async def lost(connection: Reader) -> list[Claim]:
 
 async def queued(connection: Reader) -> list[UUID]:
     return await connection.all(_QUEUED)
-
-
-async def live_of_session(connection: Connection, session_id: UUID) -> list[LiveRun]:
-    return await connection.all(_LIVE_OF_SESSION, session_id=session_id)
 
 
 async def live_of_sessions(connection: Connection, owner: str, session_ids: Sequence[UUID]) -> list[LiveRun]:

@@ -13,6 +13,8 @@ from ai_agent.storage.database import Connection
 from ai_agent.storage.statements import Statement
 from ai_agent.storage.tables import idempotency_keys as keys
 
+FORGOTTEN_AT_ONCE = 1000
+
 
 class StoredAnswer(msgspec.Struct, frozen=True):
     """`status` is null where the answer is that of an execution, or where it is still being worked on."""
@@ -60,7 +62,19 @@ _STORE: Statement[None] = Statement(
         body=sa.bindparam("body"),
     )
 )
-_FORGET: Statement[None] = Statement(sa.delete(keys).where(keys.c.created_at < sa.bindparam("expired")))
+_old = keys.alias("old")
+_identity = ("owner_id", "path", "key")
+# Some at a time, and not those that another node removes just now: it must end within a statement's time.
+_FORGET: Statement[None] = Statement(
+    sa.delete(keys).where(
+        sa.tuple_(*(keys.c[name] for name in _identity)).in_(
+            sa.select(*(_old.c[name] for name in _identity))
+            .where(_old.c.created_at < sa.bindparam("expired"))
+            .limit(sa.literal_column(str(FORGOTTEN_AT_ONCE)))
+            .with_for_update(skip_locked=True)
+        )
+    )
+)
 
 
 async def claim(
@@ -99,5 +113,5 @@ async def store(
 
 
 async def forget(connection: Connection, expired: datetime) -> int:
-    """Removes the keys that are older, and tells how many they were."""
+    """Removes some of the keys that are older, and tells how many they were."""
     return await connection.run(_FORGET, expired=expired)

@@ -60,13 +60,17 @@ async def _read_version(connection: Reader) -> str | None:
 
 
 async def prepare(database: Database, url: str) -> None:
-    """Migrates an embedded database; refuses to work on another schema of PostgreSQL than the code's."""
-    if await current_revision(database) == HEAD:
+    """Migrates an embedded database; refuses to work on an older schema of PostgreSQL than the code's.
+
+    A newer one is good: while a deploy goes on, or is taken back, the code of before runs on it.
+    """
+    revision = await current_revision(database)
+    if revision is not None and revision >= HEAD:  # They are numbers of one length.
         return
     if database.dialect == "sqlite":
         await upgrade(url)
         return
-    raise ConfigurationError(f"The database's schema is not at revision {HEAD}", "Run: ai-agent db upgrade")
+    raise ConfigurationError(f"The database's schema is older than revision {HEAD}", "Run: ai-agent db upgrade")
 
 
 async def upgrade(url: str, revision: str = "head") -> None:

@@ -12,6 +12,7 @@ from ai_agent.domain.errors import ConfigurationError, ServiceUnavailable
 from ai_agent.storage.database import (
     PATIENCE_SECONDS,
     Connection,
+    Effect,
     LockTimeout,
     Reader,
     UniqueViolation,
@@ -58,14 +59,19 @@ def _translated(error: Exception) -> Exception:
         return ServiceUnavailable("The database did not answer in time")
     if isinstance(error, _BUSY):
         return ServiceUnavailable("The database is too busy")
-    if isinstance(error, _LOST):
+    if _is_lost(error):
         return ServiceUnavailable("The database is not available")
     return error
 
 
 def _is_useless(error: BaseException) -> bool:
     """Whether the connection that raised this must not be used again, nor waited for: dead, mute, or interrupted."""
-    return isinstance(error, (TimeoutError, *_LOST)) or not isinstance(error, Exception)
+    return isinstance(error, TimeoutError) or _is_lost(error) or not isinstance(error, Exception)
+
+
+def _is_lost(error: BaseException) -> bool:
+    """Not what the driver refuses to send: that is a fault of ours."""
+    return isinstance(error, _LOST) and not isinstance(error, asyncpg.DataError)
 
 
 class _Statements:
@@ -73,6 +79,10 @@ class _Statements:
 
     def __init__(self, driver: Any):
         self._driver = driver
+        self.effects: list[Effect] = []
+
+    def after_commit(self, effect: Effect) -> None:
+        self.effects.append(effect)
 
     async def all(self, statement: Statement[Row], **parameters: Any) -> list[Row]:
         compiled = statement.compiled("postgresql")
@@ -240,6 +250,8 @@ class PostgresDatabase:
             raise
         finally:
             self._pool.release(connection)
+        for effect in statements.effects:
+            await effect()
 
     async def _acquire(self) -> asyncpg.Connection:
         try:

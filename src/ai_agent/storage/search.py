@@ -5,6 +5,7 @@ order of time, which find common terms at once and rare ones slowly. So the newe
 far as the hits among them promise a full page; otherwise the index is asked.
 """
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import combinations
@@ -19,6 +20,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.sql.visitors import replacement_traverse
 
+from ai_agent.domain.errors import ServiceUnavailable
 from ai_agent.domain.search import Alternative, SearchQuery, searchable
 from ai_agent.storage.database import Reader
 from ai_agent.storage.functions import contains, like_pattern
@@ -28,6 +30,8 @@ from ai_agent.storage.tables import messages
 
 NEWEST, FARTHEST = 1000, 10_000
 """How many of an owner's messages are looked through before the index is asked, at first and at most."""
+SEARCH_SECONDS = 10.0
+"""All ranks of a search together; each of them has the database's own time besides."""
 TRIGRAM = 3
 LOOKED_UP = 32
 """How many characters of a term are looked up in the index: each costs a list to read, and these tell enough apart."""
@@ -157,14 +161,18 @@ class RankedSearch:
         """Rank by rank, most terms first: each is a list in the order of ids, so none is sorted as a whole."""
         room, after = bounds.limit + bounds.offset, bounds.after
         hits: list[Hit] = []
-        for rank in wanted.search.ranks:
-            if after is not None and rank > after.value:
-                continue
-            before = after.id if after is not None and rank == after.value else _BEHIND_ALL
-            found = await self._at_rank(reader, owner, wanted, rank, before, room - len(hits))
-            hits += [Hit(rank, identity) for identity in found]
-            if len(hits) == room:
-                break
+        try:
+            async with asyncio.timeout(SEARCH_SECONDS):
+                for rank in wanted.search.ranks:
+                    if after is not None and rank > after.value:
+                        continue
+                    before = after.id if after is not None and rank == after.value else _BEHIND_ALL
+                    found = await self._at_rank(reader, owner, wanted, rank, before, room - len(hits))
+                    hits += [Hit(rank, identity) for identity in found]
+                    if len(hits) == room:
+                        break
+        except TimeoutError as error:
+            raise ServiceUnavailable("The search took too long; ask for fewer or longer terms") from error
         return hits[bounds.offset :]
 
     async def total(self, reader: Reader, owner: str, wanted: Any) -> int:
@@ -178,7 +186,10 @@ class RankedSearch:
         parameters |= {"owner": owner, "before": before, "row_limit": room}
         far = NEWEST
         while far <= FARTHEST:
-            newest = await reader.all(self._of_newest(shape), far=far, **parameters)
+            try:
+                newest = await reader.all(self._of_newest(shape), far=far, **parameters)
+            except ServiceUnavailable:
+                break  # Long messages take longer to look through than to look up.
             if len(newest) == room:
                 return newest
             far = 2 * far * room // max(1, len(newest))

@@ -66,7 +66,6 @@ _UPDATE = Statement(
     .returning(*_COLUMNS),
     Session,
 )
-_DELETE: Statement[None] = Statement(sa.delete(sessions).where(*_MINE))
 _at = sa.bindparam("at", type_=sessions.c.last_activity.type)
 # Who waited for the lock comes later with an earlier time.
 _later = sa.case((sessions.c.last_activity < _at, _at), else_=sessions.c.last_activity)
@@ -145,10 +144,6 @@ async def update(
         metadata=metadata,
         updated_at=at,
     )
-
-
-async def delete(connection: Connection, owner: str, session_id: UUID) -> bool:
-    return await connection.run(_DELETE, session_id=session_id, owner=owner) == 1
 
 
 async def lock(connection: Connection, owner: str, session_ids: Sequence[UUID]) -> list[UUID]:

@@ -12,7 +12,9 @@ import aiosqlite
 from ai_agent.domain.errors import ConfigurationError, ServiceUnavailable
 from ai_agent.storage.database import (
     ACQUIRE_SECONDS,
+    PATIENCE_SECONDS,
     Connection,
+    Effect,
     LockTimeout,
     Reader,
     UniqueViolation,
@@ -24,6 +26,7 @@ from ai_agent.storage.statements import Statement, to_sqlite
 Row = TypeVar("Row")
 
 READERS = 4
+PATIENT_READERS = 2
 # Behind the wait for our own writer, for another process: together less than the 2.5 s that an answer may take.
 BUSY_TIMEOUT_MS = 1300
 
@@ -47,6 +50,10 @@ class _Statements:
 
     def __init__(self, driver: aiosqlite.Connection):
         self._driver = driver
+        self.effects: list[Effect] = []
+
+    def after_commit(self, effect: Effect) -> None:
+        self.effects.append(effect)
 
     async def all(self, statement: Statement[Row], **parameters: Any) -> list[Row]:
         compiled = statement.compiled("sqlite")
@@ -80,9 +87,10 @@ class _Statements:
 
 
 class _Readers:
-    """Lends each statement one of the readers."""
+    """Lends each statement one of the readers, for so many seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
         self.free: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
 
     @asynccontextmanager
@@ -93,7 +101,14 @@ class _Readers:
         except TimeoutError as error:
             raise ServiceUnavailable("No database connection is free") from error
         try:
-            yield _Statements(driver)
+            async with asyncio.timeout(self._seconds):
+                yield _Statements(driver)
+        except TimeoutError as error:
+            await driver.interrupt()
+            raise ServiceUnavailable("The database did not answer in time") from error
+        except asyncio.CancelledError:
+            await driver.interrupt()  # Else its thread would work on for nobody.
+            raise
         finally:
             self.free.put_nowait(driver)
 
@@ -109,11 +124,12 @@ class _Readers:
 class SqliteDatabase:
     dialect = "sqlite"
 
-    def __init__(self, path: Path):
+    def __init__(self, path: Path, *, statement_timeout: float):
         self._path = path
-        self._readers = _Readers()
+        # Those who search keep only each other waiting.
+        self._readers, self._patient = _Readers(statement_timeout), _Readers(PATIENCE_SECONDS)
         self.reader: Reader = self._readers
-        self.patient: Reader = self._readers
+        self.patient: Reader = self._patient
         self._writer: aiosqlite.Connection | None = None
         self._writing = asyncio.Lock()
         self._open: list[aiosqlite.Connection] = []
@@ -122,10 +138,10 @@ class SqliteDatabase:
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._writer = await self._connect()
-            for _ in range(READERS):
+            for readers in (self._readers,) * READERS + (self._patient,) * PATIENT_READERS:
                 reader = await self._connect()
                 await reader.execute("PRAGMA query_only=ON")
-                self._readers.free.put_nowait(reader)
+                readers.free.put_nowait(reader)
         except (OSError, sqlite3.Error) as error:
             await self.close()
             hint = "Check AI_AGENT_DATA_DIR, AI_AGENT_DATABASE_URL and the rights on the folder"
@@ -134,7 +150,6 @@ class SqliteDatabase:
     async def _connect(self) -> aiosqlite.Connection:
         connection = await aiosqlite.connect(self._path, isolation_level=None)
         self._open.append(connection)
-        # SQLite's own knows ASCII only.
         # FULL: what was answered with a 2xx survives a power cut, too.
         for pragma in (f"busy_timeout={BUSY_TIMEOUT_MS}", "journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
             await connection.execute(f"PRAGMA {pragma}")
@@ -162,10 +177,11 @@ class SqliteDatabase:
                 await self._writing.acquire()
         except TimeoutError as error:
             raise LockTimeout("The database is busy") from error
+        statements = _Statements(self._writer)
         try:
             try:
                 await self._control("BEGIN IMMEDIATE")
-                yield _Statements(self._writer)
+                yield statements
                 await self._control("COMMIT")
             except BaseException:
                 # The thread finishes what a cancelled request has begun, in order: after a rollback behind it, no
@@ -174,6 +190,8 @@ class SqliteDatabase:
                 raise
         finally:
             self._writing.release()
+        for effect in statements.effects:
+            await effect()
 
     async def _control(self, sql: str) -> None:
         assert self._writer is not None  # noqa: S101  # opened by the lifespan

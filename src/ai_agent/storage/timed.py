@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from ai_agent.observability.timing import timed
-from ai_agent.storage.database import Connection, Database, Reader, shared_connection
+from ai_agent.storage.database import Connection, Database, Effect, Reader, shared_connection
 from ai_agent.storage.statements import Statement
 
 Row = TypeVar("Row")
@@ -32,6 +32,9 @@ class _TimedConnection(_TimedReader):
     async def run(self, statement: Statement[Any], **parameters: Any) -> int:
         with timed("db"):
             return await self._connection.run(statement, **parameters)
+
+    def after_commit(self, effect: Effect) -> None:
+        self._connection.after_commit(effect)
 
     async def many(self, statement: Statement[Any], rows: Sequence[dict[str, Any]]) -> None:
         with timed("db"):
