@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -54,8 +54,10 @@ class Writer:
 
 
 @pytest.fixture
-def server(database_url: str, tmp_path: Path) -> Server:
-    return Server(database_url, tmp_path)
+def server(database_url: str, tmp_path: Path) -> Iterator[Server]:
+    started = Server(database_url, tmp_path)
+    yield started
+    started.stop()
 
 
 def test_repeated_posts_happen_once_over_kills_of_the_server(server: Server) -> None:
@@ -86,7 +88,6 @@ def test_repeated_posts_happen_once_over_kills_of_the_server(server: Server) -> 
         positions = [message["position"] for message in stored]
         assert positions == sorted(set(positions))
         assert api.get(f"/sessions/{session}").json()["message_count"] == len(sent)
-    server.stop()
 
 
 def everything(page_of: Callable[[dict[str, str]], dict[str, list[dict[str, str]]]]) -> list[dict[str, str]]:

@@ -507,6 +507,22 @@ def test_secrets_follow_a_change_of_the_secret_key(server: Server, own: ModelSer
     assert CANARY not in dump(database_url)
 
 
+def test_a_write_that_changes_nothing_makes_no_version(api: httpx.Client) -> None:
+    wanted: dict[str, Any] = {
+        "name": "same",
+        "description": "d",
+        "metadata": {"b": 1, "a": {"c": [1.5]}},
+        "tools": ["t"],
+    }
+    agent = make(api, **wanted)
+    path = f"/agents/{agent['id']}"
+    for method, body in (("PATCH", {}), ("PATCH", {"description": "d"}), ("PUT", wanted)):
+        assert api.request(method, path, json=body).json() == api.get(path).json()
+    assert api.get(path).json()["version"] == 1
+    assert len(api.get(f"{path}/versions").json()["items"]) == 1
+    assert api.patch(path, json={"description": None}).json()["version"] == 2
+
+
 def status_of(api: httpx.Client, path: str) -> int:
     return api.post(f"{path}/execute", json={"message": "hello"}).status_code
 

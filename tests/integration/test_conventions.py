@@ -110,6 +110,12 @@ def test_a_posted_message_and_a_run_change_the_tags_of_what_they_touch(api: http
     assert api.get(f"/executions/{answer['execution_id']}", headers=known).status_code == 304
 
 
+def test_a_header_that_is_given_in_several_lines_is_a_list(api: httpx.Client, session: Resource) -> None:
+    tag = api.get(session[0]).headers["etag"]
+    lines = [("If-None-Match", '"other"'), ("If-None-Match", tag), ("If-None-Match", '"third"')]
+    assert api.get(session[0], headers=lines).status_code == 304
+
+
 # MessagePack
 
 
@@ -145,6 +151,23 @@ def test_errors_are_packed_too(api: httpx.Client) -> None:
     answer = api.get(f"/sessions/{uuid.uuid4()}", headers={"Accept": MSGPACK})
     assert answer.status_code == 404
     assert msgspec.msgpack.decode(answer.content)["code"] == "not_found"
+
+
+def test_integers_that_messagepack_cannot_say_become_floats(api: httpx.Client) -> None:
+    """And stop neither the resource nor its page nor an error from being read."""
+    big = 2**64
+    headers = {"Accept": MSGPACK}
+    made = api.post(
+        "/sessions", json={"user_id": "big", "metadata": {"b": big, "l": [-(2**63) - 1, 1]}}, headers=headers
+    )
+    assert made.status_code == 201
+    metadata = {"b": float(big), "l": [-float(2**63), 1]}
+    for answer in (made, api.get(f"/sessions/{msgspec.msgpack.decode(made.content)['id']}", headers=headers)):
+        assert msgspec.msgpack.decode(answer.content)["metadata"] == metadata
+    page = api.get("/sessions", params={"user_id": "big"}, headers=headers)
+    assert msgspec.msgpack.decode(page.content)["items"][0]["metadata"] == metadata
+    refused = api.post("/sessions", json={"title": big}, headers=headers)
+    assert (refused.status_code, msgspec.msgpack.decode(refused.content)["code"]) == (422, "validation_error")
 
 
 def packed(api: httpx.Client, value: object) -> httpx.Response:

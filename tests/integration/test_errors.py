@@ -195,6 +195,7 @@ def test_problem_json_is_given_to_those_who_ask(shared: httpx.Client) -> None:
     assert response.headers["content-type"] == "application/problem+json"
     body = response.json()
     assert (body["status"], body["instance"], body["code"]) == (422, "/api/v1/sessions", "validation_error")
+    assert body["title"] == "Unprocessable Entity"
     assert {"type", "title", "detail", "validation_errors"} <= body.keys()
 
 

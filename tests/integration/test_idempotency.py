@@ -7,12 +7,14 @@ import uuid
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import httpx
 import pytest
 import sqlalchemy as sa
 
+from ai_agent.domain.errors import IdempotencyInProgress
 from ai_agent.domain.idempotency import IdempotencyKey
 from ai_agent.domain.sessions import CreateSession
 from ai_agent.services.idempotency import IdempotencyService, KeptAnswer
@@ -188,7 +190,7 @@ def test_a_key_that_is_worked_on_for_long_is_told_so(api: httpx.Client, database
     assert refused.headers["retry-after"] == "1"
     if database_url.startswith("postgresql"):
         assert (refused.status_code, refused.json()["code"]) == (409, "idempotency_in_progress")
-    else:  # The whole database has one writer.
+    else:  # The whole database has one writer, which is another process here.
         assert (refused.status_code, refused.json()["code"]) == (503, "service_unavailable")
     assert api.post("/sessions", json=body, headers=key).status_code == 201
     assert total(api, body["user_id"]) == 1
@@ -241,6 +243,48 @@ def test_a_task_that_outlives_the_request_has_transactions_of_its_own(database_u
     on(database_url, scenario)
 
 
+def test_a_repeat_while_the_first_one_writes_is_told_so(database_url: str, server: Server) -> None:
+    key = IdempotencyKey("/api/v1/sessions", uuid.uuid4().hex, "digest")
+
+    async def scenario(database: Database) -> None:
+        service, go_on = IdempotencyService(database), asyncio.Event()
+
+        async def answer() -> KeptAnswer:
+            await go_on.wait()
+            return KeptAnswer(201, {}, b"{}")
+
+        first = asyncio.create_task(service.once("admin", key, answer))
+        await asyncio.sleep(0.1)
+        with pytest.raises(IdempotencyInProgress):
+            await service.once("admin", key, answer)
+        go_on.set()
+        await first
+        assert (await service.once("admin", key, answer)).status == 201
+
+    on(database_url, scenario)
+
+
+def test_effects_wait_for_the_commit_of_the_whole(database_url: str, server: Server) -> None:
+    done: list[str] = []
+
+    async def effect(name: str) -> None:
+        done.append(name)
+
+    async def scenario(database: Database) -> None:
+        async def answer(*, status: int) -> KeptAnswer:
+            async with database.unit_of_work() as rows:
+                rows.after_commit(partial(effect, str(status)))
+            assert done == []
+            return KeptAnswer(status, {}, b"{}")
+
+        for status in (409, 201):
+            key = IdempotencyKey("/api/v1/sessions", uuid.uuid4().hex, "digest")
+            await IdempotencyService(database).once("admin", key, partial(answer, status=status))
+
+    on(database_url, scenario)
+    assert done == ["201"]
+
+
 # Executions: a repeat attaches to the first one.
 
 
@@ -273,7 +317,18 @@ def test_a_repeat_of_a_live_run_is_told_which_one_it_is(api: httpx.Client, model
         answer = first.result(20).json()
     assert (refused.status_code, refused.json()["code"]) == (409, "idempotency_in_progress")
     assert refused.json()["details"] == {"execution_id": answer["execution_id"]}
+    assert (refused.headers["retry-after"], "idempotency-replayed" in refused.headers) == ("1", False)
     assert api.post(path, json=body, headers=key).json() == answer
+
+
+def test_a_repeated_failure_is_told_again(api: httpx.Client, model: ModelServer, agent: str) -> None:
+    model.script(Reply(status=400))
+    key, path = new_key(), f"/agents/{agent}/execute"
+    first, again = (api.post(path, json={"message": "x"}, headers=key) for _ in range(2))
+    assert (first.status_code, again.status_code) == (502, 502)
+    assert again.json()["details"] == first.json()["details"]
+    assert "idempotency-replayed" not in first.headers
+    assert again.headers["idempotency-replayed"] == "true"
 
 
 def test_a_repeated_stream_is_the_first_ones_stream(api: httpx.Client, model: ModelServer, agent: str) -> None:

@@ -1,6 +1,7 @@
 """The one mapping from what was raised to what is answered. No path leads to the framework's own error page."""
 
 import re
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import msgspec
@@ -83,7 +84,7 @@ def _problem(body: ErrorBody, status: int) -> Problem:
     return Problem(
         **msgspec.structs.asdict(body),
         type="about:blank",
-        title=body.code,
+        title=HTTPStatus(status).phrase,
         status=status,
         detail=body.message,
         instance=body.path,

@@ -70,7 +70,7 @@ async def _key_of(scope: Scope, receive: Receive, text: str) -> IdempotencyKey:
 
 def _marking(key: IdempotencyKey, send: Send) -> Send:
     async def marked(message: Message) -> None:
-        if message["type"] == "http.response.start" and key.replayed and message["status"] < 400:
+        if message["type"] == "http.response.start" and key.replayed:
             message["headers"] = [*message["headers"], _REPLAYED]
         await send(message)
 

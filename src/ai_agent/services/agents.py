@@ -98,7 +98,10 @@ class AgentService:
         async with self._database.unit_of_work() as rows:
             content = found(await agents.content(rows, principal.subject, agent_id, for_update=True))
             content.expect(versions)
+            before = _comparable(content)
             change(content)
+            if _comparable(content) == before:
+                return found(await agents.get(rows, principal.subject, agent_id))
             return await _next_version(rows, principal.subject, content)
 
     async def delete(self, principal: Principal, agent_id: UUID, versions: Versions | None = None) -> None:
@@ -154,6 +157,12 @@ def new_agent(wanted: CreateAgent) -> Agent:
         created_at=at,
         updated_at=at,
     )
+
+
+def _comparable(content: AgentContent) -> dict[str, Any]:
+    """Its values, whatever the order and spacing in which a database keeps JSON."""
+    fields = msgspec.structs.asdict(content).items()
+    return {name: msgspec.json.decode(v) if isinstance(v, msgspec.Raw) else v for name, v in fields}
 
 
 async def _next_version(rows: Connection, owner: str, content: AgentContent) -> Agent:

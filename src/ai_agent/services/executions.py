@@ -129,6 +129,8 @@ class ExecutionService:
             async with asyncio.timeout(WAIT_SECONDS if key is not None and key.replayed else None):
                 ended = await self._log.ended(execution_id)
         except TimeoutError:
+            assert key is not None  # noqa: S101  # only a repeat has a time to wait
+            key.replayed = False
             raise IdempotencyInProgress(details) from None
         if not ended:
             raise ServiceUnavailable("The server stops; the run goes on without it", details=details)

@@ -30,7 +30,7 @@ GLOSSARY = {
     # Sessions
     "title": "At most 500 characters; stripped of outer white space",
     "message_count": "Exact after any concurrent writes",
-    "last_activity": "When the newest message was written",
+    "last_activity": "When a message was last written or removed",
     # Messages
     "role": "Who speaks",
     "content": "The text, kept byte for byte; at most 1 MiB in UTF-8",

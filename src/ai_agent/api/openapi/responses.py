@@ -1,5 +1,6 @@
 """The errors that operations share: components, referenced by each operation that can answer so."""
 
+from http import HTTPStatus
 from typing import Any, NamedTuple
 
 from ai_agent.api.answers import JSON
@@ -153,7 +154,7 @@ def _error(status: int, error: ErrorResponse) -> dict[str, Any]:
     example = _example(status, error)
     problem = {
         "type": "about:blank",
-        "title": error.code,
+        "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": error.message,
         "instance": example["path"],

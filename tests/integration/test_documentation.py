@@ -1,0 +1,29 @@
+"""What the documents tell a reader to type does what they say."""
+
+import re
+import subprocess
+from pathlib import Path
+
+from tests.conftest import KEY, Server
+
+REST = Path(__file__).parents[2] / "docs" / "rest.md"
+LOCAL_MODEL = '"provider": "local", "model": "smollm2-135m"'
+
+
+def test_the_ten_minutes_of_the_rest_document_run_as_they_are_written(server: Server) -> None:
+    blocks = re.findall(r"```bash\n(.*?)```", REST.read_text(), re.DOTALL)
+    assert len(blocks) == 1
+    assert LOCAL_MODEL in blocks[0]
+    script = (
+        blocks[0]
+        .replace("http://127.0.0.1:8000", server.url)
+        .replace(LOCAL_MODEL, '"provider": "openai", "model": "m"')
+    )
+    command = ["bash", "-euo", "pipefail", "-c", script]
+    environment = server.environment | {"KEY": KEY}
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert '"error":true' not in run.stdout, run.stdout
+    for shown in ('etag: "2"', "304 Not Modified", '"stars"', "<mark>cherries</mark>", "By train", "execution_time_ms"):
+        assert shown in run.stdout
+    assert run.stdout.count('{"type":"message"') == 3
