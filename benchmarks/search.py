@@ -162,16 +162,12 @@ async def fill(url: str, count: int, owners: int) -> None:
     connection = await asyncpg.connect(url)
     # Filled first and indexed then, as a restored copy is.
     await connection.execute("DROP INDEX ix_messages_search_text")
-    await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=_jsonb, decoder=bytes, format="binary")
+    await connection.set_type_codec("json", schema="pg_catalog", encoder=bytes, decoder=bytes, format="binary")
     for table, columns, filled in tables:
         await connection.copy_records_to_table(table, records=filled, columns=columns)
     await connection.execute("CREATE INDEX ix_messages_search_text ON messages USING gin (search_text gin_trgm_ops)")
     await connection.execute("VACUUM ANALYZE")
     await connection.close()
-
-
-def _jsonb(value: msgspec.Raw) -> bytes:
-    return b"\x01" + bytes(value)
 
 
 def _fill_sqlite(path: Path, tables: Any) -> None:

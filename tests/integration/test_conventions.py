@@ -65,6 +65,19 @@ def test_the_answer_to_a_write_has_the_tag_of_the_next_read(api: httpx.Client) -
         assert changed.headers["etag"] == api.get(path).headers["etag"]
 
 
+def test_stored_json_comes_back_as_it_was_given(api: httpx.Client) -> None:
+    """One tag, one text: no number is rewritten and no name moves, wherever it is kept."""
+    metadata = '{"z":1e300,"a":-0.0,"m":[1e-7,1.50,100,18446744073709551616,1e20],"b":{"y":null,"x":" é"}}'
+    made = api.post("/sessions", content=f'{{"metadata":{metadata}}}'.encode())
+    path = f"/sessions/{made.json()['id']}"
+    read = api.get(path)
+    assert (read.content, read.headers["etag"]) == (made.content, made.headers["etag"])
+    assert api.patch(path, json={"metadata": {"new": 1}}).json()["metadata"] == made.json()["metadata"] | {"new": 1}
+    heavy = api.post("/sessions", json={"metadata": {"b": [1e300] * 2700}})
+    patched = api.patch(f"/sessions/{heavy.json()['id']}", json={"title": "x"})
+    assert (patched.status_code, len(patched.content) < 20_000) == (200, True)
+
+
 @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE"])
 def test_a_stale_tag_changes_nothing(api: httpx.Client, resource: Resource, method: str) -> None:
     path, change = resource

@@ -64,7 +64,7 @@ class json_member(FunctionElement[str]):  # noqa: N801  # a SQL function's name
 @compiles(json_member, "postgresql")
 def _json_member_on_postgresql(element: FunctionElement[str], compiler: SQLCompiler, **kw: Any) -> str:
     document, key = (compiler.process(clause, **kw) for clause in element.clauses)
-    kind = f"jsonb_typeof({document} -> {key})"
+    kind = f"json_typeof({document} -> {key})"
     return f"CASE WHEN {kind} IN ('string', 'number', 'boolean') THEN {document} ->> {key} END"
 
 

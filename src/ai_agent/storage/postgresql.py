@@ -207,9 +207,9 @@ class PostgresDatabase:
             },
         )
         try:
-            # Behind one byte of version, jsonb travels as the JSON that it is: nobody here decodes it.
+            # It travels as the JSON that it is: nobody here decodes it.
             await connection.set_type_codec(
-                "jsonb", schema="pg_catalog", encoder=_to_jsonb, decoder=_from_jsonb, format="binary"
+                "json", schema="pg_catalog", encoder=bytes, decoder=msgspec.Raw, format="binary"
             )
         except BaseException:
             connection.terminate()
@@ -271,11 +271,3 @@ class PostgresDatabase:
         else:
             # Cancelled, perhaps in the middle of a statement: the server rolls back what it has lost sight of.
             connection.terminate()
-
-
-def _to_jsonb(value: bytes | msgspec.Raw) -> bytes:
-    return b"\x01" + bytes(value)
-
-
-def _from_jsonb(value: bytes) -> msgspec.Raw:
-    return msgspec.Raw(value[1:])

@@ -49,7 +49,7 @@ class SealedTable:
             .where(
                 ids == sa.bindparam("row_id"),
                 number == sa.bindparam("row_part", type_=sa.Integer),
-                secrets == sa.bindparam("before", type_=Json),
+                sa.cast(secrets, sa.Text) == sa.cast(sa.bindparam("before", type_=Json), sa.Text),
             )
             .values(secrets=sa.bindparam("fresh", type_=Json))
         )

@@ -6,7 +6,6 @@ Ids are UUIDv7, times are UTC. On SQLite ids, times and JSON are text; ids and t
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql import JSONB
 
 metadata = sa.MetaData(
     naming_convention={
@@ -20,7 +19,8 @@ metadata = sa.MetaData(
 
 Id = sa.Uuid().with_variant(sa.String(36), "sqlite")
 Time = sa.DateTime(timezone=True).with_variant(sa.String(27), "sqlite")
-Json = JSONB().with_variant(sa.Text(), "sqlite")
+# Not jsonb, which rewrites numbers and the order of names: what a client gave is what it gets.
+Json = sa.JSON().with_variant(sa.Text(), "sqlite")
 
 
 def _id(name: str, *args: sa.ForeignKey, nullable: bool = False) -> "sa.Column[Any]":
