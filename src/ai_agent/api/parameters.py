@@ -21,10 +21,6 @@ Offset = Annotated[int, QueryParameter(ge=0, le=10_000, description="Items to sk
 Cursor = FromQuery[str | None]
 SortOrder = FromQuery[Literal["asc", "desc"]]
 
-Search = Annotated[
-    str | None, QueryParameter(min_length=2, max_length=200, description="Text to find, whatever its case")
-]
-
 KNOWN = "query_parameters"
 
 _NUMBER = re.compile(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?", re.IGNORECASE)

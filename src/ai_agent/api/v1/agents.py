@@ -13,7 +13,7 @@ from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
 from ai_agent.api.openapi import may_answer
 from ai_agent.api.pages import linked
-from ai_agent.api.parameters import Cursor, Limit, Offset, Search, SortOrder
+from ai_agent.api.parameters import Cursor, Limit, Offset, SortOrder
 from ai_agent.domain.agents import (
     Agent,
     AgentFilter,
@@ -27,6 +27,7 @@ from ai_agent.domain.agents import (
 )
 from ai_agent.domain.identity import Scope
 from ai_agent.domain.pages import PageRequest
+from ai_agent.domain.search import checked
 from ai_agent.services.agents import AgentService
 
 
@@ -57,7 +58,7 @@ class AgentController(Controller):
         sort_by: FromQuery[Literal["created_at", "updated_at", "name"]] = "created_at",
         sort_order: SortOrder = "desc",
         status: FromQuery[AgentStatus | None] = None,
-        search: Search = None,
+        search: FromQuery[str | None] = None,
         created_after: FromQuery[datetime | None] = None,
         created_before: FromQuery[datetime | None] = None,
     ) -> Response[AgentPage]:
@@ -65,7 +66,12 @@ class AgentController(Controller):
 
         Those of the caller, the newest first unless sorted otherwise.
         """
-        wanted = AgentFilter(status=status, search=search, created_after=created_after, created_before=created_before)
+        wanted = AgentFilter(
+            status=status,
+            search=None if search is None else checked(search),
+            created_after=created_after,
+            created_before=created_before,
+        )
         page = PageRequest(limit, cursor, offset, include_total, sort_by, sort_order == "desc")
         return linked(request, await agents.list(request.user, wanted, page))
 
