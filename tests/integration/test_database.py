@@ -6,13 +6,16 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
 import sqlalchemy as sa
 
-from ai_agent.domain.agents import CreateAgent
+from ai_agent.domain.agents import AgentStatus, CreateAgent
 from ai_agent.domain.errors import ConfigurationError, ServiceUnavailable
+from ai_agent.domain.fields import new_id, now
 from ai_agent.domain.messages import CreateMessage, SearchFilter
 from ai_agent.domain.pages import Filter
 from ai_agent.domain.search import parse
@@ -27,6 +30,7 @@ from ai_agent.storage.engine import create_database
 from ai_agent.storage.keyset import Bounds, Position
 from ai_agent.storage.search import RankedSearch
 from ai_agent.storage.statements import Statement
+from ai_agent.storage.tables import executions
 from ai_agent.storage.tables import messages as message_table
 
 OWNER = "owner"
@@ -378,3 +382,80 @@ def test_a_search_may_take_longer_than_other_statements(empty_postgres: str) -> 
                 await database.reader.first(sleep, seconds=0.6)
 
     asyncio.run(scenario())
+
+
+def test_on_sqlite_too_a_statement_has_its_time_and_keeps_nobody_from_reading(tmp_path: Path) -> None:
+    numbers = sa.select(sa.literal_column("1").label("n")).cte("numbers", recursive=True)
+    numbers = numbers.union_all(
+        sa.select(numbers.c.n + sa.literal_column("1")).where(numbers.c.n < sa.bindparam("last"))
+    )
+    count: Statement[Any] = Statement(sa.select(sa.func.count()).select_from(numbers), int)
+
+    async def scenario() -> None:
+        async with opened(f"sqlite:///{tmp_path}/a.db", statement_timeout=0.3) as database:
+            slow = [asyncio.create_task(database.reader.first(count, last=10**9)) for _ in range(4)]
+            patient = [asyncio.create_task(database.patient.first(count, last=10**9)) for _ in range(2)]
+            await asyncio.sleep(0.05)
+            patient[0].cancel()
+            started = time.monotonic()
+            results = await asyncio.gather(*slow, return_exceptions=True)
+            assert [type(result) for result in results] == [ServiceUnavailable] * 4
+            assert time.monotonic() - started < 1
+            assert await database.reader.first(count, last=10) == 10
+            # The one that was cancelled is free again, though the other one still works.
+            assert await database.patient.first(count, last=10) == 10
+            patient[1].cancel()
+
+    asyncio.run(scenario())
+
+
+def test_of_two_runs_that_end_together_the_last_one_frees_the_agent(empty_postgres: str) -> None:
+    """The second one looks for live runs when the first has committed, not when it began to wait."""
+
+    async def scenario() -> None:
+        await migrations.upgrade(empty_postgres)
+        async with opened(empty_postgres) as database:
+            agent = new_agent(CreateAgent(name="busy"))
+            ids = [new_id(), new_id()]
+            async with database.unit_of_work() as rows:
+                await agents.insert(rows, OWNER, agent, NO_SECRETS)
+                for execution_id in ids:
+                    session = await added(rows)
+                    await rows.run(_RUNNING, execution_id=execution_id, agent=agent.id, session=session.id, at=now())
+            waiting = asyncio.Event()
+
+            async def end(execution_id: UUID, *, first: bool) -> None:
+                async with database.unit_of_work() as rows:
+                    await rows.run(_ENDED, execution_id=execution_id)
+                    if not first:
+                        waiting.set()
+                    await agents.set_status(rows, agent.id, AgentStatus.COMPLETED)
+                    if first:
+                        await waiting.wait()
+                        await asyncio.sleep(0.2)
+
+            await asyncio.gather(end(ids[0], first=True), end(ids[1], first=False))
+            stored = await agents.get(database.reader, OWNER, agent.id)
+            assert stored is not None
+            assert stored.status is AgentStatus.COMPLETED
+
+    asyncio.run(scenario())
+
+
+_RUNNING: Statement[None] = Statement(
+    sa.insert(executions).values(
+        id=sa.bindparam("execution_id"),
+        owner_id=OWNER,
+        agent_id=sa.bindparam("agent"),
+        session_id=sa.bindparam("session"),
+        agent_version=1,
+        status="running",
+        metadata=sa.cast(sa.literal_column("'{}'"), sa.JSON),
+        holds_session=True,
+        epoch="00000000",
+        queued_at=sa.bindparam("at"),
+    )
+)
+_ENDED: Statement[None] = Statement(
+    sa.update(executions).where(executions.c.id == sa.bindparam("execution_id")).values(status="completed")
+)
