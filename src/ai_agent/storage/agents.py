@@ -115,8 +115,8 @@ def _searched(agent: Agent | AgentContent) -> str:
     return fold(f"{agent.name}\n{agent.description or ''}")
 
 
-async def delete(connection: Connection, owner: str, agent_id: UUID) -> bool:
-    return await connection.run(_DELETE, agent_id=agent_id, owner=owner) == 1
+async def delete(connection: Connection, owner: str, agent_id: UUID) -> None:
+    await connection.run(_DELETE, agent_id=agent_id, owner=owner)
 
 
 async def set_status(connection: Connection, agent_id: UUID, otherwise: AgentStatus) -> None:

@@ -17,7 +17,7 @@ FORGOTTEN_AT_ONCE = 1000
 
 
 class StoredAnswer(msgspec.Struct, frozen=True):
-    """`status` is null where the answer is that of an execution, or where it is still being worked on."""
+    """What the first request left: its answer, or the execution whose answer it is."""
 
     body_digest: str
     status: int | None

@@ -59,19 +59,14 @@ def _translated(error: Exception) -> Exception:
         return ServiceUnavailable("The database did not answer in time")
     if isinstance(error, _BUSY):
         return ServiceUnavailable("The database is too busy")
-    if _is_lost(error):
+    if isinstance(error, _LOST):
         return ServiceUnavailable("The database is not available")
     return error
 
 
 def _is_useless(error: BaseException) -> bool:
     """Whether the connection that raised this must not be used again, nor waited for: dead, mute, or interrupted."""
-    return isinstance(error, TimeoutError) or _is_lost(error) or not isinstance(error, Exception)
-
-
-def _is_lost(error: BaseException) -> bool:
-    """Not what the driver refuses to send: that is a fault of ours."""
-    return isinstance(error, _LOST) and not isinstance(error, asyncpg.DataError)
+    return isinstance(error, (TimeoutError, *_LOST)) or not isinstance(error, Exception)
 
 
 class _Statements:
