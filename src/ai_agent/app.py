@@ -18,6 +18,7 @@ from ai_agent.api.guards import require_declared_scopes
 from ai_agent.api.idempotency import Idempotency
 from ai_agent.api.middleware import Authentication, OuterWrapper
 from ai_agent.api.parameters import StrictParameters, declare_parameters
+from ai_agent.api.proxies import TrustedProxies
 from ai_agent.api.v1.agents import AgentController
 from ai_agent.api.v1.executions import ExecutionController
 from ai_agent.api.v1.health import HealthController
@@ -36,6 +37,7 @@ from ai_agent.security.outbound import OutboundGuard
 from ai_agent.security.secret_box import SecretBox
 from ai_agent.security.secret_fields import SecretFields
 from ai_agent.services.agents import AgentService
+from ai_agent.services.api_keys import ApiKeyService
 from ai_agent.services.executions import ExecutionService
 from ai_agent.services.first_start import first_start
 from ai_agent.services.health import HealthService
@@ -62,7 +64,8 @@ class _Server:
         self.settings = settings
         self.database = _database(settings)
         hasher = KeyHasher(settings.secret, settings.secret_key_fallbacks)
-        self.identity = IdentityService(self.database, hasher, settings.environment)
+        self.identity = IdentityService(self.database, hasher)
+        self._api_keys = ApiKeyService(self.database, hasher, settings.environment)
         self.idempotency = IdempotencyService(self.database)
         self.health = HealthService(self.database)
         self.housekeeping = Housekeeping({"idempotency keys": self.idempotency.forget_expired})
@@ -99,7 +102,7 @@ class _Server:
         await self.database.open()
         try:
             await migrations.prepare(self.database, self.settings.database)
-            await first_start(self.settings, self.identity, self._agents)
+            await first_start(self.settings, self._api_keys, self._agents)
             await self._worker.start()
             self.housekeeping.start()
             yield
@@ -142,7 +145,8 @@ def create_app(settings: Settings) -> Litestar:
     )
     require_declared_scopes(app)
     declare_parameters(app)
-    app.asgi_handler = traced(OuterWrapper(app.asgi_handler, timing=settings.environment is Environment.DEVELOPMENT))
+    timing = settings.environment is Environment.DEVELOPMENT
+    app.asgi_handler = traced(OuterWrapper(app.asgi_handler, TrustedProxies(settings.proxy_networks), timing=timing))
     return app
 
 

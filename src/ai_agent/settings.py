@@ -98,6 +98,10 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         tuple[str, ...],
         Meta(description="Private networks that users may name, as 10.0.0.0/8,192.168.1.7/32."),
     ] = ()
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(description="Networks whose X-Forwarded-For and X-Forwarded-Proto count, as 10.0.0.0/8,127.0.0.1/32."),
+    ] = ()
     drain_window_seconds: Annotated[
         float, Meta(ge=0, le=3600, description="Seconds that streams and runs get at shutdown.")
     ] = 20.0
@@ -124,7 +128,12 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     @property
     def outbound_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         """Raises ConfigurationError for what is no network."""
-        return tuple(_networks(self.outbound_allow))
+        return tuple(_networks("outbound_allow", self.outbound_allow))
+
+    @property
+    def proxy_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
+        """Raises ConfigurationError for what is no network."""
+        return tuple(_networks("trusted_proxies", self.trusted_proxies))
 
     @property
     def secret(self) -> str:
@@ -142,12 +151,12 @@ _LISTS = {field.name for field in msgspec.structs.fields(Settings) if field.defa
 """Settings of several values, written with commas."""
 
 
-def _networks(texts: Sequence[str]) -> Iterator[IPv4Network | IPv6Network]:
+def _networks(field: str, texts: Sequence[str]) -> Iterator[IPv4Network | IPv6Network]:
     for text in texts:
         try:
             yield ip_network(text)
         except ValueError as error:
-            raise ConfigurationError(f"{variable('outbound_allow')}: {error}", _meaning("outbound_allow")) from None
+            raise ConfigurationError(f"{variable(field)}: {error}", _meaning(field)) from None
 
 
 def variable(field: str) -> str:
@@ -168,7 +177,7 @@ def load_settings(
         settings = msgspec.convert({**given, **overrides}, Settings, strict=False, dec_hook=_path)
     except msgspec.ValidationError as error:
         raise _named(error) from None
-    _ = settings.outbound_networks  # Raises for what is none.
+    _ = settings.outbound_networks, settings.proxy_networks  # Raise for what is none.
     _check_production(settings)
     return settings
 

@@ -7,6 +7,7 @@ import pytest
 
 import ai_agent.api  # noqa: F401  # isort: skip  # before Litestar; it says why
 from ai_agent.api.middleware import OuterWrapper
+from ai_agent.api.proxies import TrustedProxies
 from ai_agent.observability.timing import timed
 
 
@@ -24,7 +25,7 @@ def answer_headers(*, scheme: str = "http", timing: bool = False) -> dict[str, s
 
     async def call() -> None:
         scope = {"type": "http", "method": "GET", "path": "/", "scheme": scheme, "headers": []}
-        await OuterWrapper(app, timing=timing)(scope, None, send)  # type: ignore[arg-type]  # what the app uses of them
+        await OuterWrapper(app, TrustedProxies(()), timing=timing)(scope, None, send)  # type: ignore[arg-type]  # what the app uses of them
 
     asyncio.run(call())
     return {name.decode(): value.decode() for name, value in sent[0]["headers"]}

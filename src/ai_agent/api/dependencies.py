@@ -10,7 +10,10 @@ from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 from litestar.types import Empty
 
 from ai_agent.api.headers import header
+from ai_agent.domain.audit import Actor
 from ai_agent.domain.identity import Principal
+
+ANONYMOUS = "anonymous"
 
 
 class Caller(Request[Principal, None, State]):
@@ -42,6 +45,18 @@ class Caller(Request[Principal, None, State]):
                 raise RequestEntityTooLarge
             more = message["more_body"]
         return b"".join(pieces)
+
+
+def actor(request: Caller) -> Actor:
+    """The caller as the audit log names it."""
+    scope: dict[str, Any] = request.scope  # type: ignore[assignment]  # with what the outer wrapper has put there
+    principal: Principal | None = scope.get("user")
+    return Actor(
+        name=principal.subject if principal else ANONYMOUS,
+        key_id=principal.key_id if principal else None,
+        address=scope["client_address"],
+        correlation_id=scope["correlation_id"],
+    )
 
 
 def given(value: Any) -> Provide:

@@ -13,6 +13,8 @@ SCOPE = "scope"
 METHODS = "methods"
 PUBLIC = {SCOPE: None}
 """`opt` of an operation that needs no credentials."""
+IDENTIFIED = {SCOPE: ""}
+"""`opt` of an operation for everybody with credentials, whatever their scopes."""
 
 
 def needs(scope: Scope) -> dict[str, Any]:
@@ -20,8 +22,8 @@ def needs(scope: Scope) -> dict[str, Any]:
     return {SCOPE: scope}
 
 
-def check_scope(principal: Principal, scope: Scope) -> None:
-    if not principal.may(scope):
+def check_scope(principal: Principal, scope: str) -> None:
+    if scope and not principal.may(scope):
         raise AuthorizationError(f"This needs the scope {scope}", details={"scope": scope})
 
 

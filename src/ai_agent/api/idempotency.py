@@ -1,7 +1,8 @@
 """`Idempotency-Key` on every POST.
 
 A repeat is given the stored answer, unless the operation's `opt` is ATTACHES: then its service takes the key, because
-what it starts outlives the request, and a repeat attaches to that.
+what it starts outlives the request, and a repeat attaches to that; or because its answer is a secret, which is never
+stored, and a repeat is refused.
 """
 
 import hashlib
@@ -31,11 +32,12 @@ class Idempotency(ASGIMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         text = header(scope, b"idempotency-key") if scope.get("method") == "POST" else None
-        if text is None or scope.get("user") is None:
+        attaches = "idempotency" in scope["route_handler"].opt
+        if text is None or not (attaches or scope.get("user")):
             await next_app(scope, receive, send)
             return
         key = await _key_of(scope, receive, text)
-        if "idempotency" in scope["route_handler"].opt:
+        if attaches:
             scope[_KEY] = key  # type: ignore[literal-required]  # ours
             await next_app(scope, receive, _marking(key, send))
         else:

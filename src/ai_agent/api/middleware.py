@@ -15,6 +15,7 @@ from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 from ai_agent.api.errors import error_body
 from ai_agent.api.guards import METHODS, SCOPE, check_scope
 from ai_agent.api.headers import header, note_headers
+from ai_agent.api.proxies import TrustedProxies
 from ai_agent.domain.errors import AIAgentError, AuthenticationError, InternalError, ServiceUnavailable
 from ai_agent.domain.identity import Principal
 from ai_agent.observability.logging import log_request
@@ -37,8 +38,9 @@ _STAY_SECURE = (b"strict-transport-security", b"max-age=31536000")
 class OuterWrapper:
     """Correlation, access log, security headers, time, HEAD. Around routing, so that 404 and 405 pass it too."""
 
-    def __init__(self, app: ASGIApp, *, timing: bool):
+    def __init__(self, app: ASGIApp, proxies: TrustedProxies, *, timing: bool):
         self._app = app
+        self._proxies = proxies
         self._timing = timing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -50,6 +52,7 @@ class OuterWrapper:
     async def _http(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
         note_headers(scope)
+        self._proxies.tell(scope)
         if self._timing:
             begin_timing()
         correlation_id = _correlation_id(scope)

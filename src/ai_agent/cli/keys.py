@@ -15,14 +15,14 @@ from ai_agent.domain.errors import ConfigurationError
 from ai_agent.domain.fields import now
 from ai_agent.domain.identity import Scope, Tier
 from ai_agent.security import api_keys
-from ai_agent.services.identity import IdentityService
+from ai_agent.services.api_keys import ApiKeyService
 from ai_agent.settings import load_settings
 from ai_agent.storage import migrations
 from ai_agent.storage.engine import create_database
 
 
 @asynccontextmanager
-async def _identity() -> AsyncIterator[IdentityService]:
+async def _service() -> AsyncIterator[ApiKeyService]:
     settings = load_settings()
     settings.directory.mkdir(parents=True, exist_ok=True)
     database = create_database(settings.database, pool_size=1, statement_timeout=settings.db_statement_timeout)
@@ -30,7 +30,7 @@ async def _identity() -> AsyncIterator[IdentityService]:
     try:
         await migrations.prepare(database, settings.database)
         hasher = api_keys.KeyHasher(settings.secret, settings.secret_key_fallbacks)
-        yield IdentityService(database, hasher, settings.environment)
+        yield ApiKeyService(database, hasher, settings.environment)
     finally:
         await database.close()
 
@@ -43,8 +43,8 @@ def create(name: str, owner: str, scopes: list[str], tier: str, expires: Any, *,
     expires_at = expires.replace(tzinfo=UTC) if isinstance(expires, datetime) else None
 
     async def run() -> tuple[ApiKey, str]:
-        async with _identity() as identity:
-            return await identity.create_key(
+        async with _service() as keys:
+            return await keys.create(
                 name=name, owner=owner, scopes=scopes or [Scope.ADMIN], tier=Tier(tier), expires_at=expires_at
             )
 
@@ -57,8 +57,8 @@ def create(name: str, owner: str, scopes: list[str], tier: str, expires: Any, *,
 
 def list_keys(*, as_json: bool) -> None:
     async def run() -> list[ApiKey]:
-        async with _identity() as identity:
-            return await identity.list_keys()
+        async with _service() as keys:
+            return await keys.list_all()
 
     found = asyncio.run(run())
     if as_json:
@@ -71,9 +71,9 @@ def list_keys(*, as_json: bool) -> None:
 
 
 def revoke(key_id: Any) -> None:
-    async def run(identity_of: UUID) -> bool:
-        async with _identity() as identity:
-            return await identity.revoke_key(identity_of)
+    async def run(wanted: UUID) -> bool:
+        async with _service() as keys:
+            return await keys.revoke(wanted)
 
     if not asyncio.run(run(key_id)):
         raise ConfigurationError(f"There is no valid key {key_id}", "See: ai-agent keys list")

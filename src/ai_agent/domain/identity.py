@@ -1,6 +1,7 @@
 """Who calls, and what they may do."""
 
 from enum import StrEnum
+from uuid import UUID
 
 import msgspec
 
@@ -31,12 +32,16 @@ class Tier(StrEnum):
 
 
 class Principal(msgspec.Struct, frozen=True):
-    """The authenticated caller. `subject` owns every row the caller makes."""
+    """The authenticated caller. `subject` owns every row the caller makes.
+
+    `key_id` is the API key that was given, or that a token was made from; `family_id` that of a token's family.
+    """
 
     subject: str
     scopes: frozenset[str]
     tier: Tier = Tier.AUTHENTICATED
-    key_id: str | None = None
+    key_id: UUID | None = None
+    family_id: UUID | None = None
 
     def may(self, scope: str) -> bool:
         return scope in self.scopes or Scope.ADMIN in self.scopes

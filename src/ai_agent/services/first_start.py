@@ -6,7 +6,7 @@ from ai_agent.domain.identity import ADMIN_SUBJECT, Principal, Scope
 from ai_agent.execution import local_model
 from ai_agent.security.api_keys import well_formed
 from ai_agent.services.agents import AgentService
-from ai_agent.services.identity import IdentityService
+from ai_agent.services.api_keys import ApiKeyService
 from ai_agent.settings import Auth, Settings, kept_secret
 from ai_agent.storage.engine import sqlite_path
 
@@ -29,23 +29,23 @@ def available_models(settings: Settings) -> list[str]:
     return [name for name, there in known.items() if there]
 
 
-async def first_start(settings: Settings, identity: IdentityService, agents: AgentService) -> None:
+async def first_start(settings: Settings, keys: ApiKeyService, agents: AgentService) -> None:
     """Makes the admin key and the agent `assistant` where they are missing. Raises ConfigurationError."""
     if settings.bootstrap_api_key:
         if not well_formed(settings.bootstrap_api_key):
             hint = "Make one with: ai-agent keys generate"
             raise ConfigurationError("AI_AGENT_BOOTSTRAP_API_KEY is not a well-formed key", hint)
-        await identity.ensure_key(settings.bootstrap_api_key)
-    elif settings.auth is Auth.REQUIRED and not await identity.has_keys():
-        await _make_admin_key(settings, identity)
+        await keys.ensure(settings.bootstrap_api_key)
+    elif settings.auth is Auth.REQUIRED and not await keys.any():
+        await _make_admin_key(settings, keys)
     if local_model.installed():
         await _make_assistant(agents)
     if not available_models(settings):
         print(f"No agent can run yet: there is no model. {NO_MODEL}", flush=True)  # noqa: T201  # for who starts it
 
 
-async def _make_admin_key(settings: Settings, identity: IdentityService) -> None:
-    _, key = await identity.create_key(name="admin", owner=ADMIN_SUBJECT, scopes=[Scope.ADMIN])
+async def _make_admin_key(settings: Settings, keys: ApiKeyService) -> None:
+    _, key = await keys.create(name="admin", owner=ADMIN_SUBJECT, scopes=[Scope.ADMIN])
     if sqlite_path(settings.database) is not None:
         # Beside its database, for `ai-agent chat` on the same machine.
         file = settings.directory / KEY_FILE

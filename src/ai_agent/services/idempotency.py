@@ -11,7 +11,7 @@ from uuid import UUID
 
 import msgspec
 
-from ai_agent.domain.errors import IdempotencyInProgress, IdempotencyKeyReused
+from ai_agent.domain.errors import Conflict, IdempotencyInProgress, IdempotencyKeyReused
 from ai_agent.domain.fields import now, to_json
 from ai_agent.domain.idempotency import KEPT_HOURS, IdempotencyKey
 from ai_agent.storage import idempotency
@@ -105,6 +105,14 @@ async def claim(
         raise IdempotencyKeyReused("This Idempotency-Key was used with another request")
     key.replayed = True
     return first
+
+
+async def only_once(rows: Connection, owner: str, key: IdempotencyKey | None) -> None:
+    """Takes the key of a request whose answer is a secret, and so never stored. Raises Conflict for a repeat."""
+    if key is None or await claim(rows, owner, key) is None:
+        return
+    key.replayed = False
+    raise Conflict("This Idempotency-Key was used: the answer held a secret, and is not stored")
 
 
 def _replay(first: StoredAnswer) -> KeptAnswer:

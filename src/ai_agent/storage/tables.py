@@ -214,6 +214,46 @@ api_keys = sa.Table(
     _time("created_at"),
 )
 
+# What all nodes must hear of: a credential that was revoked, or whose row says something else now.
+credential_changes = sa.Table(
+    "credential_changes",
+    metadata,
+    # In the order of the commits, without a gap: see `sequences`.
+    sa.Column("seq", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("credential", sa.String(80), nullable=False),
+    sa.Column("revoked", sa.Boolean, nullable=False),
+    # When nobody can hold the credential any more for other reasons.
+    _time("until"),
+    sa.Index("ix_credential_changes_until", "until"),
+)
+
+# Numbers in the order of commits: who takes one keeps the row's lock until its transaction ends.
+sequences = sa.Table(
+    "sequences",
+    metadata,
+    sa.Column("name", sa.String(64), primary_key=True),
+    sa.Column("value", sa.BigInteger, nullable=False),
+)
+
+# Triggers refuse to change or remove a row (migration 0006): it is only added to.
+audit_log = sa.Table(
+    "audit_log",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("actor", sa.String(255), nullable=False),
+    _id("key_id", nullable=True),
+    sa.Column("action", sa.String(64), nullable=False),
+    sa.Column("target_type", sa.String(32), nullable=False),
+    sa.Column("target_id", sa.String(255), nullable=False),
+    _json("details"),
+    sa.Column("address", sa.String(64)),
+    sa.Column("correlation_id", sa.String(128)),
+    _time("created_at"),
+    sa.Index("ix_audit_log_created_at", "created_at", "id"),
+    sa.Index("ix_audit_log_actor", "actor", "created_at", "id"),
+    sa.Index("ix_audit_log_target", "target_id", "created_at", "id"),
+)
+
 outbox = sa.Table(
     "outbox",
     metadata,

@@ -69,7 +69,7 @@ class Operation:
             described["requestBody"] = {"required": True, "content": _content(Answered(self._body), schemas)}
         responses = self._responses(schemas) | {status: error_reference(status) for status in self._errors()}
         described["responses"] = {str(status): responses[status] for status in sorted(responses)}
-        return described | ({} if self._scope else {"security": []})
+        return described | ({"security": []} if self._scope is None else {})
 
     @property
     def _scope(self) -> str | None:
@@ -130,8 +130,10 @@ class Operation:
     def _errors(self) -> set[int]:
         """What can go wrong: told by the method, the path, the body and the scope, or declared by the handler."""
         statuses = {422, 500, *self._handler.opt.get("statuses", ())}
+        if self._scope is not None:
+            statuses |= {401, 429, 503}
         if self._scope:
-            statuses |= {401, 403, 429, 503}
+            statuses.add(403)
         if self._ids:
             statuses.add(404)
         if self.method == "POST":

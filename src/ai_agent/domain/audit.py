@@ -1,0 +1,55 @@
+"""The audit log: who did what to which credential or setting, and from where."""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from ai_agent.domain.fields import StoredObject
+
+
+class Actor(msgspec.Struct, frozen=True):
+    """Who acts: a principal's subject with its key and address, or a name such as `cli`."""
+
+    name: str
+    key_id: UUID | None = None
+    address: str | None = None
+    correlation_id: str | None = None
+
+
+class Action(StrEnum):
+    KEY_CREATED = "key.created"
+    KEY_ROTATED = "key.rotated"
+    KEY_REVOKED = "key.revoked"
+    TOKEN_ISSUED = "token.issued"  # noqa: S105  # an action's name
+    TOKEN_REFRESHED = "token.refreshed"  # noqa: S105
+    TOKEN_REVOKED = "token.revoked"  # noqa: S105
+    TOKEN_REUSED = "token.reused"  # noqa: S105
+    """A refresh token came a second time, and its family was revoked."""
+
+
+class Target(msgspec.Struct, frozen=True):
+    """What was acted on: `api_key` or `token_family`, by id."""
+
+    type: str
+    id: str
+
+
+class AuditEntry(msgspec.Struct):
+    """One action, as it is kept: never changed, never removed."""
+
+    id: UUID
+    actor: str
+    key_id: UUID | None
+    action: Action
+    target_type: str
+    target_id: str
+    details: StoredObject
+    address: str | None
+    correlation_id: str | None
+    created_at: datetime
+
+
+Details = dict[str, Any]
