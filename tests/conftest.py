@@ -15,6 +15,8 @@ import asyncpg
 import httpx
 import pytest
 
+from ai_agent.domain.identity import Tier
+from ai_agent.domain.rate_limits import RouteClass
 from ai_agent.security.api_keys import generate
 from tests.contract.document import assert_documented
 from tests.model_server import ModelServer
@@ -22,6 +24,9 @@ from tests.servers import PostgresServer, ValkeyServer, free_port, wait_for_port
 
 KEY = generate("test")
 SECRET = "a-secret-key-for-tests-of-32-characters"
+LIMITED = [*RouteClass, "auth_failure", *(f"tier_{tier}" for tier in Tier)]
+GENEROUS = {f"AI_AGENT_RATE_LIMIT_{name.upper()}": "1000000/minute" for name in LIMITED}
+"""Limits that are counted, and that no test meets unless it wants to."""
 
 
 @pytest.fixture(scope="session")
@@ -84,6 +89,7 @@ class Server:
                 "AI_AGENT_BOOTSTRAP_API_KEY": KEY,
                 "AI_AGENT_LOG_FORMAT": "json",
             }
+            self.environment = GENEROUS | self.environment
         if database_url is not None and database_url.startswith("postgresql"):
             self.command("db", "upgrade", check=True)
         self.start()

@@ -9,6 +9,7 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 
+from ai_agent.api.admission import Admission
 from ai_agent.api.answers import Answer
 from ai_agent.api.body import BodyDecoder
 from ai_agent.api.dependencies import Caller, given
@@ -16,13 +17,16 @@ from ai_agent.api.documents import DocumentController
 from ai_agent.api.errors import answer_error
 from ai_agent.api.guards import require_declared_scopes
 from ai_agent.api.idempotency import Idempotency
-from ai_agent.api.middleware import Authentication, OuterWrapper
+from ai_agent.api.metrics import get_metrics
+from ai_agent.api.middleware import OuterWrapper
 from ai_agent.api.parameters import StrictParameters, declare_parameters
 from ai_agent.api.proxies import TrustedProxies
+from ai_agent.api.rate_limits import declare_rate_limits
 from ai_agent.api.v1.agents import AgentController
 from ai_agent.api.v1.executions import ExecutionController
 from ai_agent.api.v1.health import HealthController
 from ai_agent.api.v1.messages import MessageController
+from ai_agent.api.v1.rate_limits import RateLimitController
 from ai_agent.api.v1.sessions import SessionController
 from ai_agent.execution.job_queue import LitestarJobQueue
 from ai_agent.execution.local_model import LocalModel
@@ -46,15 +50,27 @@ from ai_agent.services.idempotency import IdempotencyService
 from ai_agent.services.identity import IdentityService
 from ai_agent.services.messages import MessageService
 from ai_agent.services.paging import Pager
+from ai_agent.services.rate_limits import RateLimitService
 from ai_agent.services.sessions import SessionService
 from ai_agent.settings import Auth, Environment, LogFormat, Settings, load_settings
 from ai_agent.storage import migrations
 from ai_agent.storage.database import Database
 from ai_agent.storage.engine import create_database
 from ai_agent.storage.keyset import CursorCodec
+from ai_agent.storage.limiter import Limiter, MemoryLimiter
+from ai_agent.storage.redis import connect
+from ai_agent.storage.redis_limiter import RedisLimiter
+from ai_agent.storage.resilient_limiter import ResilientLimiter
 from ai_agent.storage.timed import TimedDatabase
 
-RESOURCES = [SessionController, MessageController, AgentController, ExecutionController, HealthController]
+RESOURCES = [
+    SessionController,
+    MessageController,
+    AgentController,
+    ExecutionController,
+    RateLimitController,
+    HealthController,
+]
 
 
 class _Server:
@@ -66,8 +82,10 @@ class _Server:
         hasher = KeyHasher(settings.secret, settings.secret_key_fallbacks)
         self.identity = IdentityService(self.database, hasher)
         self._api_keys = ApiKeyService(self.database, hasher, settings.environment)
+        self._limiter = _limiter(settings)
+        self.rate_limits = RateLimitService(settings, self._limiter)
         self.idempotency = IdempotencyService(self.database)
-        self.health = HealthService(self.database)
+        self.health = HealthService(self.database, self._limiter)
         self.housekeeping = Housekeeping({"idempotency keys": self.idempotency.forget_expired})
         guard = OutboundGuard(settings.outbound_networks)
         agent_secrets = SecretFields(SecretBox(settings.secret, settings.secret_key_fallbacks), "agents")
@@ -88,6 +106,7 @@ class _Server:
             "messages": given(MessageService(self.database, self._pager)),
             "agents": given(self._agents),
             "executions": given(ExecutionService(self.database, self._log, self._queue, self._runs)),
+            "rate_limits": given(self.rate_limits),
             "health": given(self.health),
         }
 
@@ -101,6 +120,7 @@ class _Server:
     async def lifespan(self, _: Litestar) -> AsyncIterator[None]:
         await self.database.open()
         try:
+            await self._limiter.start()
             await migrations.prepare(self.database, self.settings.database)
             await first_start(self.settings, self._api_keys, self._agents)
             await self._worker.start()
@@ -111,6 +131,7 @@ class _Server:
         finally:
             await self.housekeeping.close()
             await self._local_model.close()
+            await self._limiter.close()
             await self.database.close()
 
 
@@ -121,13 +142,21 @@ def _database(settings: Settings) -> Database:
     return TimedDatabase(database) if settings.environment is Environment.DEVELOPMENT else database
 
 
+def _limiter(settings: Settings) -> Limiter:
+    strategy = settings.rate_limit_strategy
+    if settings.redis_url is None:
+        return MemoryLimiter(strategy)
+    return ResilientLimiter(RedisLimiter(connect(settings.redis_url), strategy), strategy)
+
+
 def create_app(settings: Settings) -> Litestar:
     """The server as an ASGI application; its lifespan opens and closes all it needs."""
     server = _Server(settings)
+    metrics = [get_metrics] if settings.metrics_enabled else []
     app = Litestar(
-        route_handlers=[Router("/api/v1", route_handlers=RESOURCES), HealthController, DocumentController],
+        route_handlers=[Router("/api/v1", route_handlers=RESOURCES), HealthController, DocumentController, *metrics],
         middleware=[
-            Authentication(server.identity, required=settings.auth is Auth.REQUIRED),
+            Admission(server.identity, server.rate_limits, required=settings.auth is Auth.REQUIRED),
             Idempotency(server.idempotency),
             StrictParameters(),
         ],
@@ -145,6 +174,7 @@ def create_app(settings: Settings) -> Litestar:
     )
     require_declared_scopes(app)
     declare_parameters(app)
+    declare_rate_limits(app, server.rate_limits)
     timing = settings.environment is Environment.DEVELOPMENT
     app.asgi_handler = traced(OuterWrapper(app.asgi_handler, TrustedProxies(settings.proxy_networks), timing=timing))
     return app

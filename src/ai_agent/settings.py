@@ -16,6 +16,7 @@ import platformdirs
 from msgspec import Meta
 
 from ai_agent.domain.errors import ConfigurationError
+from ai_agent.domain.rate_limits import Strategy
 
 PREFIX = "AI_AGENT_"
 SECRET_LENGTH = 32
@@ -75,6 +76,44 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     bootstrap_api_key: Annotated[
         str | None, Meta(description="An admin key made at start when absent. `ai-agent keys generate` makes one.")
     ] = None
+    redis_url: Annotated[
+        str | None,
+        Meta(
+            description="redis://:password@host:6379/0, so that nodes count rate limits together. Default: in-process."
+        ),
+    ] = None
+    rate_limit_enabled: Annotated[
+        bool, Meta(description="`false` lets everybody do everything as often as they like.")
+    ] = True
+    rate_limit_strategy: Annotated[
+        Strategy,
+        Meta(
+            description="`moving-window` counts the last minute, `fixed-window` whole minutes from the first request."
+        ),
+    ] = Strategy.MOVING_WINDOW
+    rate_limit_tier_default: Annotated[
+        str, Meta(description="All requests of an address without credentials, or of a key of this tier.")
+    ] = "100/minute"
+    rate_limit_tier_authenticated: Annotated[str, Meta(description="All requests of one owner.")] = "1000/minute"
+    rate_limit_tier_premium: Annotated[str, Meta(description="All requests of one owner of this tier.")] = "5000/minute"
+    rate_limit_multiplier_authenticated: Annotated[
+        int, Meta(ge=1, description="The limits below are those of tier default; here they are so many times as much.")
+    ] = 10
+    rate_limit_multiplier_premium: Annotated[int, Meta(ge=1, description="The same for tier premium.")] = 50
+    rate_limit_session_create: Annotated[
+        str, Meta(description="Sessions created. Several windows are written with semicolons: 10/minute;200/hour.")
+    ] = "10/minute"
+    rate_limit_message_create: Annotated[str, Meta(description="Messages created.")] = "50/minute"
+    rate_limit_read: Annotated[str, Meta(description="Lists, and whatever is read.")] = "100/minute"
+    rate_limit_execute: Annotated[str, Meta(description="Runs of agents.")] = "5/minute"
+    rate_limit_bulk: Annotated[
+        str, Meta(description="Calls for many items; each item counts in the limit for all requests, too.")
+    ] = "5/minute"
+    rate_limit_tool_invoke: Annotated[str, Meta(description="Calls of tools.")] = "20/minute"
+    rate_limit_write: Annotated[str, Meta(description="Every other request that changes something.")] = "50/minute"
+    rate_limit_auth_failure: Annotated[
+        str, Meta(description="Bad credentials from one address, whatever its tier; beyond it none is looked at.")
+    ] = "19/minute"
     max_body_bytes: Annotated[int, Meta(ge=1024, description="Larger request bodies are refused with 413.")] = (
         2 * 1024 * 1024
     )
@@ -105,6 +144,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     drain_window_seconds: Annotated[
         float, Meta(ge=0, le=3600, description="Seconds that streams and runs get at shutdown.")
     ] = 20.0
+    metrics_enabled: Annotated[bool, Meta(description="Whether /metrics answers, for everybody who reaches it.")] = True
     log_level: Annotated[
         LogLevel, Meta(description="`debug`, `info`, `warning` or `error`: the least severe line that is written.")
     ] = LogLevel.INFO

@@ -259,7 +259,7 @@ def test_json_in_and_out_is_utf_8(api: httpx.Client) -> None:
 
 
 def test_in_development_an_answer_tells_where_its_time_went(api: httpx.Client) -> None:
-    assert set(timing(api.get("/sessions"))) == {"auth", "db"}
+    assert set(timing(api.get("/sessions"))) == {"auth", "db", "limit"}
     assert set(timing(api.get("/health/live"))) == set()
     answer = api.post("/sessions", json={}, headers={"Idempotency-Key": uuid.uuid4().hex})
     assert 0 < timing(answer)["db"] < float(answer.headers["x-process-time"]) * 1000

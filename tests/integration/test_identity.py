@@ -45,7 +45,7 @@ def operations() -> list[tuple[str, str, Scope | None]]:
     )
 
 
-GUARDED = [(method, path, scope) for method, path, scope in operations() if scope is not None]
+GUARDED = [(method, path, scope) for method, path, scope in operations() if scope]
 
 
 def make_key(server: Server, owner: str, *scopes: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The outer wrapper, which every request passes, and authentication, which every route passes."""
+"""The outer wrapper, which every request passes."""
 
 import asyncio
 import re
@@ -9,18 +9,15 @@ import msgspec
 import structlog
 import uuid_utils
 from litestar.enums import ScopeType
-from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
 from ai_agent.api.errors import error_body
-from ai_agent.api.guards import METHODS, SCOPE, check_scope
 from ai_agent.api.headers import header, note_headers
 from ai_agent.api.proxies import TrustedProxies
-from ai_agent.domain.errors import AIAgentError, AuthenticationError, InternalError, ServiceUnavailable
-from ai_agent.domain.identity import Principal
+from ai_agent.api.rate_limits import limit_headers
+from ai_agent.domain.errors import AIAgentError, InternalError, ServiceUnavailable
 from ai_agent.observability.logging import log_request
-from ai_agent.observability.timing import begin_timing, server_timing, timed
-from ai_agent.services.identity import ANYONE, IdentityService
+from ai_agent.observability.timing import begin_timing, server_timing
 
 log = structlog.get_logger()
 
@@ -109,6 +106,7 @@ def _headers(scope: HTTPScope, started: float, present: Any) -> list[tuple[bytes
         (b"x-process-time", b"%.6f" % (time.perf_counter() - started)),
         *(header for header in _SECURITY_HEADERS if header[0] not in own),
     ]
+    added += limit_headers(scope)
     if scope["scheme"] == "https":
         added.append(_STAY_SECURE)
     if timing := server_timing():
@@ -127,38 +125,3 @@ def _log(scope: HTTPScope, method: str, status: int, started: float, size: int) 
         bytes=size,
         principal=principal.subject if principal else None,
     )
-
-
-class Authentication(ASGIMiddleware):
-    """Sets `scope["user"]` to the Principal, who has the operation's scope; one whose scope is None needs nobody."""
-
-    scopes = (ScopeType.HTTP,)
-
-    def __init__(self, identity: IdentityService, *, required: bool):
-        self._identity = identity
-        self._required = required
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        needed = scope["route_handler"].opt.get(SCOPE)
-        if needed is not None:
-            with timed("auth"):
-                principal = await self._principal(scope) if self._required else ANYONE
-            structlog.contextvars.bind_contextvars(principal=principal.subject)
-            check_scope(principal, needed)
-            scope["user"] = principal
-        elif scope.get("method") == "OPTIONS":
-            await _tell_methods(scope, send)
-            return
-        await next_app(scope, receive, send)
-
-    async def _principal(self, scope: Scope) -> Principal:
-        scheme, _, token = (header(scope, b"authorization") or "").partition(" ")
-        if scheme.lower() != "bearer" or not token:
-            raise AuthenticationError
-        return self._identity.known(token) or await self._identity.verify(token)
-
-
-async def _tell_methods(scope: Scope, send: Send) -> None:
-    allow = str(scope["route_handler"].opt[METHODS]).encode()
-    await send({"type": "http.response.start", "status": 204, "headers": [(b"allow", allow)]})
-    await send({"type": "http.response.body", "body": b"", "more_body": False})

@@ -26,6 +26,8 @@ class Scope(StrEnum):
 
 
 class Tier(StrEnum):
+    """How much a caller is allowed: what the operator grants each tier."""
+
     DEFAULT = "default"
     AUTHENTICATED = "authenticated"
     PREMIUM = "premium"

@@ -6,6 +6,7 @@ from uuid import UUID
 import msgspec
 
 from ai_agent.api.v1.health import Alive, Health, Ready
+from ai_agent.api.v1.rate_limits import RateLimits
 from ai_agent.domain.agents import Agent, AgentVersion, CreateAgent, PatchAgent, ReplaceAgent
 from ai_agent.domain.events import EventFrame
 from ai_agent.domain.executions import ExecuteAgent, Execution, ExecutionAnswer
@@ -131,7 +132,20 @@ EXAMPLES: dict[type, Any] = {
         "data": {"message_id": ANSWER, "offset": 0, "text": "The second"},
         "t": "event",
     },
-    Health: {"status": "ok", "version": "0.1.0", "uptime": 86400.5},
+    RateLimits: {
+        "tier": "authenticated",
+        "limits": [
+            {
+                "scope": "session_create",
+                "limit": "100 per 1 minute",
+                "quota": 100,
+                "window": 60,
+                "remaining": 97,
+                "reset": 1767268823,
+            }
+        ],
+    },
+    Health: {"status": "ok", "version": "0.1.0", "uptime": 86400.5, "degraded": []},
     Alive: {"status": "alive"},
     Ready: {"status": "ready"},
 }

@@ -15,6 +15,7 @@ from ai_agent.api.openapi import parameters
 from ai_agent.api.openapi.examples import EXAMPLES, STREAM
 from ai_agent.api.openapi.responses import error_reference, headers
 from ai_agent.api.openapi.schemas import REFERENCE, Schemas
+from ai_agent.api.rate_limits import RATE_LIMITS
 from ai_agent.domain.pages import Page
 from ai_agent.domain.resources import Resource
 
@@ -131,7 +132,9 @@ class Operation:
         """What can go wrong: told by the method, the path, the body and the scope, or declared by the handler."""
         statuses = {422, 500, *self._handler.opt.get("statuses", ())}
         if self._scope is not None:
-            statuses |= {401, 429, 503}
+            statuses |= {401, 503}
+        if self._scope is not None or self._handler.opt.get(RATE_LIMITS, ()) is not None:
+            statuses.add(429)
         if self._scope:
             statuses.add(403)
         if self._ids:

@@ -14,11 +14,16 @@ from ai_agent.api.guards import needs
 from ai_agent.api.idempotency import ATTACHES, idempotency_key
 from ai_agent.api.openapi import STREAMS, may_answer
 from ai_agent.api.parameters import LongLimit
+from ai_agent.api.rate_limits import limited
 from ai_agent.api.sse import event_stream, resume_position
 from ai_agent.domain.events import EventPage
 from ai_agent.domain.executions import ExecuteAgent, Execution, ExecutionAnswer
 from ai_agent.domain.identity import Scope
+from ai_agent.domain.rate_limits import RouteClass
 from ai_agent.services.executions import ExecutionService
+
+RUNS = needs(Scope.AGENTS_EXECUTE) | limited(RouteClass.EXECUTE) | ATTACHES
+"""`opt` of an operation that starts a run."""
 
 
 class ExecutionController(Controller):
@@ -28,7 +33,7 @@ class ExecutionController(Controller):
         "/agents/{agent_id:uuid}/execute",
         status_code=200,
         responses={200: ResponseSpec(ExecutionAnswer), 202: ResponseSpec(Execution)},
-        opt=needs(Scope.AGENTS_EXECUTE) | ATTACHES | STREAMS | may_answer(502, 504),
+        opt=RUNS | STREAMS | may_answer(502, 504),
     )
     async def execute_agent(
         self,
@@ -52,9 +57,7 @@ class ExecutionController(Controller):
         answer: ExecutionAnswer = await executions.answer(request.user, execution.id, key)
         return Answer(answer)
 
-    @post(
-        "/agents/{agent_id:uuid}/execute/stream", status_code=200, opt=needs(Scope.AGENTS_EXECUTE) | ATTACHES | STREAMS
-    )
+    @post("/agents/{agent_id:uuid}/execute/stream", status_code=200, opt=RUNS | STREAMS)
     async def stream_agent(
         self,
         request: Caller,

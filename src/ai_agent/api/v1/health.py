@@ -2,6 +2,7 @@
 
 import time
 from importlib.metadata import version
+from typing import Literal
 
 import msgspec
 from litestar import Controller, get
@@ -9,15 +10,17 @@ from litestar.di import NamedDependency
 
 from ai_agent.api.guards import PUBLIC
 from ai_agent.api.openapi import may_answer
+from ai_agent.api.rate_limits import EXEMPT
 from ai_agent.services.health import HealthService
 
 
 class Health(msgspec.Struct):
     """What runs here, and since when."""
 
-    status: str
+    status: Literal["ok", "degraded"]
     version: str
     uptime: float
+    degraded: list[str] = []
 
 
 class Alive(msgspec.Struct):
@@ -39,15 +42,17 @@ _VERSION = version("ai-agent")
 class HealthController(Controller):
     path = "/health"
     tags = ["Health"]
-    opt = PUBLIC
+    opt = PUBLIC | EXEMPT
 
     @get()
-    async def get_health(self) -> Health:
+    async def get_health(self, health: NamedDependency[HealthService]) -> Health:
         """Get the health
 
-        Status, version, and the seconds since the start. Needs no credentials.
+        Status, version, and the seconds since the start; `degraded` names what is away although requests are served.
+        Needs no credentials.
         """
-        return Health("ok", _VERSION, round(time.monotonic() - _STARTED, 3))
+        away = health.degraded
+        return Health("degraded" if away else "ok", _VERSION, round(time.monotonic() - _STARTED, 3), away)
 
     @get("/live")
     async def get_liveness(self) -> Alive:
@@ -57,7 +62,7 @@ class HealthController(Controller):
         """
         return Alive()
 
-    @get("/ready", opt=PUBLIC | may_answer(503))
+    @get("/ready", opt=may_answer(503))
     async def get_readiness(self, health: NamedDependency[HealthService]) -> Ready:
         """Get the readiness
 

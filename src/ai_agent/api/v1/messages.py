@@ -14,6 +14,7 @@ from ai_agent.api.guards import needs
 from ai_agent.api.openapi import may_answer
 from ai_agent.api.pages import linked
 from ai_agent.api.parameters import Cursor, LongLimit, Offset, SortOrder
+from ai_agent.api.rate_limits import BULK, limited
 from ai_agent.domain.identity import Scope
 from ai_agent.domain.messages import (
     CreateMessage,
@@ -28,6 +29,7 @@ from ai_agent.domain.messages import (
     Thread,
 )
 from ai_agent.domain.pages import PageRequest
+from ai_agent.domain.rate_limits import RouteClass
 from ai_agent.domain.search import parse
 from ai_agent.services.messages import MessageService
 
@@ -35,7 +37,7 @@ from ai_agent.services.messages import MessageService
 class MessageController(Controller):
     tags = ["Messages"]
 
-    @post("/sessions/{session_id:uuid}/messages", opt=needs(Scope.SESSIONS_WRITE))
+    @post("/sessions/{session_id:uuid}/messages", opt=needs(Scope.SESSIONS_WRITE) | limited(RouteClass.MESSAGE_CREATE))
     async def create_message(
         self,
         request: Caller,
@@ -50,7 +52,7 @@ class MessageController(Controller):
         """
         return await messages.create(request.user, session_id, data)
 
-    @post("/sessions/{session_id:uuid}/messages/bulk-create", opt=needs(Scope.SESSIONS_WRITE))
+    @post("/sessions/{session_id:uuid}/messages/bulk-create", opt=needs(Scope.SESSIONS_WRITE) | BULK)
     async def bulk_create_messages(
         self,
         request: Caller,

@@ -17,9 +17,11 @@ from ai_agent.api.json_lines import NDJSON, json_lines
 from ai_agent.api.openapi import may_answer
 from ai_agent.api.pages import linked
 from ai_agent.api.parameters import Cursor, Limit, Offset, SortOrder
+from ai_agent.api.rate_limits import BULK, limited
 from ai_agent.domain.exports import ExportLine
 from ai_agent.domain.identity import Scope
 from ai_agent.domain.pages import PageRequest
+from ai_agent.domain.rate_limits import RouteClass
 from ai_agent.domain.search import checked
 from ai_agent.domain.sessions import (
     CreateSession,
@@ -41,7 +43,7 @@ class SessionController(Controller):
     path = "/sessions"
     tags = ["Sessions"]
 
-    @post(opt=needs(Scope.SESSIONS_WRITE))
+    @post(opt=needs(Scope.SESSIONS_WRITE) | limited(RouteClass.SESSION_CREATE))
     async def create_session(
         self, request: Caller, data: JSONBody[CreateSession], sessions: NamedDependency[SessionService]
     ) -> Session:
@@ -51,7 +53,7 @@ class SessionController(Controller):
         """
         return await sessions.create(request.user, data)
 
-    @post("/bulk-create", opt=needs(Scope.SESSIONS_WRITE))
+    @post("/bulk-create", opt=needs(Scope.SESSIONS_WRITE) | BULK)
     async def bulk_create_sessions(
         self, request: Caller, data: JSONBody[CreateSessions], sessions: NamedDependency[SessionService]
     ) -> Sequence[Session]:
@@ -61,7 +63,7 @@ class SessionController(Controller):
         """
         return await sessions.create_all(request.user, data)
 
-    @delete("/bulk-delete", opt=needs(Scope.SESSIONS_WRITE) | may_answer(404))
+    @delete("/bulk-delete", opt=needs(Scope.SESSIONS_WRITE) | BULK | may_answer(404))
     async def bulk_delete_sessions(
         self, request: Caller, data: JSONBody[SessionIds], sessions: NamedDependency[SessionService]
     ) -> None:
@@ -71,7 +73,7 @@ class SessionController(Controller):
         """
         await sessions.delete_all(request.user, data)
 
-    @post("/bulk-delete", status_code=204, opt=needs(Scope.SESSIONS_WRITE) | may_answer(404))
+    @post("/bulk-delete", status_code=204, opt=needs(Scope.SESSIONS_WRITE) | BULK | may_answer(404))
     async def bulk_delete_sessions_by_post(
         self, request: Caller, data: JSONBody[SessionIds], sessions: NamedDependency[SessionService]
     ) -> None:

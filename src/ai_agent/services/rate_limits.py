@@ -1,0 +1,148 @@
+"""How much whom is allowed: by tier, and by class of operation."""
+
+import math
+import time
+from collections.abc import Sequence
+from functools import cache
+from ipaddress import IPv6Address, ip_address, ip_network
+
+from ai_agent.domain.errors import ConfigurationError
+from ai_agent.domain.identity import Principal, Tier
+from ai_agent.domain.rate_limits import (
+    AUTH_FAILURE,
+    TOTAL,
+    Charge,
+    Hit,
+    Plan,
+    RateLimitExceeded,
+    RateLimitState,
+    RouteClass,
+    Verdict,
+    Windows,
+    WindowState,
+    parse_limit,
+)
+from ai_agent.settings import Settings, variable
+from ai_agent.storage.limiter import Limiter
+
+PREFIX_BITS = 64
+"""An address of IPv6 is counted with its network: whoever has one has all of them."""
+
+
+class RateLimitService:
+    """Raises ConfigurationError for a limit that cannot be read."""
+
+    def __init__(self, settings: Settings, storage: Limiter):
+        self.enabled = settings.rate_limit_enabled
+        self._storage = storage
+        self._factors = {
+            Tier.DEFAULT: 1,
+            Tier.AUTHENTICATED: settings.rate_limit_multiplier_authenticated,
+            Tier.PREMIUM: settings.rate_limit_multiplier_premium,
+        }
+        self._totals = {tier: _setting(settings, f"rate_limit_tier_{tier}") for tier in Tier}
+        self._classes = {each: _setting(settings, f"rate_limit_{each}") for each in RouteClass}
+        self._failures = Plan(
+            Charge(AUTH_FAILURE, window) for window in _setting(settings, f"rate_limit_{AUTH_FAILURE}")
+        )
+        self._failures_seen = Plan(Charge(c.scope, c.window, 0) for c in self._failures.charges)
+
+    def total(self, tier: Tier) -> Windows:
+        """What all requests of a caller may cost together."""
+        return self._totals[tier]
+
+    def windows(self, route_class: RouteClass, tier: Tier) -> Windows:
+        return tuple(window * self._factors[tier] for window in self._classes[route_class])
+
+    async def charge(self, hit: Hit) -> Verdict:
+        """Raises RateLimitExceeded for what no wait would help."""
+        if (never := hit.plan.impossible) is not None:
+            message = f"This request costs {never.cost}, and the limit is {never.window.text}: send it in parts"
+            raise RateLimitExceeded(message, charge=never, retry_after=None)
+        return await self._storage.charge(hit)
+
+    async def states(self, principal: Principal) -> list[RateLimitState]:
+        """What is left of every limit of a caller; looking costs nothing."""
+        if not self.enabled:
+            return []
+        plan = self._everything(principal.tier)
+        verdict = await self._storage.charge(hit_of(plan, counted_as(principal, "")))
+        at = time.time()
+        return [_told(charge, state, at) for charge, state in zip(plan.charges, verdict.states, strict=True)]
+
+    @cache  # noqa: B019  # there is one service, which lives as long as the process
+    def _everything(self, tier: Tier) -> Plan:
+        scopes: list[tuple[str, Windows]] = [(TOTAL, self.total(tier))]
+        scopes += [(each, self.windows(each, tier)) for each in RouteClass]
+        return Plan(Charge(scope, window, 0) for scope, windows in scopes for window in windows)
+
+    async def check_address(self, address: str) -> None:
+        """Raises RateLimitExceeded when too many bad credentials came from there: no further ones are looked at."""
+        if self.enabled:
+            verdict = await self._storage.charge(hit_of(self._failures_seen, counted_as(None, address)))
+            pairs = list(zip(self._failures.charges, verdict.states, strict=True))
+            spent = [(charge, state) for charge, state in pairs if state.used >= charge.window.amount]
+            if spent:
+                raise exceeded(*max(spent, key=lambda pair: pair[1].reset))
+
+    async def note_failure(self, address: str) -> None:
+        """Counts bad credentials. Raises RateLimitExceeded when they were too many."""
+        if self.enabled:
+            verdict = await self._storage.charge(hit_of(self._failures, counted_as(None, address)))
+            if not verdict.allowed:
+                raise exceeded(*tightest(self._failures.charges, verdict))
+
+
+def _setting(settings: Settings, field: str) -> Windows:
+    text: str = getattr(settings, field)
+    try:
+        return parse_limit(text)
+    except ValueError:
+        hint = "Write it as 100/minute, or with several windows as 10/minute;200/hour"
+        raise ConfigurationError(f"{variable(field)}: {text!r} is not a rate limit", hint) from None
+
+
+def counted_as(principal: Principal | None, address: str) -> str:
+    """Whose requests are counted together: those of a subject, or of an address without credentials."""
+    return f"u:{principal.subject}" if principal else f"a:{_network(address)}"
+
+
+def _network(address: str) -> str:
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return address
+    return str(ip_network((parsed, PREFIX_BITS), strict=False)) if isinstance(parsed, IPv6Address) else address
+
+
+def hit_of(plan: Plan, caller: str) -> Hit:
+    return Hit(plan, [key + caller for key in plan.keys])
+
+
+def tightest(charges: Sequence[Charge], verdict: Verdict) -> tuple[Charge, WindowState]:
+    """The window that lets least through: of those that refuse, the one that refuses longest."""
+    pairs = zip(charges, verdict.states, strict=True)
+    return min(pairs, key=lambda pair: (-pair[1].wait, pair[0].window.amount - pair[1].used))
+
+
+def exceeded(charge: Charge, state: WindowState, message: str | None = None) -> RateLimitExceeded:
+    retry_after = seconds(state.wait or state.reset)
+    return RateLimitExceeded(
+        message or f"Too many requests: {charge.window.text}", charge=charge, retry_after=retry_after
+    )
+
+
+def seconds(milliseconds: int) -> int:
+    """Whole seconds, after which it is true."""
+    return math.ceil(milliseconds / 1000)
+
+
+def _told(charge: Charge, state: WindowState, at: float) -> RateLimitState:
+    return RateLimitState(
+        scope=charge.scope,
+        limit=charge.window.text,
+        quota=charge.window.amount,
+        window=charge.window.seconds,
+        remaining=max(charge.window.amount - state.used, 0),
+        reset=math.ceil(at + state.reset / 1000),
+    )

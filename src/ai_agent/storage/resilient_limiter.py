@@ -1,0 +1,75 @@
+"""Rate limits that go on when Redis does not: counted in this process, until a probe finds it back."""
+
+import asyncio
+
+import structlog
+
+from ai_agent.domain.rate_limits import Hit, Strategy, Verdict
+from ai_agent.observability.metrics import LIMITER_CHANGES, LIMITER_ON_MEMORY
+from ai_agent.storage.limiter import MemoryLimiter
+from ai_agent.storage.redis_limiter import RedisAway, RedisLimiter
+
+PROBE_SECONDS = 0.5
+
+log = structlog.get_logger()
+
+
+class ResilientLimiter:
+    def __init__(self, redis: RedisLimiter, strategy: Strategy):
+        self._redis = redis
+        self._strategy = strategy
+        self._memory: MemoryLimiter | None = None
+        self._prober: asyncio.Task[None] | None = None
+
+    @property
+    def degraded(self) -> bool:
+        """Whether each node counts by itself."""
+        return self._memory is not None
+
+    async def start(self) -> None:
+        """A server starts without Redis, too."""
+        if (error := await self._probe()) is not None:
+            self._fall_back(error)
+
+    async def charge(self, hit: Hit) -> Verdict:
+        if self._memory is None:
+            try:
+                return await self._redis.charge(hit)
+            except RedisAway as error:
+                self._fall_back(error)
+        return await self._on_memory(hit)
+
+    async def _on_memory(self, hit: Hit) -> Verdict:
+        # Redis may have come back meanwhile; what has failed there is decided here.
+        memory = self._memory or MemoryLimiter(self._strategy)
+        return await memory.charge(hit)
+
+    def _fall_back(self, error: Exception) -> None:
+        if self._memory is not None:
+            return
+        self._memory = MemoryLimiter(self._strategy)
+        self._prober = asyncio.create_task(self._watch())
+        LIMITER_ON_MEMORY.set(1)
+        LIMITER_CHANGES.labels("memory").inc()
+        log.warning("rate_limits_on_memory", reason=str(error), hint="Each node counts by itself until Redis is back")
+
+    async def _watch(self) -> None:
+        while await self._probe() is not None:  # noqa: ASYNC110  # nobody tells when Redis is back
+            await asyncio.sleep(PROBE_SECONDS)
+        self._memory = None
+        LIMITER_ON_MEMORY.set(0)
+        LIMITER_CHANGES.labels("redis").inc()
+        log.warning("rate_limits_on_redis", hint="All nodes count together again")
+
+    async def _probe(self) -> Exception | None:
+        try:
+            await self._redis.probe()
+        except Exception as error:
+            return error
+        return None
+
+    async def close(self) -> None:
+        if self._prober is not None:
+            self._prober.cancel()
+            await asyncio.wait([self._prober])
+        self._redis.close()
