@@ -8,6 +8,8 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -92,11 +94,33 @@ class ValkeyServer:
         self._folder = Path(tempfile.mkdtemp(prefix="vk-", dir="/tmp"))
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.start()
+
+    def start(self) -> None:
         options = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder), "--appendonly", "yes"]
-        self._process = subprocess.Popen([str(VALKEY), *options], stdout=subprocess.DEVNULL)
-        wait_for_port(self.port, self._process)
+        self.process = subprocess.Popen([str(VALKEY), *options], stdout=subprocess.DEVNULL)
+        wait_for_port(self.port, self.process)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(10)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Connections are accepted, and nothing is answered."""
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+    def ask(self, command: str) -> bytes:
+        """The first answer to a command in one line."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=5) as connection:
+            connection.sendall(command.encode() + b"\r\n")
+            return connection.recv(65536)
 
     def stop(self) -> None:
-        self._process.terminate()
-        self._process.wait(10)
+        self.process.terminate()
+        self.process.wait(10)
         shutil.rmtree(self._folder, ignore_errors=True)

@@ -107,9 +107,6 @@ class MemoryLimiter:
         # When each window may end, so that those that nobody uses any more are found without looking at all.
         self._ends: list[tuple[int, str]] = []
 
-    def __len__(self) -> int:
-        return len(self._windows)
-
     async def start(self) -> None:
         """Nothing is to be done."""
 

@@ -68,10 +68,10 @@ class RedisWire:
             await connection.connect()
         except Exception as error:
             raise ConnectionError(f"{type(error).__name__}: {error}") from error
-        # The client keeps its transport to itself, and has no way to give it away.
-        transport = connection._writer.transport  # noqa: SLF001
-        self._connected = _Answers(transport, connection)
-        transport.set_protocol(self._connected)
+        # The client keeps its socket to itself, and has no way to give it away.
+        writer, connection._writer, connection._reader = connection._writer, None, None  # noqa: SLF001
+        self._connected = _Answers(writer)
+        writer.transport.set_protocol(self._connected)
         return self._connected
 
     def close(self) -> None:
@@ -83,10 +83,9 @@ class RedisWire:
 class _Answers(asyncio.Protocol):
     """Reads answers, in the order of the commands. Source: redis.io, "Redis serialization protocol" (RESP 2)."""
 
-    def __init__(self, transport: asyncio.Transport, client: object):
-        self._transport = transport
-        # Its end would close the socket.
-        self._client = client
+    def __init__(self, writer: asyncio.StreamWriter):
+        self._writer = writer  # Its end would close the socket.
+        self._transport = writer.transport
         self._buffer = b""
         self._waiting: deque[asyncio.Future[bytes]] = deque()
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
-from ai_agent.domain.rate_limits import Hit, Strategy, Verdict, WindowState
+from ai_agent.domain.rate_limits import Charge, Hit, Plan, Strategy, Verdict, Window, WindowState
 from ai_agent.storage.redis import RedisError, RedisWire
 
 if TYPE_CHECKING:
@@ -16,6 +16,8 @@ PREFIX = "ai-agent:limits:"
 
 _SCRIPT = files(__package__).joinpath("rate_limits.lua").read_text()
 _SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+
+_PROBE = Hit(Plan([Charge("probe", Window(1_000_000, 1, "a probe"))]), ["probe"])
 
 Waiting = tuple[Hit, "asyncio.Future[Verdict]"]
 
@@ -83,8 +85,8 @@ class RedisLimiter:
         return [int(number) for number in answer.split()]
 
     async def probe(self) -> None:
-        """Raises whatever is wrong."""
-        await self._call([])
+        """Writes as a request does: a server that only reads is no use. Raises whatever is wrong."""
+        await self._call([_PROBE])
 
     def close(self) -> None:
         self._wire.close()

@@ -36,22 +36,18 @@ class ResilientLimiter:
             try:
                 return await self._redis.charge(hit)
             except RedisAway as error:
-                self._fall_back(error)
-        return await self._on_memory(hit)
+                return await self._fall_back(error).charge(hit)
+        return await self._memory.charge(hit)
 
-    async def _on_memory(self, hit: Hit) -> Verdict:
-        # Redis may have come back meanwhile; what has failed there is decided here.
-        memory = self._memory or MemoryLimiter(self._strategy)
-        return await memory.charge(hit)
-
-    def _fall_back(self, error: Exception) -> None:
+    def _fall_back(self, error: Exception) -> MemoryLimiter:
         if self._memory is not None:
-            return
+            return self._memory
         self._memory = MemoryLimiter(self._strategy)
         self._prober = asyncio.create_task(self._watch())
         LIMITER_ON_MEMORY.set(1)
         LIMITER_CHANGES.labels("memory").inc()
         log.warning("rate_limits_on_memory", reason=str(error), hint="Each node counts by itself until Redis is back")
+        return self._memory
 
     async def _watch(self) -> None:
         while await self._probe() is not None:  # noqa: ASYNC110  # nobody tells when Redis is back
