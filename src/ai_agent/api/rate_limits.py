@@ -82,11 +82,14 @@ BULK = limited(RouteClass.BULK, total_cost=items_of_body)
 class RouteLimits:
     """The limits of one operation. What does not depend on the request is put together once for each tier."""
 
-    def __init__(self, limits: Sequence[RateLimit], total_cost: Cost, service: RateLimitService, operation: str):
+    def __init__(
+        self, limits: Sequence[RateLimit], total_cost: Cost, service: RateLimitService, operation: str, method: str
+    ):
         self._limits = limits
         self._total_cost = total_cost
         self._service = service
         self._operation = operation
+        self._method = method
         self._fixed = not callable(total_cost) and not any(limit.depends_on_request for limit in limits)
         self._plans: dict[Tier, Plan] = {}
         self._messages = {self._scope(limit): limit.message for limit in limits}
@@ -128,7 +131,8 @@ class RouteLimits:
 
     def _scope(self, limit: RateLimit) -> str:
         own = limit.limit if isinstance(limit.limit, RouteClass) else self._operation
-        return limit.scope or own
+        scope = limit.scope or own
+        return f"{scope}:{self._method}" if limit.per_method else scope
 
 
 async def _cost(cost: Cost, request: Caller) -> int:
@@ -168,7 +172,7 @@ def _compiled(
     mine = [limit for limit in limits if limit.methods is None or method in limit.methods]
     for limit in mine:
         _check(limit.limit, template)
-    return RouteLimits(mine, total_cost, service, template)
+    return RouteLimits(mine, total_cost, service, template, method)
 
 
 def _check(limit: object, template: str) -> None:

@@ -1,7 +1,7 @@
 """Rate limits, counted in this process: for a server of one process, and while Redis is away.
 
 All windows of a hit are looked at, then all are charged or none. Both strategies count as those of the library `limits`
-do, to a millisecond; its own memory storage looks through all keys a hundred times a second, and charges fixed windows
+do; its own memory storage looks through all keys a hundred times a second, and charges fixed windows
 for what it rejects.
 """
 
@@ -37,7 +37,7 @@ class _Moving:
 
     def look(self, now: int, limit: int, cost: int) -> WindowState:
         log, oldest = self._log, now - self._span
-        while log and log[0][0] < oldest:
+        while log and log[0][0] <= oldest:
             self._used -= log.popleft()[1]
         reset = self._frees(log[0][0], now) if log else 0
         missing = self._used + cost - limit
@@ -51,7 +51,7 @@ class _Moving:
         return self._span
 
     def _frees(self, at: int, now: int) -> int:
-        return at + self._span - now + 1
+        return at + self._span - now
 
     def take(self, now: int, cost: int) -> WindowState:
         self._log.append((now, cost))
@@ -133,10 +133,10 @@ class MemoryLimiter:
         return found
 
     def _forget(self, now: int) -> None:
-        while self._ends and self._ends[0][0] < now:
+        while self._ends and self._ends[0][0] <= now:
             _, key = heapq.heappop(self._ends)
             end = self._windows[key].ends()
-            if end < now:
+            if end <= now:
                 del self._windows[key]
             else:
                 heapq.heappush(self._ends, (end, key))

@@ -18,7 +18,7 @@ function moving.head(key, span)
   local size, page = PAGE, redis.call('LRANGE', key, 0, PAGE - 1)
   while true do
     local old = 0
-    while page[old + 3] and tonumber(page[old + 3]) < now - span do old = old + 2 end
+    while page[old + 3] and tonumber(page[old + 3]) <= now - span do old = old + 2 end
     if old == 0 then return page end
     redis.call('LTRIM', key, old, -1)
     size = size * 2
@@ -33,7 +33,7 @@ function moving.wait(key, span, base, missing)
     local page = redis.call('LRANGE', key, from, from + 63)
     if #page == 0 then return span end
     for i = 1, #page, 2 do
-      if page[i + 1] - base >= missing then return page[i] + span - now + 1 end
+      if page[i + 1] - base >= missing then return page[i] + span - now end
     end
     from = from + 64
   end
@@ -45,7 +45,7 @@ function moving.look(key, limit, span, cost)
   local used = redis.call('LINDEX', key, -1) - head[2]
   local missing, wait = used + cost - limit, 0
   if cost > 0 and missing > 0 then wait = moving.wait(key, span, tonumber(head[2]), missing) end
-  return {used = used, reset = head[3] + span - now + 1, wait = wait}
+  return {used = used, reset = head[3] + span - now, wait = wait}
 end
 
 function moving.take(key, span, cost, state)
@@ -61,7 +61,7 @@ function moving.take(key, span, cost, state)
   end
   redis.call('PEXPIRE', key, span + 1000)
   state.used = state.used + cost
-  if state.reset == 0 then state.reset = span + 1 end
+  if state.reset == 0 then state.reset = span end
 end
 
 local fixed = {}
