@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 from ai_agent.security.api_keys import generate
+from ai_agent.storage import migrations
 from tests.contract.document import assert_documented
 from tests.model_server import ModelServer
 from tests.servers import PostgresServer, ValkeyServer, free_port, wait_for_port
@@ -85,7 +86,7 @@ class Server:
                 "AI_AGENT_LOG_FORMAT": "json",
             }
         if database_url is not None and database_url.startswith("postgresql"):
-            self.command("db", "upgrade", check=True)
+            asyncio.run(migrations.upgrade(database_url))
         self.start()
 
     def command(self, *arguments: str, check: bool = False) -> "subprocess.CompletedProcess[str]":
