@@ -82,7 +82,7 @@ class PostgresServer:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        self.process.send_signal(signal.SIGQUIT)  # At once: nobody reads these files again.
+        self.process.send_signal(signal.SIGINT)
         self.process.wait(20)
         shutil.rmtree(self._folder, ignore_errors=True)
 
