@@ -25,7 +25,7 @@ imports:
 
 # Every test but those with faults, on SQLite and PostgreSQL
 test *args:
-    uv run --all-extras pytest -n 2 --dist loadfile "$@"
+    uv run --all-extras pytest -n 2 --dist loadfile --no-loadscope-reorder "$@"
 
 # Servers killed, frozen and cut off: slower, one at a time
 test-faults *args:

@@ -18,6 +18,7 @@ import pytest
 from ai_agent.domain.identity import Tier
 from ai_agent.domain.rate_limits import RouteClass
 from ai_agent.security.api_keys import generate
+from ai_agent.storage import migrations
 from tests.contract.document import assert_documented
 from tests.model_server import ModelServer
 from tests.servers import PostgresServer, ValkeyServer, free_port, wait_for_port
@@ -91,7 +92,7 @@ class Server:
             }
             self.environment = GENEROUS | self.environment
         if database_url is not None and database_url.startswith("postgresql"):
-            self.command("db", "upgrade", check=True)
+            asyncio.run(migrations.upgrade(database_url))
         self.start()
 
     def command(self, *arguments: str, check: bool = False) -> "subprocess.CompletedProcess[str]":

@@ -25,6 +25,12 @@ def run(*command: str | Path, **environment: str) -> None:
 
 
 @pytest.fixture(scope="module")
+def database_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One is enough: no client can tell which."""
+    return f"sqlite:///{tmp_path_factory.mktemp('db')}/test.db"
+
+
+@pytest.fixture(scope="module")
 def python_client(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("generated") / "client"
     generate: list[str | Path] = [SCRIPTS / "openapi-python-client", "generate", "--path", DOCUMENT]

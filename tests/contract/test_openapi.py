@@ -12,6 +12,7 @@ import yaml
 from ai_agent.api.guards import SCOPE
 from tests.conftest import Server
 from tests.contract.document import DOCUMENT, Operation, faults, operations, resolved
+from tests.integration.test_commands import ai_agent
 from tests.integration.test_identity import operations as handled
 
 OPERATIONS = [
@@ -29,10 +30,10 @@ def test_the_document_that_is_checked_in_is_the_one_that_is_served(server: Serve
     assert yaml.safe_load(as_yaml.text) == DOCUMENT
 
 
-def test_the_command_prints_the_document_without_a_database(server: Server) -> None:
+def test_the_command_prints_the_document_without_a_database(tmp_path: Path) -> None:
     checked_in = Path(__file__).parents[2] / "docs" / "openapi.json"
-    assert server.command("openapi", check=True).stdout == checked_in.read_text()
-    assert yaml.safe_load(server.command("openapi", "--yaml", check=True).stdout) == DOCUMENT
+    assert ai_agent(tmp_path, "openapi").stdout == checked_in.read_text()
+    assert yaml.safe_load(ai_agent(tmp_path, "openapi", "--yaml").stdout) == DOCUMENT
 
 
 def test_the_document_says_what_it_is() -> None:

@@ -13,6 +13,12 @@ from tests.terminal import Terminal
 
 
 @pytest.fixture(scope="module")
+def database_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """One is enough: what a terminal shows comes over HTTP."""
+    return f"sqlite:///{tmp_path_factory.mktemp('db')}/test.db"
+
+
+@pytest.fixture(scope="module")
 def agent_name(server: Server) -> str:
     with server.client() as api:
         body = {"name": "friend", "model_config": {"provider": "openai", "model": "m"}}

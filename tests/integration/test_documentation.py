@@ -4,10 +4,18 @@ import re
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from tests.conftest import KEY, Server
 
 REST = Path(__file__).parents[2] / "docs" / "rest.md"
 LOCAL_MODEL = '"provider": "local", "model": "smollm2-135m"'
+
+
+@pytest.fixture(scope="module")
+def database_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The one that a reader begins with; that both answer alike is tested where each thing is."""
+    return f"sqlite:///{tmp_path_factory.mktemp('db')}/test.db"
 
 
 def test_the_ten_minutes_of_the_rest_document_run_as_they_are_written(server: Server) -> None:

@@ -10,6 +10,7 @@ import httpx
 import pytest
 
 from tests.conftest import Server
+from tests.integration.test_agents import lose_leases
 from tests.model_server import ModelServer, Reply
 
 SSE = {"Accept": "text/event-stream"}
@@ -132,7 +133,7 @@ def test_an_agent_without_a_model_cannot_run(api: httpx.Client) -> None:
     ]
 
 
-def test_a_run_survives_a_kill_of_the_server(server: Server, model: ModelServer) -> None:
+def test_a_run_survives_a_kill_of_the_server(server: Server, model: ModelServer, database_url: str) -> None:
     with server.client() as api:
         agent_id = agent(api)
         model.script(Reply("never heard to the end " * 20, delay=0.05))
@@ -141,8 +142,9 @@ def test_a_run_survives_a_kill_of_the_server(server: Server, model: ModelServer)
         accepted = api.post(f"/agents/{agent_id}/execute", json=body, headers=headers)
         assert accepted.status_code == 202
         path = accepted.headers["location"].removeprefix("/api/v1")
-        time.sleep(0.5)
+        heard(api, path, "never")
     server.stop(signal.SIGKILL)
+    lose_leases(database_url)
     server.start()
     with server.client() as api:
         execution = wait_for_end(api, path, seconds=25)
