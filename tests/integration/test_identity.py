@@ -18,7 +18,7 @@ from ai_agent.api.guards import SCOPE
 from ai_agent.app import create_app
 from ai_agent.domain.identity import Scope, Tier
 from ai_agent.security.api_keys import KeyHasher, generate
-from ai_agent.services.identity import IdentityService
+from ai_agent.services.api_keys import ApiKeyService
 from ai_agent.settings import load_settings
 from tests.conftest import KEY, SECRET, Server
 from tests.integration.test_database import opened
@@ -59,8 +59,8 @@ def make_key(server: Server, owner: str, *scopes: str) -> dict[str, Any]:
     async def make() -> dict[str, Any]:
         async with opened(settings.database) as database:
             hasher = KeyHasher(settings.secret, settings.secret_key_fallbacks)
-            service = IdentityService(database, hasher, settings.environment)
-            stored, key = await service.create_key(
+            service = ApiKeyService(database, hasher, settings.environment)
+            stored, key = await service.create(
                 name="key", owner=owner, scopes=list(scopes), tier=Tier.AUTHENTICATED, expires_at=None
             )
             return dict(msgspec.json.decode(msgspec.json.encode(stored))) | {"key": key}
