@@ -21,7 +21,7 @@ from benchmarks.processes import OTHER_CORES, ROOT, SERVER_CORES, Server, cleane
 from benchmarks.report import FLOOR, Measurement
 from tests.servers import PostgresServer, ValkeyServer
 
-NAMES = (FLOOR, f"{FLOOR} again", "ai-agent", "original design")
+NAMES = (FLOOR, f"{FLOOR} again", "ai-agent", "without limits", "original design")
 WARM_UP_SECONDS = 0.5
 
 
@@ -57,11 +57,13 @@ def start_stores(stack: ExitStack, folder: Path) -> Stores:
 
 
 def applications(stores: Stores, folder: Path) -> list[Application]:
-    floor, control, own, original = NAMES
+    floor, control, own, unlimited, original = NAMES
+    redis = {"AI_AGENT_REDIS_URL": stores.redis_url}
     return [
         reference(floor, "floor", stores.reference_url, stores.redis_url),
         reference(control, "floor", stores.reference_url, stores.redis_url),
-        ours(own, stores.our_url, stores.keys, folder),
+        ours(own, stores.our_url, stores.keys, folder, **redis),
+        ours(unlimited, stores.our_url, stores.keys, folder, **redis, AI_AGENT_RATE_LIMIT_ENABLED="false"),
         reference(original, "original_design", stores.reference_url, stores.redis_url),
     ]
 
@@ -126,7 +128,10 @@ def run(options: argparse.Namespace) -> list[Measurement]:
     with cleaned_up() as (stack, folder), on_cores(OTHER_CORES):
         stores = start_stores(stack, folder)
         chosen = [one for one in applications(stores, folder) if one.name in options.only]
-        running = [start(stack, one, options.modes, folder) for one in chosen]
+        running = []
+        for one in chosen:
+            remove_made_sessions(stores)  # Two of them share a database.
+            running.append(start(stack, one, options.modes, folder))
         return measure_all(running, stores, options)
 
 

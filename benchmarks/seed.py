@@ -18,7 +18,7 @@ import msgspec
 
 from ai_agent.domain.identity import Scope
 from ai_agent.security.api_keys import KeyHasher
-from ai_agent.services.identity import IdentityService
+from ai_agent.services.api_keys import ApiKeyService
 from ai_agent.storage.engine import create_database, sqlite_path
 from ai_agent.storage.statements import to_sqlite
 
@@ -186,8 +186,8 @@ async def create_keys(url: str, secret_key: str) -> dict[str, str]:
     """An API key for each owner."""
     database = create_database(url, pool_size=1, statement_timeout=10)
     await database.open()
-    identity = IdentityService(database, KeyHasher(secret_key), "production")
+    service = ApiKeyService(database, KeyHasher(secret_key), "production")
     scopes: list[str] = [Scope.SESSIONS_READ, Scope.SESSIONS_WRITE]
-    made = {owner: await identity.create_key(name=TITLE, owner=owner, scopes=scopes) for owner in OWNERS}
+    made = {owner: await service.create(name=TITLE, owner=owner, scopes=scopes) for owner in OWNERS}
     await database.close()
     return {owner: key for owner, (_, key) in made.items()}

@@ -19,7 +19,7 @@ from ai_agent.api.guards import require_declared_scopes
 from ai_agent.api.idempotency import Idempotency
 from ai_agent.api.metrics import get_metrics
 from ai_agent.api.middleware import OuterWrapper
-from ai_agent.api.parameters import StrictParameters, declare_parameters
+from ai_agent.api.parameters import declare_parameters
 from ai_agent.api.proxies import TrustedProxies
 from ai_agent.api.rate_limits import declare_rate_limits
 from ai_agent.api.v1.agents import AgentController
@@ -158,7 +158,6 @@ def create_app(settings: Settings) -> Litestar:
         middleware=[
             Admission(server.identity, server.rate_limits, required=settings.auth is Auth.REQUIRED),
             Idempotency(server.idempotency),
-            StrictParameters(),
         ],
         dto=BodyDecoder,
         return_dto=None,

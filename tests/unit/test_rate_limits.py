@@ -12,12 +12,13 @@ import pytest
 import ai_agent.api  # noqa: F401  # isort: skip  # before Litestar; it says why
 from litestar import Litestar, Request, delete, get, post, route
 from litestar.handlers import HTTPRouteHandler
-from litestar.params import FromPath
+from litestar.params import FromPath, FromQuery
 
 from ai_agent.api.admission import Admission
 from ai_agent.api.errors import answer_error
 from ai_agent.api.guards import IDENTIFIED, PUBLIC
 from ai_agent.api.middleware import OuterWrapper
+from ai_agent.api.parameters import declare_parameters
 from ai_agent.api.proxies import TrustedProxies
 from ai_agent.api.rate_limits import BULK, EXEMPT, RateLimit, declare_rate_limits, limited
 from ai_agent.domain.errors import AuthenticationError, ConfigurationError
@@ -61,6 +62,7 @@ class Asked:
             openapi_config=None,
         )
         declare_rate_limits(app, service)
+        declare_parameters(app)
         proxies = TrustedProxies(self.settings.proxy_networks)
         app.asgi_handler = OuterWrapper(app.asgi_handler, proxies, timing=False)
         self._app = app
@@ -207,7 +209,7 @@ def test_the_cost_may_depend_on_the_request() -> None:
         return int(request.query_params["n"])
 
     @get("/c", opt=PUBLIC | limited(RateLimit(limit="5/minute", cost=asked_for)))
-    async def c() -> None: ...
+    async def c(n: FromQuery[int]) -> None: ...
 
     assert Asked(c).allowed("/c?n=3", "/c?n=3", "/c?n=2", "/c?n=1") == [True, False, True, False]
 

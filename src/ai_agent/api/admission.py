@@ -1,12 +1,11 @@
-"""Who calls, how often, and whether they may: asked of every route, in this order, before anything is read or done."""
+"""Who calls, how often, whether they may, and what they ask for: of every route, in this order, before all else."""
 
-import structlog
-from litestar.enums import ScopeType
-from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from ai_agent.api.guards import METHODS, SCOPE, check_scope
 from ai_agent.api.headers import header
+from ai_agent.api.lean import LeanMiddleware
+from ai_agent.api.parameters import check_parameters
 from ai_agent.api.rate_limits import COMPILED, RouteLimits
 from ai_agent.domain.errors import AuthenticationError
 from ai_agent.domain.identity import Principal
@@ -17,10 +16,8 @@ from ai_agent.services.rate_limits import RateLimitService
 _NO_LIMITS: dict[str, RouteLimits] = {}
 
 
-class Admission(ASGIMiddleware):
+class Admission(LeanMiddleware):
     """Sets `scope["user"]` to the Principal, who has the operation's scope; one whose scope is None needs nobody."""
-
-    scopes = (ScopeType.HTTP,)
 
     def __init__(self, identity: IdentityService, limits: RateLimitService, *, required: bool):
         self._identity = identity
@@ -44,9 +41,9 @@ class Admission(ASGIMiddleware):
         if needed is not None:
             if principal is None:
                 raise AuthenticationError
-            structlog.contextvars.bind_contextvars(principal=principal.subject)
             check_scope(principal, needed)
             scope["user"] = principal
+        check_parameters(scope)
         await next_app(scope, receive, send)
 
     async def _principal(self, scope: Scope) -> Principal | None:

@@ -9,12 +9,11 @@ import hashlib
 from typing import Any
 
 from litestar import Request
-from litestar.enums import ScopeType
-from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.headers import header
+from ai_agent.api.lean import LeanMiddleware
 from ai_agent.domain.idempotency import IdempotencyKey
 from ai_agent.services.idempotency import IdempotencyService, KeptAnswer
 
@@ -24,9 +23,7 @@ _KEY = "idempotency_key"
 _REPLAYED = (b"idempotency-replayed", b"true")
 
 
-class Idempotency(ASGIMiddleware):
-    scopes = (ScopeType.HTTP,)
-
+class Idempotency(LeanMiddleware):
     def __init__(self, service: IdempotencyService):
         self._service = service
 

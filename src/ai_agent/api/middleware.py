@@ -16,7 +16,7 @@ from ai_agent.api.headers import header, note_headers
 from ai_agent.api.proxies import TrustedProxies
 from ai_agent.api.rate_limits import limit_headers
 from ai_agent.domain.errors import AIAgentError, InternalError, ServiceUnavailable
-from ai_agent.observability.logging import log_request
+from ai_agent.observability.logging import log_request, note_request
 from ai_agent.observability.timing import begin_timing, server_timing
 
 log = structlog.get_logger()
@@ -28,6 +28,7 @@ _SECURITY_HEADERS = [
     (b"content-security-policy", b"default-src 'none'"),
     (b"referrer-policy", b"no-referrer"),
 ]
+_SECURED = {name for name, _ in _SECURITY_HEADERS}
 
 _STAY_SECURE = (b"strict-transport-security", b"max-age=31536000")
 
@@ -54,11 +55,11 @@ class OuterWrapper:
             begin_timing()
         correlation_id = _correlation_id(scope)
         scope["correlation_id"] = correlation_id  # type: ignore[typeddict-unknown-key]  # ours, read by errors and handlers
-        structlog.contextvars.bind_contextvars(correlation_id=correlation_id)
         method = scope["method"]
         if method == "HEAD":
             # HEAD works wherever GET does. A copy: the server drops the body by the method in its own scope.
             scope = {**scope, "method": "GET"}
+        note_request(scope)
         status, size = 0, 0
 
         async def wrapped(message: Message) -> None:
@@ -104,7 +105,7 @@ def _headers(scope: HTTPScope, started: float, present: Any) -> list[tuple[bytes
     added = [
         (b"x-correlation-id", scope["correlation_id"].encode()),  # type: ignore[typeddict-item]  # ours
         (b"x-process-time", b"%.6f" % (time.perf_counter() - started)),
-        *(header for header in _SECURITY_HEADERS if header[0] not in own),
+        *(_SECURITY_HEADERS if own.isdisjoint(_SECURED) else (h for h in _SECURITY_HEADERS if h[0] not in own)),
     ]
     added += limit_headers(scope)
     if scope["scheme"] == "https":

@@ -1,15 +1,13 @@
-"""Query parameters: those that all lists share, and a guard that refuses what an operation does not know."""
+"""Query parameters: those that all lists share, and a check that refuses what an operation does not know."""
 
 import re
 from datetime import datetime
 from typing import Annotated, Literal, NamedTuple, get_args
 
 from litestar import Litestar, Request
-from litestar.enums import ScopeType
-from litestar.middleware import ASGIMiddleware
 from litestar.params import FromQuery, QueryParameter
 from litestar.routes import HTTPRoute
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import Scope
 from litestar.typing import FieldDefinition
 
 from ai_agent.domain.errors import FieldError, InvalidFields
@@ -47,18 +45,10 @@ def _types(field: FieldDefinition) -> frozenset[type]:
     return frozenset((field.annotation, *get_args(field.annotation)))
 
 
-class StrictParameters(ASGIMiddleware):
-    """Refuses parameters that are unknown or given twice, and text that no database stores."""
-
-    scopes = (ScopeType.HTTP,)
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        if scope["query_string"]:
-            _check(scope)
-        await next_app(scope, receive, send)
-
-
-def _check(scope: Scope) -> None:
+def check_parameters(scope: Scope) -> None:
+    """Raises InvalidFields for parameters that are unknown or given twice, and for text that no database stores."""
+    if not scope["query_string"]:
+        return
     known: dict[str, Known] = scope["route_handler"].opt.get(KNOWN, {})
     seen, errors = set(), []
     for name, value in Request(scope).query_params.multi_items():

@@ -5,8 +5,10 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -51,6 +53,23 @@ def _one_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
+_request: ContextVar[Mapping[str, Any]] = ContextVar("request", default=MappingProxyType({}))
+
+
+def note_request(scope: Mapping[str, Any]) -> None:
+    """From here on, every line of this request tells whose it is."""
+    _request.set(scope)
+
+
+def _of_request(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    scope = _request.get()
+    if correlation_id := scope.get("correlation_id"):
+        event.setdefault("correlation_id", correlation_id)
+    if principal := scope.get("user"):
+        event.setdefault("principal", principal.subject)
+    return event
+
+
 def _render(_: WrappedLogger, __: str, event: EventDict) -> str:
     return _encode(event).decode()
 
@@ -80,6 +99,7 @@ def configure_logging(*, level: str, json: bool) -> None:
     log_request.json, log_request.enabled = json, getattr(logging, level.upper()) <= logging.INFO
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        _of_request,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
