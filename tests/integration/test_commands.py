@@ -17,7 +17,7 @@ from ai_agent.security.api_keys import generate, well_formed
 from ai_agent.storage.migrations import HEAD
 from tests.conftest import SECRET, Server
 from tests.model_server import ModelServer
-from tests.servers import free_port
+from tests.servers import ValkeyServer, free_port
 
 
 def ai_agent(folder: Path, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
@@ -179,7 +179,7 @@ def test_doctor_finds_all_well(tmp_path: Path) -> None:
     with ModelServer() as model:
         run = ai_agent(tmp_path, "doctor", OPENAI_BASE_URL=f"{model.url}/v1")
     assert run.returncode == 0, run.stdout
-    assert [line.split()[0] for line in run.stdout.splitlines()] == ["ok"] * 5
+    assert [line.split()[0] for line in run.stdout.splitlines()] == ["ok"] * 6
 
 
 def test_doctor_says_what_is_wrong_and_what_to_do(tmp_path: Path, empty_postgres: str) -> None:
@@ -189,6 +189,21 @@ def test_doctor_says_what_is_wrong_and_what_to_do(tmp_path: Path, empty_postgres
     assert run.returncode == 1
     for words in ("AI_AGENT_DATABSE_URL", "ai-agent db upgrade", nowhere):
         assert words in run.stdout
+
+
+def test_doctor_looks_whether_redis_keeps_what_it_is_told(tmp_path: Path) -> None:
+    valkey = ValkeyServer()
+    try:
+        well = ai_agent(tmp_path, "doctor", AI_AGENT_REDIS_URL=valkey.url).stdout
+        assert "redis: keeps what it is told" in well
+        valkey.ask("CONFIG SET appendonly no")
+        assert "Set appendonly yes" in ai_agent(tmp_path, "doctor", AI_AGENT_REDIS_URL=valkey.url).stdout
+        valkey.ask("CONFIG SET maxmemory-policy allkeys-lru")
+        assert "Set maxmemory-policy noeviction" in ai_agent(tmp_path, "doctor", AI_AGENT_REDIS_URL=valkey.url).stdout
+    finally:
+        valkey.stop()
+    away = ai_agent(tmp_path, "doctor", AI_AGENT_REDIS_URL=valkey.url)
+    assert (away.returncode, "Check AI_AGENT_REDIS_URL" in away.stdout) == (1, True)
 
 
 def test_doctor_tells_a_refused_key_from_an_absent_server(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from ai_agent.services.first_start import NO_MODEL, available_models
 from ai_agent.settings import Environment, Settings, load_settings, unknown_variables
 from ai_agent.storage import migrations
 from ai_agent.storage.engine import create_database
+from ai_agent.storage.redis import connect
 
 PROVIDER_SECONDS = 5.0
 
@@ -30,6 +31,7 @@ def doctor() -> int:
         "settings": _settings,
         "data directory": _directory,
         "database": _database,
+        "redis": _redis,
         "models": _models,
     }
     if settings.openai_api_key or settings.openai_base_url:
@@ -85,6 +87,25 @@ async def _database(settings: Settings) -> str:
     if database.dialect == "sqlite":
         return "sqlite; the first `ai-agent serve` makes the schema"
     raise ConfigurationError(f"The schema is at {revision}, the code at {migrations.HEAD}", "Run: ai-agent db upgrade")
+
+
+async def _redis(settings: Settings) -> str:
+    if settings.redis_url is None:
+        return "none; this process counts rate limits by itself"
+    redis = connect(settings.redis_url)
+    try:
+        kept = await redis.config_get("appendonly", "maxmemory-policy")
+    except Exception as error:  # Of the client's own kinds, which are imported only here.
+        reason = str(error) or type(error).__name__
+        raise ConfigurationError(f"Redis cannot be asked: {reason}", "Check AI_AGENT_REDIS_URL") from error
+    finally:
+        await redis.aclose()
+    if kept["maxmemory-policy"] != "noeviction":
+        hint = "Set maxmemory-policy noeviction: what is thrown out is counted anew"
+        raise ConfigurationError(f"Redis may throw out what it holds ({kept['maxmemory-policy']})", hint)
+    if kept["appendonly"] != "yes":
+        raise ConfigurationError("Redis forgets everything when it restarts", "Set appendonly yes")
+    return "keeps what it is told"
 
 
 async def _models(settings: Settings) -> str:
