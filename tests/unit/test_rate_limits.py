@@ -3,7 +3,9 @@
 import asyncio
 import itertools
 import json
+import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, cast
 
 import httpx
@@ -465,3 +467,14 @@ def test_decisions_are_counted() -> None:
 
     asked = Asked(a)
     assert counted(rejected, lambda: asked.allowed(*itertools.repeat("/a", 5))) == 3
+
+
+def test_each_row_of_the_table_beside_slowapi_names_tests_that_there_are() -> None:
+    text = Path("docs/rest.md").read_text().partition("### Beside slowapi")[2].partition("\n## ")[0]
+    rows = [line.split(" | ")[-1] for line in text.splitlines() if line.startswith("| ")][1:]
+    named = [name for row in rows for name in re.findall(r"`(\w+)`", row)]
+    assert len(rows) == 25
+    tests = "".join(file.read_text() for file in Path("tests").rglob("test_*.py"))
+    assert [name for name in named if f"def test_{name}(" not in tests] == []
+    files = [file for row in rows for file in re.findall(r"`(tests/[\w/]+\.py)`", row)]
+    assert all(Path(file).is_file() for file in files)

@@ -13,7 +13,7 @@ from ai_agent.api.answers import JSON
 from ai_agent.api.guards import SCOPE
 from ai_agent.api.openapi import parameters
 from ai_agent.api.openapi.examples import EXAMPLES, STREAM
-from ai_agent.api.openapi.responses import error_reference, headers
+from ai_agent.api.openapi.responses import LIMITS, error_reference, headers
 from ai_agent.api.openapi.schemas import REFERENCE, Schemas
 from ai_agent.api.rate_limits import RATE_LIMITS
 from ai_agent.domain.pages import Page
@@ -77,6 +77,10 @@ class Operation:
         return self._handler.opt.get(SCOPE)
 
     @property
+    def _limited(self) -> bool:
+        return self._handler.opt.get(RATE_LIMITS, ()) is not None
+
+    @property
     def _resource(self) -> bool:
         """Whether it is about one resource, which has an entity tag."""
         return any(_is(answered.kind, Resource) for answered in self._answers.values())
@@ -112,7 +116,7 @@ class Operation:
         return responses
 
     def _response(self, status: int, answered: Answered, schemas: Schemas) -> dict[str, Any]:
-        names = ["X-Correlation-ID"]
+        names = ["X-Correlation-ID", *(LIMITS if self._limited else ())]
         if _is(answered.kind, Resource):
             names.append("ETag")
         if _is(answered.kind, Page):
@@ -133,7 +137,7 @@ class Operation:
         statuses = {422, 500, *self._handler.opt.get("statuses", ())}
         if self._scope is not None:
             statuses |= {401, 503}
-        if self._scope is not None or self._handler.opt.get(RATE_LIMITS, ()) is not None:
+        if self._scope is not None or self._limited:
             statuses.add(429)
         if self._scope:
             statuses.add(403)

@@ -17,6 +17,9 @@ class ErrorResponse(NamedTuple):
     headers: tuple[str, ...] = ()
 
 
+LIMITS = ("X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "RateLimit-Policy", "RateLimit")
+"""The headers of an answer that was counted."""
+
 ERRORS = {
     400: ErrorResponse(
         "BadRequestError",
@@ -84,7 +87,7 @@ ERRORS = {
         "rate_limit_error",
         "Too many requests: 10 per 1 minute",
         {"limit": "10 per 1 minute", "scope": "session_create", "retry_after": 23},
-        ("Retry-After", "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset"),
+        ("Retry-After", *LIMITS),
     ),
     500: ErrorResponse(
         "InternalServerError",
@@ -127,7 +130,9 @@ HEADERS = {
     "WWW-Authenticate": ("string", "How to authenticate", "Bearer"),
     "X-RateLimit-Limit": ("integer", "Requests that the tightest limit allows", 10),
     "X-RateLimit-Remaining": ("integer", "Requests that are left of it", 0),
-    "X-RateLimit-Reset": ("integer", "When it is whole again, in seconds since the epoch", 1767268823),
+    "X-RateLimit-Reset": ("integer", "When units of it come back, in seconds since the epoch", 1767268823),
+    "RateLimit-Policy": ("string", "All limits of the request, as the IETF draft has them", '"read";q=1000;w=60'),
+    "RateLimit": ("string", "What is left of the tightest, and in how many seconds more", '"read";r=999;t=60'),
 }
 
 
