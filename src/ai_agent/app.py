@@ -19,6 +19,7 @@ from ai_agent.api.idempotency import Idempotency
 from ai_agent.api.middleware import Authentication, OuterWrapper
 from ai_agent.api.parameters import StrictParameters, declare_parameters
 from ai_agent.api.proxies import TrustedProxies
+from ai_agent.api.v1.admin import AdminController
 from ai_agent.api.v1.agents import AgentController
 from ai_agent.api.v1.executions import ExecutionController
 from ai_agent.api.v1.health import HealthController
@@ -38,6 +39,7 @@ from ai_agent.security.secret_box import SecretBox
 from ai_agent.security.secret_fields import SecretFields
 from ai_agent.services.agents import AgentService
 from ai_agent.services.api_keys import ApiKeyService
+from ai_agent.services.audit import AuditService
 from ai_agent.services.executions import ExecutionService
 from ai_agent.services.first_start import first_start
 from ai_agent.services.health import HealthService
@@ -54,7 +56,14 @@ from ai_agent.storage.engine import create_database
 from ai_agent.storage.keyset import CursorCodec
 from ai_agent.storage.timed import TimedDatabase
 
-RESOURCES = [SessionController, MessageController, AgentController, ExecutionController, HealthController]
+RESOURCES = [
+    SessionController,
+    MessageController,
+    AgentController,
+    ExecutionController,
+    AdminController,
+    HealthController,
+]
 
 
 class _Server:
@@ -64,8 +73,9 @@ class _Server:
         self.settings = settings
         self.database = _database(settings)
         hasher = KeyHasher(settings.secret, settings.secret_key_fallbacks)
-        self.identity = IdentityService(self.database, hasher)
-        self._api_keys = ApiKeyService(self.database, hasher, settings.environment)
+        self._pager = Pager(self.database, CursorCodec(settings.secret))
+        self._api_keys = ApiKeyService(self.database, hasher, settings.environment, self._pager)
+        self.identity = IdentityService(self.database, hasher, self._api_keys)
         self.idempotency = IdempotencyService(self.database)
         self.health = HealthService(self.database)
         self.housekeeping = Housekeeping({"idempotency keys": self.idempotency.forget_expired})
@@ -78,7 +88,6 @@ class _Server:
         self._local_model = LocalModel()
         access = ModelAccess(settings, self._local_model, agent_secrets, guard)
         self._worker = Worker(settings, self._runs, self._queue, access)
-        self._pager = Pager(self.database, CursorCodec(settings.secret))
         self._agents = AgentService(self.database, self._pager, agent_secrets, guard)
 
     def services(self) -> dict[str, Provide]:
@@ -88,6 +97,8 @@ class _Server:
             "messages": given(MessageService(self.database, self._pager)),
             "agents": given(self._agents),
             "executions": given(ExecutionService(self.database, self._log, self._queue, self._runs)),
+            "api_keys": given(self._api_keys),
+            "audit": given(AuditService(self._pager)),
             "health": given(self.health),
         }
 
@@ -111,6 +122,7 @@ class _Server:
         finally:
             await self.housekeeping.close()
             await self._local_model.close()
+            await self._api_keys.close()
             await self.database.close()
 
 

@@ -12,6 +12,7 @@ from litestar.enums import ScopeType
 from litestar.middleware import ASGIMiddleware
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
+from ai_agent.api.acting import acting_for, wanted_owner
 from ai_agent.api.errors import error_body
 from ai_agent.api.guards import METHODS, SCOPE, check_scope
 from ai_agent.api.headers import header, note_headers
@@ -117,7 +118,7 @@ def _headers(scope: HTTPScope, started: float, present: Any) -> list[tuple[bytes
 
 
 def _log(scope: HTTPScope, method: str, status: int, started: float, size: int) -> None:
-    principal = scope.get("user")
+    principal: Principal | None = scope.get("caller")  # type: ignore[assignment]  # ours
     log_request(
         correlation_id=scope["correlation_id"],  # type: ignore[typeddict-item]  # ours
         method=method,
@@ -145,7 +146,8 @@ class Authentication(ASGIMiddleware):
                 principal = await self._principal(scope) if self._required else ANYONE
             structlog.contextvars.bind_contextvars(principal=principal.subject)
             check_scope(principal, needed)
-            scope["user"] = principal
+            scope["caller"] = principal  # type: ignore[typeddict-unknown-key]  # ours, for the log
+            scope["user"] = acting_for(principal, wanted_owner(scope))
         elif scope.get("method") == "OPTIONS":
             await _tell_methods(scope, send)
             return

@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from ai_agent.domain.fields import StoredObject
+from ai_agent.domain.pages import Filter, Page
 
 
 class Actor(msgspec.Struct, frozen=True):
@@ -50,6 +51,18 @@ class AuditEntry(msgspec.Struct):
     address: str | None
     correlation_id: str | None
     created_at: datetime
+
+
+class AuditPage(Page):
+    """Entries of the audit log."""
+
+    items: list[AuditEntry]
+
+
+class AuditFilter(Filter, frozen=True, kw_only=True):
+    action: Action | None = None
+    actor: str | None = None
+    target_id: str | None = None
 
 
 Details = dict[str, Any]

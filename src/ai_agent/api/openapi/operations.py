@@ -9,6 +9,7 @@ from litestar import Response
 from litestar.handlers import HTTPRouteHandler
 from litestar.typing import FieldDefinition
 
+from ai_agent.api.acting import reads_owned
 from ai_agent.api.answers import JSON
 from ai_agent.api.guards import SCOPE
 from ai_agent.api.openapi import parameters
@@ -82,7 +83,7 @@ class Operation:
 
     @property
     def _conditional(self) -> bool:
-        deletes_one = self.method == "DELETE" and self._body is None
+        deletes_one = self.method == "DELETE" and self._body is None and self._handler.opt.get("conditional", True)
         return deletes_one or (self.method in ("PUT", "PATCH") and self._resource)
 
     def _needs(self) -> list[str]:
@@ -95,6 +96,8 @@ class Operation:
             yield parameters.optional(name, "query", field, self.id, schemas)
         for name, field in self._own_headers.items():
             yield parameters.optional(name, "header", field, self.id, schemas)
+        if reads_owned(self.method, self._handler.opt):
+            yield parameters.reference("OwnerId")
         if self.method == "POST":
             yield parameters.reference("IdempotencyKey")
         if 200 in self._answers and 202 in self._answers:
