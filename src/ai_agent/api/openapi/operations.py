@@ -46,7 +46,9 @@ class Operation:
         self._ids = _fields(handler, expected.expected_path_params)
         self._query = _fields(handler, expected.expected_query_params)
         self._own_headers = _fields(handler, expected.expected_header_params)
-        self._body = handler.parsed_data_field.annotation if handler.parsed_data_field else None
+        body = handler.parsed_data_field
+        self._body = parameters.given(body) if body else None
+        self._needs_body = body is not None and not body.is_optional
         self._answers = _answers(handler)
         self._streams = handler.opt.get("streams", False)
 
@@ -67,7 +69,10 @@ class Operation:
             "parameters": list(self._parameters(schemas)),
         }
         if self._body is not None:
-            described["requestBody"] = {"required": True, "content": _content(Answered(self._body), schemas)}
+            described["requestBody"] = {
+                "required": self._needs_body,
+                "content": _content(Answered(self._body), schemas),
+            }
         responses = self._responses(schemas) | {status: error_reference(status) for status in self._errors()}
         described["responses"] = {str(status): responses[status] for status in sorted(responses)}
         return described | ({"security": []} if self._scope is None else {})
