@@ -21,6 +21,8 @@ class Actor(msgspec.Struct, frozen=True):
 
 
 class Action(StrEnum):
+    """What is done to a credential or setting, and told in the audit log."""
+
     KEY_CREATED = "key.created"
     KEY_ROTATED = "key.rotated"
     KEY_REVOKED = "key.revoked"

@@ -26,6 +26,8 @@ class Scope(StrEnum):
 
 
 class Tier(StrEnum):
+    """Which rate limits count."""
+
     DEFAULT = "default"
     AUTHENTICATED = "authenticated"
     PREMIUM = "premium"

@@ -25,9 +25,8 @@ from ai_agent.services.audit import AuditService
 class AdminController(Controller):
     path = "/admin"
     tags = ["Administration"]
-    opt = needs(Scope.ADMIN)
 
-    @get("/keys")
+    @get("/keys", opt=needs(Scope.ADMIN))
     async def list_api_keys(
         self,
         request: Caller,
@@ -51,7 +50,7 @@ class AdminController(Controller):
         page = PageRequest(limit, cursor, offset, include_total, sort_by, sort_order == "desc")
         return linked(request, await api_keys.list(request.user, wanted, page))
 
-    @post("/keys", opt=ATTACHES)
+    @post("/keys", opt=needs(Scope.ADMIN) | ATTACHES)
     async def create_api_key(
         self, request: Caller, data: JSONBody[CreateApiKey], api_keys: NamedDependency[ApiKeyService]
     ) -> NewApiKey:
@@ -62,7 +61,7 @@ class AdminController(Controller):
         """
         return await api_keys.create(request.user, actor(request), data, idempotency_key(request))
 
-    @post("/keys/{key_id:uuid}/rotate", opt=ATTACHES)
+    @post("/keys/{key_id:uuid}/rotate", opt=needs(Scope.ADMIN) | ATTACHES)
     async def rotate_api_key(
         self,
         request: Caller,
@@ -79,7 +78,7 @@ class AdminController(Controller):
         overlap = (data or RotateApiKey()).overlap_seconds
         return await api_keys.rotate(request.user, actor(request), key_id, overlap, idempotency_key(request))
 
-    @delete("/keys/{key_id:uuid}", opt=UNCONDITIONAL)
+    @delete("/keys/{key_id:uuid}", opt=needs(Scope.ADMIN) | UNCONDITIONAL)
     async def revoke_api_key(
         self, request: Caller, key_id: FromPath[UUID], api_keys: NamedDependency[ApiKeyService]
     ) -> None:
@@ -90,7 +89,7 @@ class AdminController(Controller):
         """
         await api_keys.revoke(actor(request), key_id)
 
-    @get("/audit-log")
+    @get("/audit-log", opt=needs(Scope.ADMIN))
     async def list_audit_log(
         self,
         request: Caller,
