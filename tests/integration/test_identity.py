@@ -204,6 +204,11 @@ def test_an_owner_that_cannot_be_is_refused(other_admin: Caller, query: str) -> 
     assert [error["field"] for error in refused.json()["validation_errors"]] == ["owner_id"]
 
 
+def test_an_owner_is_seen_however_his_parameter_is_written(stranger: Caller) -> None:
+    for name in ("owner%5Fid", "%6fwner_id", "limit=1&owner_id"):
+        assert stranger.http.get(f"/sessions?{name}=admin").status_code == 403
+
+
 def test_an_admin_follows_the_events_of_another_owners_run(ids: dict[str, str], other_admin: Caller) -> None:
     address = f"/executions/{ids['execution_id']}/events?owner_id=admin"
     events = other_admin.http.get(address, headers={"Accept": "text/event-stream"})

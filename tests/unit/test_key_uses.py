@@ -1,6 +1,7 @@
 """When a key was last used: coarse, and nobody's request waits for it."""
 
 import asyncio
+import gc
 import uuid
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -43,7 +44,10 @@ def key_used(at: datetime | None) -> ApiKey:
 
 @pytest.mark.parametrize("error", [None, ServiceUnavailable("away"), ValueError("a bug")])
 def test_nobody_waits_for_the_note_of_a_use_nor_sees_it_fail(error: Exception | None) -> None:
+    seen: list[object] = []
+
     async def scenario() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: seen.append(context))
         database = Slow(error)
         keys, key = service(database), key_used(None)
         for _ in range(100):
@@ -51,8 +55,10 @@ def test_nobody_waits_for_the_note_of_a_use_nor_sees_it_fail(error: Exception | 
         assert database.writes == 0
         await keys.close()
         assert database.writes == 1
+        gc.collect()  # Only then asyncio tells of an error that nobody has looked at.
 
     asyncio.run(scenario())
+    assert seen == []
 
 
 @pytest.mark.parametrize(("seconds", "writes"), [(1, 0), (59, 0), (61, 1)])
