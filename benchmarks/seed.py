@@ -16,10 +16,14 @@ from uuid import UUID
 import asyncpg
 import msgspec
 
-from ai_agent.domain.identity import Scope
+from ai_agent.domain.api_keys import CreateApiKey
+from ai_agent.domain.audit import Actor
+from ai_agent.domain.identity import OPERATOR, Scope
 from ai_agent.security.api_keys import KeyHasher
 from ai_agent.services.api_keys import ApiKeyService
+from ai_agent.services.paging import Pager
 from ai_agent.storage.engine import create_database, sqlite_path
+from ai_agent.storage.keyset import CursorCodec
 from ai_agent.storage.statements import to_sqlite
 
 OWNERS = [f"user-{number}" for number in range(100)]
@@ -186,8 +190,11 @@ async def create_keys(url: str, secret_key: str) -> dict[str, str]:
     """An API key for each owner."""
     database = create_database(url, pool_size=1, statement_timeout=10)
     await database.open()
-    service = ApiKeyService(database, KeyHasher(secret_key), "production")
-    scopes: list[str] = [Scope.SESSIONS_READ, Scope.SESSIONS_WRITE]
-    made = {owner: await service.create(name=TITLE, owner=owner, scopes=scopes) for owner in OWNERS}
+    service = ApiKeyService(database, KeyHasher(secret_key), "production", Pager(database, CursorCodec(secret_key)))
+    wanted = CreateApiKey(TITLE, [Scope.SESSIONS_READ, Scope.SESSIONS_WRITE])
+    made = {}
+    for owner in OWNERS:
+        wanted.owner_id = owner
+        made[owner] = await service.create(OPERATOR, Actor("benchmark"), wanted)
     await database.close()
-    return {owner: key for owner, (_, key) in made.items()}
+    return {owner: one.key for owner, one in made.items()}

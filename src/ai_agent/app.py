@@ -22,6 +22,7 @@ from ai_agent.api.middleware import OuterWrapper
 from ai_agent.api.parameters import declare_parameters
 from ai_agent.api.proxies import TrustedProxies
 from ai_agent.api.rate_limits import declare_rate_limits
+from ai_agent.api.v1.admin import AdminController
 from ai_agent.api.v1.agents import AgentController
 from ai_agent.api.v1.executions import ExecutionController
 from ai_agent.api.v1.health import HealthController
@@ -42,6 +43,7 @@ from ai_agent.security.secret_box import SecretBox
 from ai_agent.security.secret_fields import SecretFields
 from ai_agent.services.agents import AgentService
 from ai_agent.services.api_keys import ApiKeyService
+from ai_agent.services.audit import AuditService
 from ai_agent.services.executions import ExecutionService
 from ai_agent.services.first_start import first_start
 from ai_agent.services.health import HealthService
@@ -69,6 +71,7 @@ RESOURCES = [
     AgentController,
     ExecutionController,
     RateLimitController,
+    AdminController,
     HealthController,
 ]
 
@@ -80,10 +83,11 @@ class _Server:
         self.settings = settings
         self.database = _database(settings)
         hasher = KeyHasher(settings.secret, settings.secret_key_fallbacks)
-        self.identity = IdentityService(self.database, hasher)
-        self._api_keys = ApiKeyService(self.database, hasher, settings.environment)
         self._limiter = _limiter(settings)
         self.rate_limits = RateLimitService(settings, self._limiter)
+        self._pager = Pager(self.database, CursorCodec(settings.secret))
+        self._api_keys = ApiKeyService(self.database, hasher, settings.environment, self._pager)
+        self.identity = IdentityService(self.database, hasher, self._api_keys)
         self.idempotency = IdempotencyService(self.database)
         self.health = HealthService(self.database, self._limiter)
         self.housekeeping = Housekeeping({"idempotency keys": self.idempotency.forget_expired})
@@ -96,7 +100,6 @@ class _Server:
         self._local_model = LocalModel()
         access = ModelAccess(settings, self._local_model, agent_secrets, guard)
         self._worker = Worker(settings, self._runs, self._queue, access)
-        self._pager = Pager(self.database, CursorCodec(settings.secret))
         self._agents = AgentService(self.database, self._pager, agent_secrets, guard)
 
     def services(self) -> dict[str, Provide]:
@@ -107,6 +110,8 @@ class _Server:
             "agents": given(self._agents),
             "executions": given(ExecutionService(self.database, self._log, self._queue, self._runs)),
             "rate_limits": given(self.rate_limits),
+            "api_keys": given(self._api_keys),
+            "audit": given(AuditService(self._pager)),
             "health": given(self.health),
         }
 
@@ -132,6 +137,7 @@ class _Server:
             await self.housekeeping.close()
             await self._local_model.close()
             await self._limiter.close()
+            await self._api_keys.close()
             await self.database.close()
 
 

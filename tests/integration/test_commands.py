@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ai_agent.storage.migrations import HEAD
 from tests.conftest import SECRET, Server
 from tests.model_server import ModelServer
 from tests.servers import ValkeyServer, free_port
+from tests.sql import execute
 
 
 def ai_agent(folder: Path, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
@@ -102,9 +104,42 @@ def test_a_key_has_labels_that_can_be_read(tmp_path: Path, option: str, text: st
     assert len(run.stderr.splitlines()) == 1
 
 
-def test_an_expired_key_is_listed_as_such(tmp_path: Path) -> None:
-    ai_agent(tmp_path, "keys", "create", "--name", "old", "--expires", "2020-01-01")
-    assert "expired" in ai_agent(tmp_path, "keys", "list").stdout
+def test_a_key_that_would_never_be_good_is_refused(tmp_path: Path) -> None:
+    run = ai_agent(tmp_path, "keys", "create", "--expires", "2020-01-01")
+    assert (run.returncode, run.stderr.strip()) == (1, "Error: expires_at: Must be in the future")
+
+
+def test_keys_are_listed_with_how_they_are_and_when_they_were_used(tmp_path: Path) -> None:
+    names = ("expired", "revoked", "rotated", "valid")
+    for name in names:
+        ai_agent(tmp_path, "keys", "create", "--name", f"is {name}")
+    listed = json.loads(ai_agent(tmp_path, "keys", "list", "--json").stdout)
+    ids = {key["name"].removeprefix("is "): key["id"] for key in listed}
+    url = f"sqlite:///{tmp_path}/data/ai-agent.db"
+    execute(url, f"UPDATE api_keys SET expires_at = '2026-01-01T00:00:00.000000Z' WHERE id = '{ids['expired']}'")
+    execute(url, f"UPDATE api_keys SET last_used_at = '2026-02-03T04:05:06.000000Z' WHERE id = '{ids['valid']}'")
+    ai_agent(tmp_path, "keys", "revoke", ids["revoked"])
+    ai_agent(tmp_path, "keys", "rotate", ids["rotated"])
+    lines = [line for line in ai_agent(tmp_path, "keys", "list").stdout.splitlines() if line.split()[0] in ids.values()]
+    assert [line.split()[1] for line in lines] == list(names)
+    assert ["used 2026-02-03 04:05Z" in line for line in lines] == [False, False, False, True]
+    assert ["never used" in line for line in lines] == [True, True, True, False]
+
+
+def test_a_rotated_key_is_printed_once_and_what_cannot_be_rotated_says_why(tmp_path: Path) -> None:
+    made = json.loads(ai_agent(tmp_path, "keys", "create", "--json").stdout)
+    new = json.loads(ai_agent(tmp_path, "keys", "rotate", made["id"], "--overlap", "0", "--json").stdout)
+    assert well_formed(new["key"])
+    assert new["key"] != made["key"]
+    again = ai_agent(tmp_path, "keys", "rotate", new["id"])
+    assert well_formed(again.stdout.splitlines()[0])
+    assert_one_line_and_a_hint(ai_agent(tmp_path, "keys", "rotate", made["id"]), f"keys rotate {new['id']}")
+    assert_one_line_and_a_hint(ai_agent(tmp_path, "keys", "rotate", str(uuid.uuid4())), "no key", "keys list")
+    newest = again.stdout.split()[2].rstrip(";")
+    assert ai_agent(tmp_path, "keys", "revoke", newest).stdout == f"Revoked {newest}\n"
+    repeated = ai_agent(tmp_path, "keys", "revoke", newest)
+    assert (repeated.returncode, repeated.stdout) == (0, f"{newest} was revoked already\n")
+    assert_one_line_and_a_hint(ai_agent(tmp_path, "keys", "rotate", newest), newest, "revoked", "keys create")
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:
@@ -144,7 +179,14 @@ def test_authentication_is_switched_off_on_loopback_only(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    "arguments", [["serve", "--prot", "1"], ["serve", "--port", "x"], ["nothing"], ["keys", "revoke", "x"]]
+    "arguments",
+    [
+        ["serve", "--prot", "1"],
+        ["serve", "--port", "x"],
+        ["nothing"],
+        ["keys", "revoke", "x"],
+        ["keys", "rotate", str(uuid.uuid4()), "--overlap", "604801"],
+    ],
 )
 def test_wrong_usage_exits_with_2_and_names_the_help(tmp_path: Path, arguments: list[str]) -> None:
     run = ai_agent(tmp_path, *arguments)
@@ -152,7 +194,8 @@ def test_wrong_usage_exits_with_2_and_names_the_help(tmp_path: Path, arguments: 
 
 
 @pytest.mark.parametrize(
-    "command", [[], ["serve"], ["chat"], ["doctor"], ["db"], ["db", "upgrade"], ["keys"], ["keys", "create"]]
+    "command",
+    [[], ["serve"], ["chat"], ["doctor"], ["db"], ["db", "upgrade"], ["keys"], ["keys", "create"], ["keys", "rotate"]],
 )
 def test_help_is_everywhere(tmp_path: Path, command: list[str]) -> None:
     run = ai_agent(tmp_path, *command, "--help")

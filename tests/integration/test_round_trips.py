@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from ai_agent.security.api_keys import generate
 from tests.conftest import Server, create_database
 from tests.round_trips import RoundTrips
 
@@ -93,3 +94,14 @@ def test_a_request_waits_for_the_database_no_more_often_than_it_must(
     before = database.count
     assert api.request(method, address, json=last).status_code < 300
     assert database.count - before == trips
+
+
+def test_a_mistyped_key_costs_no_query(api: httpx.Client, database: RoundTrips) -> None:
+    unknown = generate("test")
+    typo = unknown[:-1] + ("0" if unknown[-1] != "0" else "1")
+    counts = []
+    for key in (unknown, unknown, typo, "sk-test-" + "A" * 30, "nonsense"):
+        before = database.count
+        assert api.get("/sessions", headers={"Authorization": f"Bearer {key}"}).status_code == 401
+        counts.append(database.count - before)
+    assert counts[1:] == [1, 0, 0, 0]  # The first prepares the statement, too.

@@ -210,6 +210,14 @@ def test_another_owners_rows_are_on_no_page(reader: Recorder) -> None:
     assert asyncio.run(rows) == []
 
 
+def test_a_listing_that_is_nobodys_shows_the_rows_of_all(reader: Recorder) -> None:
+    listing = Listing(TABLE, Row, owned=False)
+    rows = listing.page(reader, "somebody", RowFilter(), "name", descending=False, bounds=Bounds(10))
+    assert [row.name for row in asyncio.run(rows)] == ["one", "two"]
+    assert "owner_id" not in reader.sql
+    assert asyncio.run(listing.total(reader, "somebody", RowFilter(name="two"))) == 1
+
+
 def test_the_sort_type_is_the_columns() -> None:
     listing = Listing(TABLE, Row)
     assert (listing.sort_type("created_at"), listing.sort_type("name")) == (datetime, str)

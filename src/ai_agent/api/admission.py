@@ -2,6 +2,7 @@
 
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from ai_agent.api.acting import acting_for, wanted_owner
 from ai_agent.api.guards import METHODS, SCOPE, check_scope
 from ai_agent.api.headers import header
 from ai_agent.api.lean import LeanMiddleware
@@ -41,8 +42,9 @@ class Admission(LeanMiddleware):
         if needed is not None:
             if principal is None:
                 raise AuthenticationError
+            scope["caller"] = principal  # type: ignore[typeddict-unknown-key]  # ours, for the log
             check_scope(principal, needed)
-            scope["user"] = principal
+            scope["user"] = acting_for(principal, wanted_owner(scope))
         check_parameters(scope)
         await next_app(scope, receive, send)
 

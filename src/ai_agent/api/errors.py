@@ -124,13 +124,13 @@ def _invalid_parameters(request: Request[Any, Any, Any], exception: ValidationEx
 
 
 def _shown(error: FieldError) -> FieldError:
-    """The error with the start of the value, never a secret."""
-    field, value = error.field[:VALUE_LENGTH], error.value
+    """The error with the start of the value, never a secret: a decoder's message may hold the value, too."""
+    field, message, value = error.field[:VALUE_LENGTH], redacted(error.message), error.value
     if is_secret(field):
-        return FieldError(field, error.message)
+        return FieldError(field, message)
     value = redacted(value)
     if isinstance(value, dict | list):
         value = msgspec.json.encode(value).decode()
     elif not isinstance(value, int | float | None):
         value = str(value)
-    return FieldError(field, error.message, value[:VALUE_LENGTH] if isinstance(value, str) else value)
+    return FieldError(field, message, value[:VALUE_LENGTH] if isinstance(value, str) else value)

@@ -116,7 +116,7 @@ def _headers(scope: HTTPScope, started: float, present: Any) -> list[tuple[bytes
 
 
 def _log(scope: HTTPScope, method: str, status: int, started: float, size: int) -> None:
-    principal = scope.get("user")
+    principal: Any = scope.get("caller")
     log_request(
         correlation_id=scope["correlation_id"],  # type: ignore[typeddict-item]  # ours
         method=method,

@@ -10,6 +10,7 @@ from litestar.routes import HTTPRoute
 from litestar.types import Scope
 from litestar.typing import FieldDefinition
 
+from ai_agent.api.acting import OWNER, reads_owned
 from ai_agent.domain.errors import FieldError, InvalidFields
 
 # Litestar enforces the bounds of its own marker, and ignores those of msgspec.
@@ -33,12 +34,14 @@ def declare_parameters(app: Litestar) -> None:
     """Notes in the `opt` of each operation the names of its query parameters, and what may be given for them."""
     for route in app.routes:
         if isinstance(route, HTTPRoute):
-            for handler, model in route.route_handler_map.values():
+            for method, (handler, model) in route.route_handler_map.items():
                 fields = handler.parsed_fn_signature.parameters
                 handler.opt[KNOWN] = {
                     p.field_alias: Known(p.is_sequence, _types(fields[p.field_name]))
                     for p in model.expected_query_params
                 }
+                if reads_owned(method, handler.opt):
+                    handler.opt[KNOWN][OWNER] = Known(False, frozenset({str}))
 
 
 def _types(field: FieldDefinition) -> frozenset[type]:

@@ -7,7 +7,7 @@ from typing import NoReturn
 import rich_click as click
 from click.exceptions import NoArgsIsHelpError
 
-from ai_agent.domain.errors import AIAgentError, ConfigurationError
+from ai_agent.domain.errors import AIAgentError, ConfigurationError, InvalidFields
 from ai_agent.settings import load_settings
 
 
@@ -141,6 +141,24 @@ def list_keys(as_json: bool) -> None:
 
 @keys.command()
 @click.argument("key_id", type=click.UUID)
+@click.option(
+    "--overlap",
+    "seconds",
+    default=3600,
+    show_default=True,
+    type=click.IntRange(0, 604800),
+    help="Seconds for which the old key stays good; 0 revokes it at once.",
+)
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def rotate(key_id: object, seconds: int, as_json: bool) -> None:
+    """Make a key in the place of another and print it this once."""
+    from ai_agent.cli.keys import rotate as run
+
+    run(key_id, seconds, as_json=as_json)
+
+
+@keys.command()
+@click.argument("key_id", type=click.UUID)
 def revoke(key_id: object) -> None:
     """Revoke a key; every node refuses it within a second."""
     from ai_agent.cli.keys import revoke as run
@@ -177,6 +195,8 @@ def main() -> None:
         sys.exit(cli.main(prog_name="ai-agent", standalone_mode=False))
     except ConfigurationError as error:
         fail(error.message, error.hint)
+    except InvalidFields as error:
+        fail("; ".join(f"{one.field}: {one.message}" for one in error.errors))
     except AIAgentError as error:
         fail(error.message)
     except NoArgsIsHelpError as error:

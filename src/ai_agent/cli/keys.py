@@ -1,7 +1,7 @@
 """`ai-agent keys`: straight on the database."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -10,15 +10,20 @@ from uuid import UUID
 import msgspec
 import rich_click as click
 
-from ai_agent.domain.api_keys import ApiKey
-from ai_agent.domain.errors import ConfigurationError
+from ai_agent.domain.api_keys import ApiKey, CreateApiKey, NewApiKey
+from ai_agent.domain.audit import Actor
+from ai_agent.domain.errors import ConfigurationError, Conflict, NotFound
 from ai_agent.domain.fields import now
-from ai_agent.domain.identity import Scope, Tier
+from ai_agent.domain.identity import OPERATOR, Scope, Tier
 from ai_agent.security import api_keys
 from ai_agent.services.api_keys import ApiKeyService
+from ai_agent.services.paging import Pager
 from ai_agent.settings import load_settings
 from ai_agent.storage import migrations
 from ai_agent.storage.engine import create_database
+from ai_agent.storage.keyset import CursorCodec
+
+CLI = Actor("cli")
 
 
 @asynccontextmanager
@@ -30,33 +35,55 @@ async def _service() -> AsyncIterator[ApiKeyService]:
     try:
         await migrations.prepare(database, settings.database)
         hasher = api_keys.KeyHasher(settings.secret, settings.secret_key_fallbacks)
-        yield ApiKeyService(database, hasher, settings.environment)
+        pager = Pager(database, CursorCodec(settings.secret))
+        yield ApiKeyService(database, hasher, settings.environment, pager)
     finally:
         await database.close()
 
 
 def create(name: str, owner: str, scopes: list[str], tier: str, expires: Any, *, as_json: bool) -> None:
-    """Raises click.UsageError for a scope that does not exist."""
+    """Raises click.UsageError for a scope that does not exist, InvalidFields."""
     unknown = [scope for scope in scopes if scope not in list(Scope)]
     if unknown:
         raise click.UsageError(f"No such scope: {', '.join(unknown)}. There are: {', '.join(Scope)}")
-    expires_at = expires.replace(tzinfo=UTC) if isinstance(expires, datetime) else None
+    wanted = CreateApiKey(
+        name=name,
+        owner_id=owner,
+        scopes=[Scope(scope) for scope in scopes] or [Scope.ADMIN],
+        tier=Tier(tier),
+        expires_at=expires.replace(tzinfo=UTC) if isinstance(expires, datetime) else None,
+    )
 
-    async def run() -> tuple[ApiKey, str]:
+    async def run() -> NewApiKey:
         async with _service() as keys:
-            return await keys.create(
-                name=name, owner=owner, scopes=scopes or [Scope.ADMIN], tier=Tier(tier), expires_at=expires_at
-            )
+            return await keys.create(OPERATOR, CLI, wanted)
 
-    stored, key = asyncio.run(run())
-    if as_json:
-        click.echo(msgspec.json.encode(msgspec.structs.asdict(stored) | {"key": key}))
-    else:
-        click.echo(f"{key}\n\nid {stored.id}; shown this once.")
+    _show_once(asyncio.run(run()), as_json=as_json)
+
+
+def rotate(key_id: Any, overlap_seconds: int, *, as_json: bool) -> None:
+    """Raises ConfigurationError for a key that is not there, or has ended."""
+
+    async def run(wanted: UUID) -> NewApiKey:
+        async with _service() as keys:
+            return await keys.rotate(OPERATOR, CLI, wanted, overlap_seconds)
+
+    try:
+        _show_once(asyncio.run(run(key_id)), as_json=as_json)
+    except NotFound as error:
+        raise _unknown(key_id) from error
+    except Conflict as error:
+        successor = (error.details or {}).get("rotated_to")
+        hint = f"Rotate its successor: ai-agent keys rotate {successor}" if successor else "See: ai-agent keys create"
+        raise ConfigurationError(f"{key_id}: {error.message}", hint) from error
+
+
+def _show_once(made: NewApiKey, *, as_json: bool) -> None:
+    click.echo(msgspec.json.encode(made) if as_json else f"{made.key}\n\nid {made.id}; shown this once.")
 
 
 def list_keys(*, as_json: bool) -> None:
-    async def run() -> list[ApiKey]:
+    async def run() -> Sequence[ApiKey]:
         async with _service() as keys:
             return await keys.list_all()
 
@@ -65,19 +92,33 @@ def list_keys(*, as_json: bool) -> None:
         click.echo(msgspec.json.encode(found))
         return
     for key in found:
-        expired = key.expires_at is not None and key.expires_at <= now()
-        state = "revoked" if key.revoked_at else "expired" if expired else "valid"
-        click.echo(f"{key.id}  {state:8} {key.owner_id:20} {key.name:20} {bytes(key.scopes).decode()}")
+        used = f"used {key.last_used_at:%Y-%m-%d %H:%M}Z" if key.last_used_at else "never used"
+        scopes = ", ".join(sorted(key.scope_set()))
+        click.echo(f"{key.id}  {_state(key):8} {used:22} {key.owner_id:20} {key.name:20} {scopes}")
+
+
+def _state(key: ApiKey) -> str:
+    if key.revoked_at is not None:
+        return "revoked"
+    return "expired" if key.expired(now()) else "rotated" if key.rotated_to else "valid"
 
 
 def revoke(key_id: Any) -> None:
+    """Raises ConfigurationError for a key that is not there."""
+
     async def run(wanted: UUID) -> bool:
         async with _service() as keys:
-            return await keys.revoke(wanted)
+            return await keys.revoke(CLI, wanted)
 
-    if not asyncio.run(run(key_id)):
-        raise ConfigurationError(f"There is no valid key {key_id}", "See: ai-agent keys list")
-    click.echo(f"Revoked {key_id}")
+    try:
+        revoked = asyncio.run(run(key_id))
+    except NotFound as error:
+        raise _unknown(key_id) from error
+    click.echo(f"Revoked {key_id}" if revoked else f"{key_id} was revoked already")
+
+
+def _unknown(key_id: object) -> ConfigurationError:
+    return ConfigurationError(f"There is no key {key_id}", "See: ai-agent keys list")
 
 
 def generate() -> None:

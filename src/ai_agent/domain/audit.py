@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from ai_agent.domain.fields import StoredObject
+from ai_agent.domain.pages import Filter, Page
 
 
 class Actor(msgspec.Struct, frozen=True):
@@ -20,6 +21,8 @@ class Actor(msgspec.Struct, frozen=True):
 
 
 class Action(StrEnum):
+    """What is done to a credential or setting, and told in the audit log."""
+
     KEY_CREATED = "key.created"
     KEY_ROTATED = "key.rotated"
     KEY_REVOKED = "key.revoked"
@@ -50,6 +53,18 @@ class AuditEntry(msgspec.Struct):
     address: str | None
     correlation_id: str | None
     created_at: datetime
+
+
+class AuditPage(Page):
+    """Entries of the audit log."""
+
+    items: list[AuditEntry]
+
+
+class AuditFilter(Filter, frozen=True, kw_only=True):
+    action: Action | None = None
+    actor: str | None = None
+    target_id: str | None = None
 
 
 Details = dict[str, Any]

@@ -67,6 +67,17 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+def time_fault(time: datetime) -> str | None:
+    """What is wrong with a time that a client gave, or None."""
+    if time.tzinfo is None:
+        return "Must have an offset, such as Z"  # Without one it is another moment on each machine.
+    try:
+        time.astimezone(UTC)
+    except OverflowError:
+        return "Is out of range"
+    return None
+
+
 def depth(value: object) -> int:
     """The nesting of lists and objects in a decoded JSON value; a scalar has depth 0."""
     deepest, waiting = 0, [(value, 0)]

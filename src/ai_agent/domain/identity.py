@@ -51,3 +51,6 @@ class Principal(msgspec.Struct, frozen=True):
 
 ADMIN_SUBJECT = "admin"
 """The owner of the key made at the first start, of the agent `assistant`, and of everything with authentication off."""
+
+OPERATOR = Principal(ADMIN_SUBJECT, frozenset({Scope.ADMIN}))
+"""Who has the machine: its commands, and its first start."""

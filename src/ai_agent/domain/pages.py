@@ -1,10 +1,11 @@
 """What a client asks of a list, whatever it lists."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 import msgspec
 
 from ai_agent.domain.errors import FieldError, InvalidFields
+from ai_agent.domain.fields import time_fault
 
 
 class PageRequest(msgspec.Struct, frozen=True):
@@ -26,19 +27,9 @@ class Filter(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         times = {"created_after": self.created_after, "created_before": self.created_before}
-        wrong = {name: (time, _fault(time)) for name, time in times.items() if time is not None}
+        wrong = {name: (time, time_fault(time)) for name, time in times.items() if time is not None}
         if errors := [FieldError(name, fault, time) for name, (time, fault) in wrong.items() if fault]:
             raise InvalidFields(errors)
-
-
-def _fault(time: datetime) -> str | None:
-    if time.tzinfo is None:
-        return "Must have an offset, such as Z"  # Without one it is another moment on each machine.
-    try:
-        time.astimezone(UTC)
-    except OverflowError:
-        return "Is out of range"
-    return None
 
 
 class Page(msgspec.Struct, kw_only=True):

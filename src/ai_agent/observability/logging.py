@@ -65,7 +65,7 @@ def _of_request(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     scope = _request.get()
     if correlation_id := scope.get("correlation_id"):
         event.setdefault("correlation_id", correlation_id)
-    if principal := scope.get("user"):
+    if principal := scope.get("caller"):
         event.setdefault("principal", principal.subject)
     return event
 

@@ -1,8 +1,10 @@
 """What the first start makes, so that the first request can be a chat: an admin key and an agent."""
 
 from ai_agent.domain.agents import CreateAgent, ModelConfig, Provider
+from ai_agent.domain.api_keys import CreateApiKey
+from ai_agent.domain.audit import Actor
 from ai_agent.domain.errors import ConfigurationError, Conflict
-from ai_agent.domain.identity import ADMIN_SUBJECT, Principal, Scope
+from ai_agent.domain.identity import OPERATOR, Scope
 from ai_agent.execution import local_model
 from ai_agent.security.api_keys import well_formed
 from ai_agent.services.agents import AgentService
@@ -12,6 +14,7 @@ from ai_agent.storage.engine import sqlite_path
 
 KEY_FILE = "admin.key"
 ASSISTANT = "assistant"
+SERVER = Actor("server")
 
 _PROMPT = "You are a helpful assistant. Answer briefly and in plain words."
 
@@ -35,7 +38,7 @@ async def first_start(settings: Settings, keys: ApiKeyService, agents: AgentServ
         if not well_formed(settings.bootstrap_api_key):
             hint = "Make one with: ai-agent keys generate"
             raise ConfigurationError("AI_AGENT_BOOTSTRAP_API_KEY is not a well-formed key", hint)
-        await keys.ensure(settings.bootstrap_api_key)
+        await keys.ensure(settings.bootstrap_api_key, SERVER)
     elif settings.auth is Auth.REQUIRED and not await keys.any():
         await _make_admin_key(settings, keys)
     if local_model.installed():
@@ -45,13 +48,13 @@ async def first_start(settings: Settings, keys: ApiKeyService, agents: AgentServ
 
 
 async def _make_admin_key(settings: Settings, keys: ApiKeyService) -> None:
-    _, key = await keys.create(name="admin", owner=ADMIN_SUBJECT, scopes=[Scope.ADMIN])
+    made = await keys.create(OPERATOR, SERVER, CreateApiKey("admin", [Scope.ADMIN]))
     if sqlite_path(settings.database) is not None:
         # Beside its database, for `ai-agent chat` on the same machine.
         file = settings.directory / KEY_FILE
         file.unlink(missing_ok=True)
-        kept_secret(file, lambda: key)
-    print(f"\nAdmin API key, shown this once:\n\n  {key}\n", flush=True)  # noqa: T201  # the one secret we print
+        kept_secret(file, lambda: made.key)
+    print(f"\nAdmin API key, shown this once:\n\n  {made.key}\n", flush=True)  # noqa: T201  # the one secret we print
 
 
 async def _make_assistant(agents: AgentService) -> None:
@@ -62,6 +65,6 @@ async def _make_assistant(agents: AgentService) -> None:
         name=ASSISTANT, description="A small model on this machine", system_prompt=_PROMPT, model_config=config
     )
     try:
-        await agents.create(Principal(ADMIN_SUBJECT, frozenset({Scope.ADMIN})), wanted)
+        await agents.create(OPERATOR, wanted)
     except Conflict:
         return

@@ -10,7 +10,7 @@ from ai_agent.domain.errors import AuthenticationError
 from ai_agent.domain.fields import now
 from ai_agent.domain.identity import ADMIN_SUBJECT, Principal, Scope
 from ai_agent.security.api_keys import KeyHasher, well_formed
-from ai_agent.services.api_keys import stored_key
+from ai_agent.services.api_keys import ApiKeyService, stored_key
 from ai_agent.storage.database import Database
 
 CACHE_SECONDS = 1.0
@@ -21,9 +21,10 @@ ANYONE = Principal(ADMIN_SUBJECT, frozenset({Scope.ADMIN}))
 
 
 class IdentityService:
-    def __init__(self, database: Database, hasher: KeyHasher):
+    def __init__(self, database: Database, hasher: KeyHasher, keys: ApiKeyService):
         self._database = database
         self._hasher = hasher
+        self._keys = keys
         self._verified: OrderedDict[str, tuple[Principal, float]] = OrderedDict()
 
     def known(self, token: str) -> Principal | None:
@@ -41,6 +42,7 @@ class IdentityService:
             raise AuthenticationError
         principal = Principal(key.owner_id, frozenset(msgspec.json.decode(key.scopes)), key.tier, key.id)
         self._remember(token, principal)
+        self._keys.note_use(key)
         return principal
 
     def _remember(self, token: str, principal: Principal) -> None:

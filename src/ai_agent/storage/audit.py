@@ -6,8 +6,11 @@ import sqlalchemy as sa
 from ai_agent.domain.audit import Action, Actor, AuditEntry, Details, Target
 from ai_agent.domain.fields import new_id, now, to_json
 from ai_agent.storage.database import Connection
+from ai_agent.storage.keyset import Listing
 from ai_agent.storage.statements import Statement
 from ai_agent.storage.tables import audit_log
+
+LIST = Listing(audit_log, AuditEntry, owned=False)
 
 _INSERT: Statement[None] = Statement(sa.insert(audit_log).values({c.name: sa.bindparam(c.name) for c in audit_log.c}))
 

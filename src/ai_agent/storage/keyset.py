@@ -129,7 +129,7 @@ Shape = tuple[tuple[str, Hashable], ...]
 
 
 class Listing(Generic[Row]):
-    """The rows of a table that belong to an owner, filtered, in order, a page at a time.
+    """The rows of a table, filtered, in order, a page at a time: those of an owner, or all where it is not `owned`.
 
     `conditions` says what a filter means; one that is not named compares the column of its name. Only the filters that
     a client gave become part of the statement, so there is one statement for each shape, compiled once. The ids
@@ -143,8 +143,10 @@ class Listing(Generic[Row]):
         conditions: Mapping[str, Condition] | None = None,
         *,
         identity: str = "id",
+        owned: bool = True,
     ):
         self.identity = identity
+        self._owned = owned
         self._table = table
         self._row = row
         self._conditions: dict[str, Condition] = {
@@ -190,9 +192,9 @@ class Listing(Generic[Row]):
         return tuple(shape), parameters
 
     def matching(self, filters: Shape) -> list[sa.ColumnElement[bool]]:
-        """What rows of the owner must fulfil."""
-        own = self._table.c.owner_id == sa.bindparam("owner")
-        return [own, *(self._condition(name, shape) for name, shape in filters)]
+        """What rows must fulfil."""
+        own = [self._table.c.owner_id == sa.bindparam("owner")] if self._owned else []
+        return own + [self._condition(name, shape) for name, shape in filters]
 
     def _condition(self, name: str, shape: Hashable) -> sa.ColumnElement[bool]:
         condition = self._conditions.get(name)

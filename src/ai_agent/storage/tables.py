@@ -210,6 +210,8 @@ api_keys = sa.Table(
     sa.Column("tier", sa.String(16), nullable=False),
     _time("expires_at", nullable=True),
     _time("revoked_at", nullable=True),
+    # The key that takes its place.
+    _id("rotated_to", nullable=True),
     _time("last_used_at", nullable=True),
     _time("created_at"),
 )

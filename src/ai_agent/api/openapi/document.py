@@ -13,7 +13,7 @@ from litestar.routes import HTTPRoute
 
 from ai_agent.api.errors import ErrorBody, Problem
 from ai_agent.api.openapi.operations import Operation
-from ai_agent.api.openapi.parameters import HEADERS
+from ai_agent.api.openapi.parameters import SHARED
 from ai_agent.api.openapi.responses import error_components, header_components
 from ai_agent.api.openapi.schemas import Schemas
 
@@ -25,6 +25,7 @@ TAGS = {
     "Agents": "A model, its instructions and its tools, under a name.",
     "Executions": "Runs of agents, and their events.",
     "Rate limits": "How much is allowed, and what is left of it.",
+    "Administration": "API keys of all owners, and the audit log.",
     "Health": "Whether the server lives, and whether it should be sent requests.",
 }
 
@@ -56,7 +57,7 @@ def openapi(app: Litestar) -> dict[str, Any]:
         "components": {
             "schemas": dict(sorted(schemas.components.items())),
             "responses": error_components(),
-            "parameters": HEADERS,
+            "parameters": SHARED,
             "headers": header_components(),
             "securitySchemes": SECURITY,
         },

@@ -8,6 +8,8 @@ import msgspec
 from ai_agent.api.v1.health import Alive, Health, Ready
 from ai_agent.api.v1.rate_limits import RateLimits
 from ai_agent.domain.agents import Agent, AgentVersion, CreateAgent, PatchAgent, ReplaceAgent
+from ai_agent.domain.api_keys import ApiKey, CreateApiKey, NewApiKey, RotateApiKey
+from ai_agent.domain.audit import AuditEntry
 from ai_agent.domain.events import EventFrame
 from ai_agent.domain.executions import ExecuteAgent, Execution, ExecutionAnswer
 from ai_agent.domain.exports import SessionLine
@@ -20,6 +22,7 @@ ANSWER = "01930e5c-7a10-7000-8000-000000000003"
 AGENT = "01930e5c-7a10-7000-8000-000000000004"
 EXECUTION = "01930e5c-7a10-7000-8000-000000000005"
 EVENT = "01930e5c-7a10-7000-8000-000000000006"
+KEY = "01930e5c-7a10-7000-8000-000000000008"
 
 _USAGE = {"input_tokens": 31, "output_tokens": 9, "cached_tokens": 0, "cost": None, "estimated": False}
 _MODEL = {"provider": "openai", "model": "gpt-4o-mini", "temperature": 0.2, "timeout_seconds": 60.0}
@@ -37,6 +40,19 @@ _MESSAGE: dict[str, Any] = {
     "position": 1,
     "created_at": "2026-01-01T12:00:00.500000Z",
     "updated_at": "2026-01-01T12:00:00.500000Z",
+}
+
+_KEY: dict[str, Any] = {
+    "id": KEY,
+    "name": "billing service",
+    "owner_id": "billing",
+    "scopes": ["sessions:read", "sessions:write", "agents:execute"],
+    "tier": "authenticated",
+    "expires_at": "2027-01-01T00:00:00Z",
+    "revoked_at": None,
+    "rotated_to": None,
+    "last_used_at": "2026-01-01T12:00:00Z",
+    "created_at": "2026-01-01T11:00:00Z",
 }
 
 EXAMPLES: dict[type, Any] = {
@@ -146,6 +162,27 @@ EXAMPLES: dict[type, Any] = {
         ],
     },
     Health: {"status": "ok", "version": "0.1.0", "uptime": 86400.5, "degraded": []},
+    ApiKey: _KEY,
+    NewApiKey: _KEY | {"last_used_at": None, "key": "sk-production-…"},
+    CreateApiKey: {
+        "name": "billing service",
+        "owner_id": "billing",
+        "scopes": ["sessions:read", "sessions:write", "agents:execute"],
+        "expires_at": "2027-01-01T00:00:00Z",
+    },
+    RotateApiKey: {"overlap_seconds": 3600},
+    AuditEntry: {
+        "id": "01930e5c-7a10-7000-8000-000000000009",
+        "actor": "admin",
+        "key_id": "01930e5c-7a10-7000-8000-00000000000a",
+        "action": "key.revoked",
+        "target_type": "api_key",
+        "target_id": KEY,
+        "details": {"name": "billing service", "owner_id": "billing"},
+        "address": "203.0.113.7",
+        "correlation_id": "01930e5c7a1070008000000000000007",
+        "created_at": "2026-01-01T12:00:00Z",
+    },
     Alive: {"status": "alive"},
     Ready: {"status": "ready"},
 }

@@ -9,6 +9,7 @@ from litestar import Response
 from litestar.handlers import HTTPRouteHandler
 from litestar.typing import FieldDefinition
 
+from ai_agent.api.acting import reads_owned
 from ai_agent.api.answers import JSON
 from ai_agent.api.guards import SCOPE
 from ai_agent.api.openapi import parameters
@@ -46,7 +47,9 @@ class Operation:
         self._ids = _fields(handler, expected.expected_path_params)
         self._query = _fields(handler, expected.expected_query_params)
         self._own_headers = _fields(handler, expected.expected_header_params)
-        self._body = handler.parsed_data_field.annotation if handler.parsed_data_field else None
+        body = handler.parsed_data_field
+        self._body = parameters.given(body) if body else None
+        self._needs_body = body is not None and not body.is_optional
         self._answers = _answers(handler)
         self._streams = handler.opt.get("streams", False)
 
@@ -67,7 +70,10 @@ class Operation:
             "parameters": list(self._parameters(schemas)),
         }
         if self._body is not None:
-            described["requestBody"] = {"required": True, "content": _content(Answered(self._body), schemas)}
+            described["requestBody"] = {
+                "required": self._needs_body,
+                "content": _content(Answered(self._body), schemas),
+            }
         responses = self._responses(schemas) | {status: error_reference(status) for status in self._errors()}
         described["responses"] = {str(status): responses[status] for status in sorted(responses)}
         return described | ({"security": []} if self._scope is None else {})
@@ -87,7 +93,7 @@ class Operation:
 
     @property
     def _conditional(self) -> bool:
-        deletes_one = self.method == "DELETE" and self._body is None
+        deletes_one = self.method == "DELETE" and self._body is None and self._handler.opt.get("conditional", True)
         return deletes_one or (self.method in ("PUT", "PATCH") and self._resource)
 
     def _needs(self) -> list[str]:
@@ -100,6 +106,8 @@ class Operation:
             yield parameters.optional(name, "query", field, self.id, schemas)
         for name, field in self._own_headers.items():
             yield parameters.optional(name, "header", field, self.id, schemas)
+        if reads_owned(self.method, self._handler.opt):
+            yield parameters.reference("OwnerId")
         if self.method == "POST":
             yield parameters.reference("IdempotencyKey")
         if 200 in self._answers and 202 in self._answers:

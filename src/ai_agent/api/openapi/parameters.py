@@ -1,15 +1,23 @@
-"""Parameters of operations: those of the path and query from a handler's signature, and the headers that many take."""
+"""Parameters of operations: those of the path and query from a handler's signature, and those that many take."""
 
 from types import UnionType
 from typing import Any, Union, get_args, get_origin
 
 from litestar.typing import FieldDefinition
 
-from ai_agent.api.openapi.examples import AGENT, EXECUTION, QUESTION, SESSION
+from ai_agent.api.acting import MAX_LENGTH, OWNER
+from ai_agent.api.openapi.examples import AGENT, EXECUTION, KEY, QUESTION, SESSION
 from ai_agent.api.openapi.glossary import meaning
 from ai_agent.api.openapi.schemas import Schema, Schemas
 
-HEADERS = {
+SHARED = {
+    "OwnerId": {
+        "name": OWNER,
+        "in": "query",
+        "description": "With the scope `admin`: read what is this owner's, and not the caller's own",
+        "schema": {"type": "string", "minLength": 1, "maxLength": MAX_LENGTH},
+        "example": "admin",
+    },
     "IdempotencyKey": {
         "name": "Idempotency-Key",
         "in": "header",
@@ -40,7 +48,7 @@ HEADERS = {
     },
 }
 
-_IDS = {"session_id": SESSION, "message_id": QUESTION, "agent_id": AGENT, "execution_id": EXECUTION}
+_IDS = {"session_id": SESSION, "message_id": QUESTION, "agent_id": AGENT, "execution_id": EXECUTION, "key_id": KEY}
 
 _BOUNDS = {
     "ge": "minimum",
