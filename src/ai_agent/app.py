@@ -20,6 +20,7 @@ from ai_agent.api.middleware import Authentication, OuterWrapper
 from ai_agent.api.parameters import StrictParameters, declare_parameters
 from ai_agent.api.proxies import TrustedProxies
 from ai_agent.api.v1.agents import AgentController
+from ai_agent.api.v1.auth import AuthController
 from ai_agent.api.v1.executions import ExecutionController
 from ai_agent.api.v1.health import HealthController
 from ai_agent.api.v1.messages import MessageController
@@ -32,7 +33,9 @@ from ai_agent.execution.worker import Worker
 from ai_agent.observability.logging import configure_logging
 from ai_agent.observability.tracing import traced
 from ai_agent.realtime.execution_log import ExecutionLog
-from ai_agent.security.api_keys import KeyHasher
+from ai_agent.security.api_keys import REFRESH_TOKEN, TICKET, KeyHasher
+from ai_agent.security.jwks import Jwks, fetcher
+from ai_agent.security.jwt import Jwt
 from ai_agent.security.outbound import OutboundGuard
 from ai_agent.security.secret_box import SecretBox
 from ai_agent.security.secret_fields import SecretFields
@@ -47,6 +50,7 @@ from ai_agent.services.identity import IdentityService
 from ai_agent.services.messages import MessageService
 from ai_agent.services.paging import Pager
 from ai_agent.services.sessions import SessionService
+from ai_agent.services.tokens import Lifetimes, TokenService
 from ai_agent.settings import Auth, Environment, LogFormat, Settings, load_settings
 from ai_agent.storage import migrations
 from ai_agent.storage.database import Database
@@ -54,7 +58,14 @@ from ai_agent.storage.engine import create_database
 from ai_agent.storage.keyset import CursorCodec
 from ai_agent.storage.timed import TimedDatabase
 
-RESOURCES = [SessionController, MessageController, AgentController, ExecutionController, HealthController]
+RESOURCES = [
+    SessionController,
+    MessageController,
+    AgentController,
+    ExecutionController,
+    AuthController,
+    HealthController,
+]
 
 
 class _Server:
@@ -64,12 +75,28 @@ class _Server:
         self.settings = settings
         self.database = _database(settings)
         hasher = KeyHasher(settings.secret, settings.secret_key_fallbacks)
-        self.identity = IdentityService(self.database, hasher)
+        guard = OutboundGuard(settings.outbound_networks)
+        tickets = KeyHasher(settings.secret, settings.secret_key_fallbacks, TICKET)
+        jwt = _jwt(settings, guard)
+        self.identity = IdentityService(self.database, hasher, tickets, jwt)
+        self._tokens = TokenService(
+            self.database,
+            jwt,
+            KeyHasher(settings.secret, settings.secret_key_fallbacks, REFRESH_TOKEN),
+            tickets,
+            settings.environment,
+            Lifetimes(settings.token_seconds, settings.refresh_token_seconds),
+        )
         self._api_keys = ApiKeyService(self.database, hasher, settings.environment)
         self.idempotency = IdempotencyService(self.database)
         self.health = HealthService(self.database)
-        self.housekeeping = Housekeeping({"idempotency keys": self.idempotency.forget_expired})
-        guard = OutboundGuard(settings.outbound_networks)
+        self.housekeeping = Housekeeping(
+            {
+                "idempotency keys": self.idempotency.forget_expired,
+                "tokens": self._tokens.forget_expired,
+                "credential changes": self.identity.changes.forget_expired,
+            }
+        )
         agent_secrets = SecretFields(SecretBox(settings.secret, settings.secret_key_fallbacks), "agents")
         self._log = ExecutionLog(self.database)
         lease, attempts = settings.execution_lease_seconds, settings.execution_max_attempts
@@ -88,6 +115,7 @@ class _Server:
             "messages": given(MessageService(self.database, self._pager)),
             "agents": given(self._agents),
             "executions": given(ExecutionService(self.database, self._log, self._queue, self._runs)),
+            "tokens": given(self._tokens),
             "health": given(self.health),
         }
 
@@ -103,6 +131,7 @@ class _Server:
         try:
             await migrations.prepare(self.database, self.settings.database)
             await first_start(self.settings, self._api_keys, self._agents)
+            await self.identity.start()
             await self._worker.start()
             self.housekeeping.start()
             yield
@@ -110,6 +139,7 @@ class _Server:
             await self._worker.close()
         finally:
             await self.housekeeping.close()
+            await self.identity.close()
             await self._local_model.close()
             await self.database.close()
 
@@ -119,6 +149,15 @@ def _database(settings: Settings) -> Database:
         settings.database, pool_size=settings.db_pool_size, statement_timeout=settings.db_statement_timeout
     )
     return TimedDatabase(database) if settings.environment is Environment.DEVELOPMENT else database
+
+
+def _jwt(settings: Settings, guard: OutboundGuard) -> Jwt:
+    jwks = None
+    if settings.jwt_jwks_url is not None:
+        jwks = Jwks(fetcher(settings.jwt_jwks_url, guard), settings.jwt_algorithms)
+    # The secret key may be a new one, with old ones beside it; a secret of JWTs' own is shared with who makes them.
+    secrets = [settings.jwt_secret] if settings.jwt_secret else [settings.secret, *settings.secret_key_fallbacks]
+    return Jwt(secrets, settings.jwt_algorithms, jwks, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
 
 
 def create_app(settings: Settings) -> Litestar:

@@ -18,7 +18,9 @@ REDACTED = "***"
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 _SECRET_NAME = re.compile(r"secret|token(?!s)|password|authorization|cookie|api_?key", re.IGNORECASE)
-_SECRET_VALUE = re.compile(r"sk-[A-Za-z0-9_-]{16,}|bearer +[^\s\"']+", re.IGNORECASE)
+_SECRET_VALUE = re.compile(
+    r"(?:sk|rt|wt)-[A-Za-z0-9_-]{16,}|eyJ[\w-]+\.[\w-]+\.[\w-]*|bearer +[^\s\"']+", re.IGNORECASE
+)
 
 
 @lru_cache(maxsize=1024)

@@ -24,6 +24,7 @@ TAGS = {
     "Messages": "What is said in a session: a tree, each message follows its parent.",
     "Agents": "A model, its instructions and its tools, under a name.",
     "Executions": "Runs of agents, and their events.",
+    "Auth": "Tokens in place of an API key, and who the caller is.",
     "Health": "Whether the server lives, and whether it should be sent requests.",
 }
 

@@ -12,6 +12,7 @@ from ai_agent.domain.executions import ExecuteAgent, Execution, ExecutionAnswer
 from ai_agent.domain.exports import SessionLine
 from ai_agent.domain.messages import CreateMessage, FoundMessage, Message, PatchMessage, ReplaceMessage, Thread
 from ai_agent.domain.sessions import CreateSession, ForkSession, PatchSession, ReplaceSession, Session
+from ai_agent.domain.tokens import Me, RefreshToken, Tokens, WebSocketTicket
 
 SESSION = "01930e5c-7a10-7000-8000-000000000001"
 QUESTION = "01930e5c-7a10-7000-8000-000000000002"
@@ -19,9 +20,12 @@ ANSWER = "01930e5c-7a10-7000-8000-000000000003"
 AGENT = "01930e5c-7a10-7000-8000-000000000004"
 EXECUTION = "01930e5c-7a10-7000-8000-000000000005"
 EVENT = "01930e5c-7a10-7000-8000-000000000006"
+KEY = "01930e5c-7a10-7000-8000-000000000008"
 
 _USAGE = {"input_tokens": 31, "output_tokens": 9, "cached_tokens": 0, "cost": None, "estimated": False}
 _MODEL = {"provider": "openai", "model": "gpt-4o-mini", "temperature": 0.2, "timeout_seconds": 60.0}
+
+_REFRESH_TOKEN = "rt-production-" + "0" * 43 + "3kRc7D"
 
 _MESSAGE: dict[str, Any] = {
     "id": QUESTION,
@@ -130,6 +134,22 @@ EXAMPLES: dict[type, Any] = {
         "ts": 1767268800940,
         "data": {"message_id": ANSWER, "offset": 0, "text": "The second"},
         "t": "event",
+    },
+    Tokens: {
+        "access_token": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhY21lIn0.c2lnbmF0dXJl",
+        "token_type": "Bearer",
+        "expires_in": 1800,
+        "refresh_token": _REFRESH_TOKEN,
+    },
+    RefreshToken: {"refresh_token": _REFRESH_TOKEN},
+    WebSocketTicket: {"ticket": "wt-production-" + "0" * 43 + "1mXw0B", "expires_in": 30},
+    Me: {
+        "user": "acme",
+        "role": "user",
+        "tier": "authenticated",
+        "scopes": ["agents:execute", "sessions:read", "sessions:write"],
+        "key_id": KEY,
+        "expires_at": "2026-01-01T12:30:00Z",
     },
     Health: {"status": "ok", "version": "0.1.0", "uptime": 86400.5},
     Alive: {"status": "alive"},
