@@ -27,6 +27,8 @@ class Scope(StrEnum):
 
 
 class Tier(StrEnum):
+    """Which rate limits count for a caller."""
+
     DEFAULT = "default"
     AUTHENTICATED = "authenticated"
     PREMIUM = "premium"

@@ -4,6 +4,7 @@ Which key verifies follows from the algorithm, and never from what the token bri
 the others know the JWKS only. Sources: RFC 7515, RFC 7519, RFC 8725 (best current practices).
 """
 
+import re
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -25,6 +26,8 @@ MAX_LENGTH = 8192
 
 _YEAR_10_000 = 253_402_300_800
 _Time = Annotated[float, Meta(ge=0, lt=_YEAR_10_000)]
+# Without padding, which the library would let pass: one token, one text.
+_COMPACT = re.compile(r"(?:[\w-]+\.){2}[\w-]+", re.ASCII)
 _jws = PyJWS()
 
 
@@ -140,7 +143,7 @@ def _hmac_key(secret: str) -> bytes:
 
 def _header(token: str) -> tuple[Algorithm, str | None]:
     """The algorithm and the key's id, which is only looked up. Where to find other keys (`jku`, …) is not read."""
-    if len(token) > MAX_LENGTH or token.count(".") != 2 or not token.isascii():
+    if len(token) > MAX_LENGTH or not _COMPACT.fullmatch(token):
         raise InvalidToken("No JWT")
     try:
         header = _jws.get_unverified_header(token)
