@@ -51,7 +51,7 @@ from ai_agent.services.messages import MessageService
 from ai_agent.services.paging import Pager
 from ai_agent.services.sessions import SessionService
 from ai_agent.services.tokens import Lifetimes, TokenService
-from ai_agent.settings import Auth, Environment, LogFormat, Settings, load_settings
+from ai_agent.settings import Algorithm, Auth, Environment, LogFormat, Settings, load_settings
 from ai_agent.storage import migrations
 from ai_agent.storage.database import Database
 from ai_agent.storage.engine import create_database
@@ -152,12 +152,12 @@ def _database(settings: Settings) -> Database:
 
 
 def _jwt(settings: Settings, guard: OutboundGuard) -> Jwt:
-    jwks = None
-    if settings.jwt_jwks_url is not None:
-        jwks = Jwks(fetcher(settings.jwt_jwks_url, guard), settings.jwt_algorithms)
+    jwks, algorithms = None, settings.jwt_algorithms
+    if settings.jwt_jwks_url is not None and set(algorithms) != {Algorithm.HS256}:
+        jwks = Jwks(fetcher(settings.jwt_jwks_url, guard), algorithms)
     # The secret key may be a new one, with old ones beside it; a secret of JWTs' own is shared with who makes them.
     secrets = [settings.jwt_secret] if settings.jwt_secret else [settings.secret, *settings.secret_key_fallbacks]
-    return Jwt(secrets, settings.jwt_algorithms, jwks, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
+    return Jwt(secrets, algorithms, jwks, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
 
 
 def create_app(settings: Settings) -> Litestar:

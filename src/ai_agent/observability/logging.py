@@ -19,7 +19,8 @@ _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 _SECRET_NAME = re.compile(r"secret|token(?!s)|password|authorization|cookie|api_?key", re.IGNORECASE)
 _SECRET_VALUE = re.compile(
-    r"(?:sk|rt|wt)-[A-Za-z0-9_-]{16,}|eyJ[\w-]+\.[\w-]+\.[\w-]*|bearer +[^\s\"']+", re.IGNORECASE
+    r"sk-[A-Za-z0-9_-]{16,}|\b[rw]t-[a-z0-9]+-[a-z0-9]{40,}|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*|bearer +[^\s\"']+",
+    re.IGNORECASE,
 )
 
 

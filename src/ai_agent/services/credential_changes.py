@@ -31,6 +31,7 @@ class CredentialChanges:
         self._database = database
         self._changed = changed
         self._seen = 0
+        self._looked = 0.0
         self._following: asyncio.Task[None] | None = None
         self._failing = False
         self.trusted_until = 0.0
@@ -48,7 +49,7 @@ class CredentialChanges:
 
     async def look(self) -> None:
         """Reads all that is new."""
-        began = time.monotonic()
+        began = self._looked = time.monotonic()
         full = True
         while full:
             news = await credential_changes.since(self._database.reader, self._seen)
@@ -60,7 +61,8 @@ class CredentialChanges:
 
     async def _follow(self) -> None:
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
+            # Counted from the beginning of a look: a busy database that answers late is asked again at once.
+            await asyncio.sleep(max(0.0, self._looked + LOOK_SECONDS - time.monotonic()))
             try:
                 await self.look()
             except Exception as error:
