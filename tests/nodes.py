@@ -1,6 +1,6 @@
 """Nodes of one database inside the test's own process: identity and tokens, without the rest of a server."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -24,12 +24,21 @@ ACTOR = Actor("tester", address="192.0.2.1", correlation_id="test")
 
 
 class Node:
-    def __init__(self, database: Database, *, jwks: Jwks | None = None, access: int = 600, refresh: int = 3600):
+    def __init__(
+        self,
+        database: Database,
+        *,
+        jwks: Jwks | None = None,
+        access: int = 600,
+        refresh: int = 3600,
+        secrets: Sequence[str] = (SECRET,),
+    ):
         self.database = database
-        hasher, tickets = KeyHasher(SECRET), KeyHasher(SECRET, kind=TICKET)
-        jwt = Jwt([SECRET], list(Algorithm), jwks)
+        newest, *older = secrets
+        hasher, tickets = KeyHasher(newest, older), KeyHasher(newest, older, TICKET)
+        jwt = Jwt(secrets, list(Algorithm), jwks)
         self.identity = IdentityService(database, hasher, tickets, jwt)
-        refreshing = KeyHasher(SECRET, kind=REFRESH_TOKEN)
+        refreshing = KeyHasher(newest, older, REFRESH_TOKEN)
         self.tokens = TokenService(database, jwt, refreshing, tickets, "test", Lifetimes(access, refresh))
         self._keys = ApiKeyService(database, hasher, "test")
 

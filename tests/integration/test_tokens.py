@@ -354,6 +354,24 @@ def test_a_refresh_token_has_its_time_and_a_used_one_gives_the_next_a_new_one(ru
     run(scenario)
 
 
+def test_tokens_outlive_a_change_of_the_secret_key(run: Run) -> None:
+    async def scenario(database: Database) -> None:
+        before, after = Node(database), Node(database, secrets=("a-newer-secret-key-of-32-characters", SECRET))
+        _, key = await before.key()
+        principal = await before.identity.verify(key)
+        made, ticket = await before.tokens.issue(principal, ACTOR), await before.tokens.ticket(principal)
+        assert await after.identity.verify(made.access_token)
+        assert await after.identity.redeem_ticket(ticket.ticket) == principal
+        renewed = await after.tokens.refresh(made.refresh_token, ACTOR)
+        with pytest.raises(AuthenticationError):
+            await before.identity.verify(renewed.access_token)
+        await after.tokens.revoke(renewed.refresh_token, ACTOR)
+        with pytest.raises(AuthenticationError):
+            await after.identity.verify(made.access_token)
+
+    run(scenario)
+
+
 _NARROW: Statement[None] = Statement(
     sa.update(api_keys)
     .where(api_keys.c.id == sa.bindparam("key_id"))
