@@ -24,6 +24,7 @@ from ai_agent.api.proxies import TrustedProxies
 from ai_agent.api.rate_limits import declare_rate_limits
 from ai_agent.api.v1.admin import AdminController
 from ai_agent.api.v1.agents import AgentController
+from ai_agent.api.v1.auth import AuthController
 from ai_agent.api.v1.executions import ExecutionController
 from ai_agent.api.v1.health import HealthController
 from ai_agent.api.v1.messages import MessageController
@@ -37,7 +38,9 @@ from ai_agent.execution.worker import Worker
 from ai_agent.observability.logging import configure_logging
 from ai_agent.observability.tracing import traced
 from ai_agent.realtime.execution_log import ExecutionLog
-from ai_agent.security.api_keys import KeyHasher
+from ai_agent.security.api_keys import REFRESH_TOKEN, TICKET, KeyHasher
+from ai_agent.security.jwks import Jwks, fetcher
+from ai_agent.security.jwt import Jwt
 from ai_agent.security.outbound import OutboundGuard
 from ai_agent.security.secret_box import SecretBox
 from ai_agent.security.secret_fields import SecretFields
@@ -54,7 +57,8 @@ from ai_agent.services.messages import MessageService
 from ai_agent.services.paging import Pager
 from ai_agent.services.rate_limits import RateLimitService
 from ai_agent.services.sessions import SessionService
-from ai_agent.settings import Auth, Environment, LogFormat, Settings, load_settings
+from ai_agent.services.tokens import Lifetimes, TokenService
+from ai_agent.settings import Algorithm, Auth, Environment, LogFormat, Settings, load_settings
 from ai_agent.storage import migrations
 from ai_agent.storage.database import Database
 from ai_agent.storage.engine import create_database
@@ -72,6 +76,7 @@ RESOURCES = [
     ExecutionController,
     RateLimitController,
     AdminController,
+    AuthController,
     HealthController,
 ]
 
@@ -83,15 +88,31 @@ class _Server:
         self.settings = settings
         self.database = _database(settings)
         hasher = KeyHasher(settings.secret, settings.secret_key_fallbacks)
+        guard = OutboundGuard(settings.outbound_networks)
         self._limiter = _limiter(settings)
         self.rate_limits = RateLimitService(settings, self._limiter)
         self._pager = Pager(self.database, CursorCodec(settings.secret))
         self._api_keys = ApiKeyService(self.database, hasher, settings.environment, self._pager)
-        self.identity = IdentityService(self.database, hasher, self._api_keys)
+        tickets = KeyHasher(settings.secret, settings.secret_key_fallbacks, TICKET)
+        jwt = _jwt(settings, guard)
+        self.identity = IdentityService(self.database, hasher, self._api_keys, tickets, jwt)
+        self._tokens = TokenService(
+            self.database,
+            jwt,
+            KeyHasher(settings.secret, settings.secret_key_fallbacks, REFRESH_TOKEN),
+            tickets,
+            settings.environment,
+            Lifetimes(settings.token_seconds, settings.refresh_token_seconds),
+        )
         self.idempotency = IdempotencyService(self.database)
         self.health = HealthService(self.database, self._limiter)
-        self.housekeeping = Housekeeping({"idempotency keys": self.idempotency.forget_expired})
-        guard = OutboundGuard(settings.outbound_networks)
+        self.housekeeping = Housekeeping(
+            {
+                "idempotency keys": self.idempotency.forget_expired,
+                "tokens": self._tokens.forget_expired,
+                "credential changes": self.identity.changes.forget_expired,
+            }
+        )
         agent_secrets = SecretFields(SecretBox(settings.secret, settings.secret_key_fallbacks), "agents")
         self._log = ExecutionLog(self.database)
         lease, attempts = settings.execution_lease_seconds, settings.execution_max_attempts
@@ -112,6 +133,7 @@ class _Server:
             "rate_limits": given(self.rate_limits),
             "api_keys": given(self._api_keys),
             "audit": given(AuditService(self._pager)),
+            "tokens": given(self._tokens),
             "health": given(self.health),
         }
 
@@ -128,6 +150,7 @@ class _Server:
             await self._limiter.start()
             await migrations.prepare(self.database, self.settings.database)
             await first_start(self.settings, self._api_keys, self._agents)
+            await self.identity.start()
             await self._worker.start()
             self.housekeeping.start()
             yield
@@ -135,6 +158,7 @@ class _Server:
             await self._worker.close()
         finally:
             await self.housekeeping.close()
+            await self.identity.close()
             await self._local_model.close()
             await self._limiter.close()
             await self._api_keys.close()
@@ -153,6 +177,15 @@ def _limiter(settings: Settings) -> Limiter:
     if settings.redis_url is None:
         return MemoryLimiter(strategy)
     return ResilientLimiter(RedisLimiter(connect(settings.redis_url), strategy), strategy)
+
+
+def _jwt(settings: Settings, guard: OutboundGuard) -> Jwt:
+    jwks, algorithms = None, settings.jwt_algorithms
+    if settings.jwt_jwks_url is not None and set(algorithms) != {Algorithm.HS256}:
+        jwks = Jwks(fetcher(settings.jwt_jwks_url, guard), algorithms)
+    # The secret key may be a new one, with old ones beside it; a secret of JWTs' own is shared with who makes them.
+    secrets = [settings.jwt_secret] if settings.jwt_secret else [settings.secret, *settings.secret_key_fallbacks]
+    return Jwt(secrets, algorithms, jwks, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
 
 
 def create_app(settings: Settings) -> Litestar:

@@ -20,6 +20,8 @@ from ai_agent.domain.rate_limits import Strategy
 
 PREFIX = "AI_AGENT_"
 SECRET_LENGTH = 32
+MAX_TOKEN_SECONDS = 3600
+"""So long is the revocation of an API key told to nodes that remember a token made from it."""
 CLIENT_VARIABLES = {"AI_AGENT_URL", "AI_AGENT_API_KEY"}
 """Where `chat` and the other clients find a server."""
 
@@ -35,6 +37,15 @@ class Environment(StrEnum):
 class Auth(StrEnum):
     REQUIRED = "required"
     DISABLED = "disabled"
+
+
+class Algorithm(StrEnum):
+    """How a JWT is signed: HS256 with a shared secret, the others with keys of a JWKS."""
+
+    HS256 = "HS256"
+    RS256 = "RS256"
+    ES256 = "ES256"
+    EDDSA = "EdDSA"
 
 
 class LogLevel(StrEnum):
@@ -114,6 +125,25 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     rate_limit_auth_failure: Annotated[
         str, Meta(description="Bad credentials from one address, whatever its tier; beyond it none is looked at.")
     ] = "19/minute"
+    jwt_secret: Annotated[
+        Annotated[str, Meta(min_length=SECRET_LENGTH)] | None,
+        Meta(description="Signs and verifies HS256 tokens; at least 32 characters. Default: the secret key."),
+    ] = None
+    jwt_algorithms: Annotated[
+        tuple[Algorithm, ...],
+        Meta(min_length=1, description="Accepted in JWTs: HS256, RS256, ES256, EdDSA; all but the first need a JWKS."),
+    ] = (Algorithm.HS256,)
+    jwt_jwks_url: Annotated[
+        str | None, Meta(description="Public keys that verify JWTs: https://…, file:///… or a path.")
+    ] = None
+    jwt_issuer: Annotated[str | None, Meta(description="What `iss` of a JWT must be. Default: anything.")] = None
+    jwt_audience: Annotated[str | None, Meta(description="What `aud` of a JWT must hold. Default: anything.")] = None
+    token_seconds: Annotated[
+        int, Meta(ge=1, le=MAX_TOKEN_SECONDS, description="Seconds an access token of `/auth/token` is good for.")
+    ] = 1800
+    refresh_token_seconds: Annotated[
+        int, Meta(ge=1, le=31_536_000, description="Seconds a refresh token is good for, unless it is used.")
+    ] = 2_592_000
     max_body_bytes: Annotated[int, Meta(ge=1024, description="Larger request bodies are refused with 413.")] = (
         2 * 1024 * 1024
     )
@@ -187,7 +217,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         return key
 
 
-_LISTS = {field.name for field in msgspec.structs.fields(Settings) if field.default == ()}
+_LISTS = {field.name for field in msgspec.structs.fields(Settings) if isinstance(field.default, tuple)}
 """Settings of several values, written with commas."""
 
 
@@ -219,6 +249,7 @@ def load_settings(
         raise _named(error) from None
     _ = settings.outbound_networks, settings.proxy_networks  # Raise for what is none.
     _check_production(settings)
+    _check_jwks(settings)
     return settings
 
 
@@ -266,6 +297,15 @@ def _check_production(settings: Settings) -> None:
         raise ConfigurationError("AI_AGENT_AUTH=disabled is not allowed in production", "Remove it and use API keys")
 
 
+def _check_jwks(settings: Settings) -> None:
+    url = settings.jwt_jwks_url
+    if url is None and (asymmetric := set(settings.jwt_algorithms) - {Algorithm.HS256}):
+        names = ", ".join(sorted(asymmetric))
+        raise ConfigurationError(f"AI_AGENT_JWT_JWKS_URL is required for {names}", _meaning("jwt_jwks_url"))
+    if url is not None and "://" in url and not url.lower().startswith(("https://", "http://", "file:///")):
+        raise ConfigurationError("AI_AGENT_JWT_JWKS_URL: Is no address of keys", _meaning("jwt_jwks_url"))
+
+
 def kept_secret(path: Path, make: Callable[[], str]) -> str:
     """The text in a file that only its owner can read; made at the first use. Two processes agree on one."""
     try:
@@ -297,6 +337,11 @@ def env_example() -> str:
     lines = ["# Every setting, with its default. Copy to .env and change what you need.", ""]
     for field in msgspec.structs.fields(Settings):
         lines += [f"# {_meaning(field.name)}"]
-        default = "" if field.default in (None, ()) else field.default
-        lines += [f"#{variable(field.name)}={default}", ""]
+        lines += [f"#{variable(field.name)}={_written(field.default)}", ""]
     return "\n".join(lines)
+
+
+def _written(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(value)
+    return "" if value is None else str(value)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
@@ -15,7 +15,8 @@ import sqlalchemy as sa
 
 from ai_agent.domain.agents import AgentStatus, CreateAgent
 from ai_agent.domain.errors import ConfigurationError, ServiceUnavailable
-from ai_agent.domain.fields import new_id, now
+from ai_agent.domain.fields import new_id, now, to_json
+from ai_agent.domain.identity import Tier
 from ai_agent.domain.messages import CreateMessage, SearchFilter
 from ai_agent.domain.pages import Filter
 from ai_agent.domain.search import parse
@@ -24,7 +25,7 @@ from ai_agent.security.secret_fields import NO_SECRETS
 from ai_agent.services.agents import new_agent
 from ai_agent.services.messages import add_message
 from ai_agent.services.sessions import new_session
-from ai_agent.storage import agents, messages, migrations, sessions
+from ai_agent.storage import agents, messages, migrations, sessions, tokens
 from ai_agent.storage.database import Connection, Database, UniqueViolation
 from ai_agent.storage.engine import create_database
 from ai_agent.storage.keyset import Bounds, Position
@@ -172,6 +173,12 @@ def test_migrations_go_down_and_up_again_with_data_in_them(database_url: str, ru
     async def store(database: Database) -> None:
         async with database.unit_of_work() as rows:
             await added(rows)
+            grant = tokens.Grant(new_id(), OWNER, to_json([]), Tier.DEFAULT, None)
+            family, digest = new_id(), uuid4().hex
+            await tokens.add_family(rows, family, grant, now(), now())
+            await tokens.add(rows, digest, family, now(), now())
+            ticket = tokens.Ticket(OWNER, to_json([]), Tier.DEFAULT, grant.key_id, family, None, now())
+            await tokens.add_ticket(rows, digest, ticket)
 
     run(store)
     asyncio.run(migrations.check(database_url))

@@ -35,7 +35,7 @@ BODIES: dict[str, object] = {
 
 
 def operations() -> list[tuple[str, str, Scope | None]]:
-    """Method, path and scope of every operation, read from the application itself."""
+    """Method, path and scope of every operation, read from the application itself; "" is whatever scope."""
     app = create_app(load_settings({"AI_AGENT_DATABASE_URL": "sqlite:///unused.db", "AI_AGENT_SECRET_KEY": SECRET}))
     return sorted(
         (method, re.sub(r":\w+}", "}", route.path.removeprefix("/api/v1")), handler.opt[SCOPE])
@@ -49,6 +49,7 @@ def operations() -> list[tuple[str, str, Scope | None]]:
 GUARDED = [(method, path, scope) for method, path, scope in operations() if scope]
 OWNED = [(method, path) for method, path, scope in GUARDED if scope is not Scope.ADMIN]
 READ = [path for method, path in OWNED if method == "GET"]
+IDENTIFIED = [(method, path) for method, path, scope in operations() if scope == ""]
 
 
 def make_key(server: Server, owner: str, *scopes: str) -> dict[str, Any]:
@@ -116,6 +117,15 @@ def test_each_operation_needs_a_key_and_its_scope(
     refused = powerless[scope].call(method, path, ids)
     assert (refused.status_code, refused.json()["code"]) == (403, "authorization_error")
     assert refused.json()["details"] == {"scope": scope}
+
+
+@pytest.mark.parametrize(("method", "path"), IDENTIFIED)
+def test_whoever_is_known_may_ask_who_he_is_and_get_tokens(server: Server, method: str, path: str) -> None:
+    with server.client(key="") as nobody:
+        assert nobody.request(method, path).status_code == 401
+    for scope in (Scope.TOPICS_READ, Scope.ADMIN):
+        with Caller(server, "anybody", scope) as caller:
+            assert caller.http.request(method, path).status_code == 200
 
 
 @pytest.fixture(scope="module")

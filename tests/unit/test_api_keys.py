@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_agent.security.api_keys import KeyHasher, generate, well_formed
+from ai_agent.security.api_keys import API_KEY, REFRESH_TOKEN, TICKET, KeyHasher, Kind, generate, well_formed
 
 BASE62 = string.ascii_letters + string.digits
 environments = st.text(BASE62, min_size=1, max_size=12)
@@ -74,3 +74,16 @@ def test_a_digest_contains_nothing_of_the_key() -> None:
     digest = KeyHasher("s" * 32).digest(key)
     assert re.fullmatch("[0-9a-f]{64}", digest)
     assert key.rpartition("-")[2] not in digest
+
+
+def test_a_secret_of_one_kind_is_none_of_another_and_has_another_digest() -> None:
+    for kind in (API_KEY, REFRESH_TOKEN, TICKET):
+        text = generate("test", kind)
+        assert [other for other in (API_KEY, REFRESH_TOKEN, TICKET) if well_formed(text, other)] == [kind]
+    digests = {KeyHasher("s" * 32, kind=kind).digest("same") for kind in (API_KEY, REFRESH_TOKEN, TICKET)}
+    assert len(digests) == 3
+
+
+@pytest.mark.parametrize("kind", [REFRESH_TOKEN, TICKET])
+def test_what_cannot_be_guessed_has_256_random_bits(kind: Kind) -> None:
+    assert re.fullmatch(rf"{kind.prefix}-test-[A-Za-z0-9]{{43}}[A-Za-z0-9]{{6}}", generate("test", kind))

@@ -58,6 +58,9 @@ def test_a_secret_is_removed_by_its_name(name: str) -> None:
         "bearer  abc",
         "sk-proj-AbC_dEf-12345678",
         "sk-ant-api03-AbCdEf12345678",
+        "rt-production-" + "Ab0" * 16 + "C",
+        "wt-test-" + "Ab0" * 16 + "C",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhIn0.c2lnbmF0dXJl",
     ],
 )
 @pytest.mark.parametrize("around", ["{}", "the header was {} and more", '{{"Authorization": "{}"}}', "a\n{}\nb"])
@@ -69,7 +72,12 @@ def test_a_secret_is_removed_by_its_shape_wherever_it_stands(secret: str, around
 
 
 def test_what_only_looks_like_a_secret_stays() -> None:
-    event = {"event": "a task-based risk-free bearer", "count": 5, "key_id": "k", "session": "sk-"}
+    event = {
+        "event": "a smart-assistant-for-billing, task-based risk-free bearer",
+        "count": 5,
+        "key_id": "k",
+        "session": "sk-",
+    }
     assert redact(None, "info", dict(event)) == event
 
 

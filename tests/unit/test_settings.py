@@ -45,6 +45,15 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("AI_AGENT_DB_STATEMENT_TIMEOUT", "0"),
         ("AI_AGENT_SECRET_KEY", "x" * 31),
         ("AI_AGENT_AUTH", "off"),
+        ("AI_AGENT_JWT_SECRET", "x" * 31),
+        ("AI_AGENT_JWT_ALGORITHMS", "none"),
+        ("AI_AGENT_JWT_ALGORITHMS", "HS256,HS512"),
+        ("AI_AGENT_JWT_ALGORITHMS", ","),
+        ("AI_AGENT_JWT_JWKS_URL", "ftp://issuer.example/jwks.json"),
+        ("AI_AGENT_JWT_JWKS_URL", "file://host/jwks.json"),
+        ("AI_AGENT_TOKEN_SECONDS", "0"),
+        ("AI_AGENT_TOKEN_SECONDS", "3601"),
+        ("AI_AGENT_REFRESH_TOKEN_SECONDS", "0"),
         ("AI_AGENT_MAX_BODY_BYTES", "1023"),
         ("AI_AGENT_EXECUTION_TIMEOUT", "nan"),
         ("AI_AGENT_EXECUTION_MAX_ATTEMPTS", "0"),
@@ -112,6 +121,15 @@ def test_the_example_file_tells_every_default() -> None:
     told = dict(re.findall(r"^#([A-Z_]+)=(.*)$", env_example(), re.MULTILINE))
     assert list(told) == [variable(field) for field in Settings.__struct_fields__]
     assert load_settings(told) == Settings()
+
+
+@pytest.mark.parametrize("algorithms", ["RS256", "HS256,ES256", "EdDSA"])
+def test_keys_of_others_need_a_place_where_they_are(algorithms: str) -> None:
+    with pytest.raises(ConfigurationError, match="AI_AGENT_JWT_JWKS_URL"):
+        load_settings({"AI_AGENT_JWT_ALGORITHMS": algorithms})
+    for url in ("https://issuer.example/jwks.json", "file:///etc/jwks.json", "/etc/jwks.json", "jwks.json"):
+        settings = load_settings({"AI_AGENT_JWT_ALGORITHMS": algorithms, "AI_AGENT_JWT_JWKS_URL": url})
+        assert list(settings.jwt_algorithms) == algorithms.split(",")
 
 
 def test_production_refuses_to_start_without_a_secret_key() -> None:

@@ -35,7 +35,7 @@ class MalformedRequest(AIAgentError):
 class AuthenticationError(AIAgentError):
     status, code = 401, "authentication_error"
 
-    def __init__(self, message: str = "A valid API key is required"):
+    def __init__(self, message: str = "A valid API key or token is required"):
         super().__init__(message, headers={"WWW-Authenticate": "Bearer"})
 
 

@@ -1,5 +1,6 @@
 """Who calls, and what they may do."""
 
+from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
@@ -37,6 +38,7 @@ class Principal(msgspec.Struct, frozen=True):
     """The authenticated caller. `subject` owns every row the caller makes.
 
     `key_id` is the API key that was given, or that a token was made from; `family_id` that of a token's family.
+    `expires_at` is when the credentials end by themselves.
     """
 
     subject: str
@@ -44,6 +46,7 @@ class Principal(msgspec.Struct, frozen=True):
     tier: Tier = Tier.AUTHENTICATED
     key_id: UUID | None = None
     family_id: UUID | None = None
+    expires_at: datetime | None = None
 
     def may(self, scope: str) -> bool:
         return scope in self.scopes or Scope.ADMIN in self.scopes

@@ -20,7 +20,10 @@ REDACTED = "***"
 _encode = msgspec.json.Encoder(enc_hook=repr).encode
 
 _SECRET_NAME = re.compile(r"secret|token(?!s)|password|authorization|cookie|api_?key", re.IGNORECASE)
-_SECRET_VALUE = re.compile(r"sk-[A-Za-z0-9_-]{16,}|bearer +[^\s\"']+", re.IGNORECASE)
+_SECRET_VALUE = re.compile(
+    r"sk-[A-Za-z0-9_-]{16,}|\b[rw]t-[a-z0-9]+-[a-z0-9]{40,}|\beyJ[\w-]{8,}\.[\w-]+\.[\w-]*|bearer +[^\s\"']+",
+    re.IGNORECASE,
+)
 
 
 @lru_cache(maxsize=1024)

@@ -1,56 +1,171 @@
-"""Who calls: credentials are verified here."""
+"""Who calls: credentials are verified here, and remembered until they end, change, or might have changed unheard."""
 
+import math
 import time
 from collections import OrderedDict
+from collections.abc import Set
 from datetime import datetime
+from uuid import UUID
 
 import msgspec
+import structlog
 
 from ai_agent.domain.errors import AuthenticationError
 from ai_agent.domain.fields import now
-from ai_agent.domain.identity import ADMIN_SUBJECT, Principal, Scope
-from ai_agent.security.api_keys import KeyHasher, well_formed
+from ai_agent.domain.identity import ADMIN_SUBJECT, Principal, Scope, Tier
+from ai_agent.security.api_keys import TICKET, KeyHasher, well_formed
+from ai_agent.security.jwt import LEEWAY_SECONDS, Claims, InvalidToken, Jwt
 from ai_agent.services.api_keys import ApiKeyService, stored_key
+from ai_agent.services.credential_changes import CredentialChanges
+from ai_agent.storage import tokens
 from ai_agent.storage.database import Database
 
-CACHE_SECONDS = 1.0
-CACHED_KEYS = 10_000
+KEY_SECONDS = 60.0
+REMEMBERED = 10_000
 
 ANYONE = Principal(ADMIN_SUBJECT, frozenset({Scope.ADMIN}))
 """Everybody, when authentication is off."""
 
+log = structlog.get_logger()
+
+
+class _Verification(msgspec.Struct, frozen=True):
+    """A principal, how many seconds that holds, and the credentials whose change ends it."""
+
+    principal: Principal
+    seconds: float
+    credentials: frozenset[str]
+
+
+class _Remembered(msgspec.Struct, frozen=True):
+    principal: Principal
+    until: float
+    credentials: frozenset[str]
+
 
 class IdentityService:
-    def __init__(self, database: Database, hasher: KeyHasher, keys: ApiKeyService):
+    def __init__(self, database: Database, hasher: KeyHasher, keys: ApiKeyService, tickets: KeyHasher, jwt: Jwt):
         self._database = database
         self._hasher = hasher
         self._keys = keys
-        self._verified: OrderedDict[str, tuple[Principal, float]] = OrderedDict()
+        self._tickets = tickets
+        self._jwt = jwt
+        self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
+        self._forgettings = 0
+        self.changes = CredentialChanges(database, self.forget)
+
+    async def start(self) -> None:
+        await self.changes.start()
+        if self._jwt.jwks is not None:
+            self._jwt.jwks.start(self.forget)
+
+    async def close(self) -> None:
+        await self.changes.close()
+        if self._jwt.jwks is not None:
+            await self._jwt.jwks.close()
 
     def known(self, token: str) -> Principal | None:
-        """The principal of a key that was verified less than a second ago: a revocation is seen by then."""
-        hit = self._verified.get(token)
-        return hit[0] if hit is not None and hit[1] > time.monotonic() else None
+        """The principal of a credential that is remembered, as long as every change of it would have been heard."""
+        hit = self._remembered.get(token)
+        at = time.monotonic()
+        return hit.principal if hit is not None and at < hit.until and at < self.changes.trusted_until else None
 
     async def verify(self, token: str) -> Principal:
-        """The principal of a key. Raises AuthenticationError; a mistyped key costs no query."""
+        """The principal of an API key or a JWT, as the database has it now; a mistyped key costs no query.
+
+        Raises AuthenticationError, the same whatever is wrong, and ServiceUnavailable.
+        """
+        forgettings = self._forgettings
+        try:
+            verified = await (self._key(token) if token.startswith("sk-") else self._token(token))
+        except AuthenticationError:
+            self._remembered.pop(token, None)
+            raise
+        # A change that was heard since then may be one of this credential, read before it was made: nobody would
+        # hear of it a second time. So this answer is for this request only. Later changes find it remembered.
+        if self._forgettings == forgettings:
+            self._remember(token, verified)
+        return verified.principal
+
+    def forget(self, credentials: Set[str]) -> None:
+        """Drops what was verified with any of these: `key:<id>`, `family:<id>` or `jwk:<digest>`."""
+        self._forgettings += 1
+        dropped = [token for token, held in self._remembered.items() if not held.credentials.isdisjoint(credentials)]
+        for token in dropped:
+            del self._remembered[token]
+
+    async def redeem_ticket(self, ticket: str) -> Principal:
+        """The principal who asked for a ticket, which is good once. Raises AuthenticationError, ServiceUnavailable."""
+        if not well_formed(ticket, TICKET):
+            raise AuthenticationError
+        found = await self._take(ticket)
+        at = now()
+        if found is None or found.expires_at <= at or (found.valid_until is not None and found.valid_until <= at):
+            raise AuthenticationError
+        if found.key_id is not None:  # A JWT of somebody else's is of no key.
+            await self._grant(found.key_id, found.family_id)
+        scopes = frozenset(msgspec.json.decode(found.scopes, type=list[str]))
+        return Principal(found.subject, scopes, found.tier, found.key_id, found.family_id, found.valid_until)
+
+    async def _take(self, ticket: str) -> tokens.Ticket | None:
+        """Committed before anything is looked at: also one that is refused is used up."""
+        for digest in self._tickets.digests(ticket):
+            async with self._database.unit_of_work() as rows:
+                if (found := await tokens.take_ticket(rows, digest)) is not None:
+                    return found
+        return None
+
+    async def _key(self, token: str) -> _Verification:
         if not well_formed(token):
             raise AuthenticationError
         key = await stored_key(self._database.reader, self._hasher, token)
-        if key is None or key.revoked_at is not None or _expired(key.expires_at):
-            self._verified.pop(token, None)
+        if key is None or key.revoked_at is not None or _seconds_to(key.expires_at) <= 0:
             raise AuthenticationError
-        principal = Principal(key.owner_id, frozenset(msgspec.json.decode(key.scopes)), key.tier, key.id)
-        self._remember(token, principal)
         self._keys.note_use(key)
-        return principal
+        scopes = frozenset(msgspec.json.decode(key.scopes, type=list[str]))
+        principal = Principal(key.owner_id, scopes, key.tier, key.id, expires_at=key.expires_at)
+        return _Verification(principal, min(KEY_SECONDS, _seconds_to(key.expires_at)), frozenset({f"key:{key.id}"}))
 
-    def _remember(self, token: str, principal: Principal) -> None:
-        self._verified[token] = (principal, time.monotonic() + CACHE_SECONDS)
-        self._verified.move_to_end(token)
-        if len(self._verified) > CACHED_KEYS:
-            self._verified.popitem(last=False)
+    async def _token(self, token: str) -> _Verification:
+        try:
+            verified = await self._jwt.verified(token)
+        except InvalidToken as error:
+            log.debug("jwt_refused", reason=str(error)[:200])
+            raise AuthenticationError from None
+        claims, credentials = verified.claims, frozenset(filter(None, [verified.credential]))
+        seconds = _seconds_to(claims.expires_at) + LEEWAY_SECONDS
+        if claims.family_id is not None:
+            grant = await self._grant(None, claims.family_id)
+            credentials = frozenset({f"key:{grant.key_id}", f"family:{claims.family_id}"})
+            seconds = min(seconds, _seconds_to(grant.expires_at))
+        return _Verification(_principal(claims), seconds, credentials)
+
+    async def _grant(self, key_id: UUID | None, family_id: UUID | None) -> tokens.Grant:
+        """What the key of a token or ticket allows now. Raises AuthenticationError when that is nothing any more."""
+        reader, grant = self._database.reader, None
+        if family_id is not None:
+            grant = await tokens.grant_of_family(reader, family_id, now())
+        elif key_id is not None:
+            grant = await tokens.grant(reader, key_id, now())
+        if grant is None:
+            raise AuthenticationError
+        return grant
+
+    def _remember(self, token: str, verified: _Verification) -> None:
+        until = time.monotonic() + verified.seconds
+        self._remembered[token] = _Remembered(verified.principal, until, verified.credentials)
+        self._remembered.move_to_end(token)
+        if len(self._remembered) > REMEMBERED:
+            self._remembered.popitem(last=False)
 
 
-def _expired(expires_at: datetime | None) -> bool:
-    return expires_at is not None and expires_at <= now()
+def _principal(claims: Claims) -> Principal:
+    scopes = {scope for scope in claims.scopes if scope in set(Scope)}
+    if claims.role == Scope.ADMIN:
+        scopes.add(Scope.ADMIN)
+    tier = Tier(claims.tier) if claims.tier in list(Tier) else Tier.AUTHENTICATED
+    return Principal(claims.sub, frozenset(scopes), tier, claims.key_id, claims.family_id, claims.expires_at)
+
+
+def _seconds_to(moment: datetime | None) -> float:
+    return math.inf if moment is None else (moment - now()).total_seconds()

@@ -229,6 +229,49 @@ credential_changes = sa.Table(
     sa.Index("ix_credential_changes_until", "until"),
 )
 
+# What began with one API key and is revoked as one: every refresh token and JWT that came of it.
+token_families = sa.Table(
+    "token_families",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("owner_id", sa.String(255), nullable=False),
+    _id("key_id"),
+    # Moves along with the newest refresh token.
+    _time("expires_at"),
+    _time("revoked_at", nullable=True),
+    _time("created_at"),
+    sa.Index("ix_token_families_expires_at", "expires_at"),
+)
+
+refresh_tokens = sa.Table(
+    "refresh_tokens",
+    metadata,
+    # HMAC-SHA-256, as of an API key.
+    sa.Column("digest", sa.String(64), primary_key=True),
+    _id("family_id", sa.ForeignKey("token_families.id", ondelete="CASCADE")),
+    # A used one is kept, so that a second use is noticed.
+    _time("used_at", nullable=True),
+    _time("expires_at"),
+    _time("created_at"),
+    sa.Index("ix_refresh_tokens_family_id", "family_id"),
+    sa.Index("ix_refresh_tokens_expires_at", "expires_at"),
+)
+
+# A ticket holds the principal who asked for it; `valid_until` is when its credentials end.
+ws_tickets = sa.Table(
+    "ws_tickets",
+    metadata,
+    sa.Column("digest", sa.String(64), primary_key=True),
+    sa.Column("subject", sa.String(255), nullable=False),
+    _json("scopes"),
+    sa.Column("tier", sa.String(16), nullable=False),
+    _id("key_id", nullable=True),
+    _id("family_id", nullable=True),
+    _time("valid_until", nullable=True),
+    _time("expires_at"),
+    sa.Index("ix_ws_tickets_expires_at", "expires_at"),
+)
+
 # Numbers in the order of commits: who takes one keeps the row's lock until its transaction ends.
 sequences = sa.Table(
     "sequences",

@@ -26,6 +26,7 @@ TAGS = {
     "Executions": "Runs of agents, and their events.",
     "Rate limits": "How much is allowed, and what is left of it.",
     "Administration": "API keys of all owners, and the audit log.",
+    "Auth": "Tokens in place of an API key, and who the caller is.",
     "Health": "Whether the server lives, and whether it should be sent requests.",
 }
 

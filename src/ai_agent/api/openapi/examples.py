@@ -15,6 +15,7 @@ from ai_agent.domain.executions import ExecuteAgent, Execution, ExecutionAnswer
 from ai_agent.domain.exports import SessionLine
 from ai_agent.domain.messages import CreateMessage, FoundMessage, Message, PatchMessage, ReplaceMessage, Thread
 from ai_agent.domain.sessions import CreateSession, ForkSession, PatchSession, ReplaceSession, Session
+from ai_agent.domain.tokens import Me, RefreshToken, Tokens, WebSocketTicket
 
 SESSION = "01930e5c-7a10-7000-8000-000000000001"
 QUESTION = "01930e5c-7a10-7000-8000-000000000002"
@@ -26,6 +27,8 @@ KEY = "01930e5c-7a10-7000-8000-000000000008"
 
 _USAGE = {"input_tokens": 31, "output_tokens": 9, "cached_tokens": 0, "cost": None, "estimated": False}
 _MODEL = {"provider": "openai", "model": "gpt-4o-mini", "temperature": 0.2, "timeout_seconds": 60.0}
+
+_REFRESH_TOKEN = "rt-production-" + "0" * 43 + "3kRc7D"
 
 _MESSAGE: dict[str, Any] = {
     "id": QUESTION,
@@ -54,6 +57,17 @@ _KEY: dict[str, Any] = {
     "last_used_at": "2026-01-01T12:00:00Z",
     "created_at": "2026-01-01T11:00:00Z",
 }
+
+_LIMITS = [
+    {
+        "scope": "session_create",
+        "limit": "100 per 1 minute",
+        "quota": 100,
+        "window": 60,
+        "remaining": 97,
+        "reset": 1767268823,
+    }
+]
 
 EXAMPLES: dict[type, Any] = {
     UUID: SESSION,
@@ -148,19 +162,7 @@ EXAMPLES: dict[type, Any] = {
         "data": {"message_id": ANSWER, "offset": 0, "text": "The second"},
         "t": "event",
     },
-    RateLimits: {
-        "tier": "authenticated",
-        "limits": [
-            {
-                "scope": "session_create",
-                "limit": "100 per 1 minute",
-                "quota": 100,
-                "window": 60,
-                "remaining": 97,
-                "reset": 1767268823,
-            }
-        ],
-    },
+    RateLimits: {"tier": "authenticated", "limits": _LIMITS},
     Health: {"status": "ok", "version": "0.1.0", "uptime": 86400.5, "degraded": []},
     ApiKey: _KEY,
     NewApiKey: _KEY | {"last_used_at": None, "key": "sk-production-…"},
@@ -182,6 +184,23 @@ EXAMPLES: dict[type, Any] = {
         "address": "203.0.113.7",
         "correlation_id": "01930e5c7a1070008000000000000007",
         "created_at": "2026-01-01T12:00:00Z",
+    },
+    Tokens: {
+        "access_token": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhY21lIn0.c2lnbmF0dXJl",
+        "token_type": "Bearer",
+        "expires_in": 1800,
+        "refresh_token": _REFRESH_TOKEN,
+    },
+    RefreshToken: {"refresh_token": _REFRESH_TOKEN},
+    WebSocketTicket: {"ticket": "wt-production-" + "0" * 43 + "1mXw0B", "expires_in": 30},
+    Me: {
+        "user": "acme",
+        "role": "user",
+        "tier": "authenticated",
+        "scopes": ["agents:execute", "sessions:read", "sessions:write"],
+        "limits": _LIMITS,
+        "key_id": KEY,
+        "expires_at": "2026-01-01T12:30:00Z",
     },
     Alive: {"status": "alive"},
     Ready: {"status": "ready"},

@@ -141,6 +141,18 @@ GLOSSARY = {
     "SnapshotData.text": "All that was said so far",
     "after": "Only events behind this one: `<epoch>:<seq>`, or a bare `seq` of the current epoch",
     "Last-Event-ID": "As `after`, the way browsers say it",
+    # Auth
+    "access_token": "A JWT for `Authorization: Bearer …`",
+    "token_type": "Always `Bearer`",
+    "expires_in": "Whole seconds that it is good for",
+    "refresh_token": "Good once, for `POST /auth/refresh`",
+    "RefreshToken.refresh_token": "The refresh token that was answered last",
+    "ticket": "Good once, to open a WebSocket",
+    "user": "The owner of all that the caller makes",
+    "Me.role": "`admin` may do everything",
+    "Me.scopes": "What the credentials allow; `admin` stands for all",
+    "Me.key_id": "The API key, or the one that the token was made from; null for a JWT of somebody else's",
+    "Me.expires_at": "When the credentials end by themselves; null for never",
     # Lists
     "items": "The rows of this page",
     "next_cursor": "Where the next page begins; null on the last one",

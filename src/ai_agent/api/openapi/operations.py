@@ -97,6 +97,8 @@ class Operation:
         return deletes_one or (self.method in ("PUT", "PATCH") and self._resource)
 
     def _needs(self) -> list[str]:
+        if self._scope == "":
+            return ["Needs credentials, whatever their scopes."]
         return [f"Needs the scope `{self._scope}`."] if self._scope else []
 
     def _parameters(self, schemas: Schemas) -> Iterator[dict[str, Any]]:

@@ -31,7 +31,7 @@ ERRORS = {
         "UnauthorizedError",
         "`authentication_error`: no credentials, or bad ones",
         "authentication_error",
-        "A valid API key is required",
+        "A valid API key or token is required",
         headers=("WWW-Authenticate",),
     ),
     403: ErrorResponse(

@@ -1,0 +1,278 @@
+"""What a node remembers of credentials: as long as it hears of changes, and not a moment longer than it may."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from ai_agent.domain.errors import AuthenticationError, ServiceUnavailable
+from ai_agent.domain.fields import new_id, now
+from ai_agent.security import jwks as jwks_module
+from ai_agent.security.jwks import Jwks
+from ai_agent.services import identity as module
+from ai_agent.services.credential_changes import TRUST_SECONDS
+from ai_agent.services.identity import IdentityService
+from ai_agent.settings import Algorithm
+from ai_agent.storage import credential_changes
+from ai_agent.storage.database import Database
+from tests.integration.test_database import Scenario, run
+from tests.nodes import ACTOR, Node, node, revoke_key
+from tests.signed_tokens import claims, jwk, jwks, signed
+
+__all__ = ["run"]
+
+Run = Callable[[Scenario], None]
+
+
+async def refused(identity: IdentityService, token: str) -> None:
+    with pytest.raises(AuthenticationError):
+        await identity.verify(token)
+
+
+async def forgotten(identity: IdentityService, *tokens: str) -> float:
+    """Seconds until nothing of these is remembered."""
+    began = time.monotonic()
+    while any(identity.known(token) for token in tokens):
+        assert time.monotonic() - began < 2
+        await asyncio.sleep(0.01)
+    return time.monotonic() - began
+
+
+class Reader:
+    """A reader that can be held up and broken."""
+
+    def __init__(self, inner: Any):
+        self._inner = inner
+        self.reads = 0
+        self.broken = False
+        self.after: Callable[[], Awaitable[None]] | None = None
+
+    async def first(self, statement: Any, **parameters: Any) -> Any:
+        self.reads += 1
+        row = await self._inner.first(statement, **parameters)
+        if self.after is not None:
+            wait, self.after = self.after, None
+            await wait()
+        return row
+
+    async def all(self, statement: Any, **parameters: Any) -> Any:
+        if self.broken:
+            raise ServiceUnavailable("The database is away")
+        return await self._inner.all(statement, **parameters)
+
+
+def test_a_verified_key_is_remembered_and_costs_no_query(run: Run) -> None:
+    async def scenario(database: Database) -> None:
+        async with node(database) as here:
+            _, key = await here.key("agents:read")
+            assert here.identity.known(key) is None
+            principal = await here.identity.verify(key)
+            assert (principal.subject, principal.scopes) == ("alice", frozenset({"agents:read"}))
+            await asyncio.sleep(1.2)
+            assert here.identity.known(key) == principal
+
+    run(scenario)
+
+
+def test_a_revoked_key_is_forgotten_on_every_node_within_a_second_with_all_tokens_of_it(run: Run) -> None:
+    async def scenario(database: Database) -> None:
+        async with node(database) as here, node(database) as there:
+            stored, key = await here.key()
+            _, other = await here.key()
+            principal = await there.identity.verify(key)
+            token = (await here.tokens.issue(principal, ACTOR)).access_token
+            for one in (here, there):
+                for credential in (key, token, other):
+                    await one.identity.verify(credential)
+            await revoke_key(database, stored.id)
+            assert max(await asyncio.gather(*(forgotten(one.identity, key, token) for one in (here, there)))) < 1
+            for one in (here, there):
+                await refused(one.identity, key)
+                await refused(one.identity, token)
+                assert one.identity.known(other), "Others are not touched"
+
+    run(scenario)
+
+
+def test_a_key_whose_row_changed_is_read_anew(run: Run) -> None:
+    async def scenario(database: Database) -> None:
+        async with node(database) as here:
+            stored, key = await here.key()
+            await here.identity.verify(key)
+            async with database.unit_of_work() as rows:
+                await credential_changes.announce(rows, f"key:{stored.id}", revoked=False, until=now())
+            await forgotten(here.identity, key)
+            assert (await here.identity.verify(key)).key_id == stored.id
+
+    run(scenario)
+
+
+def test_a_node_that_does_not_hear_asks_the_database(run: Run) -> None:
+    async def scenario(database: Database) -> None:
+        reader = database.reader = Reader(database.reader)
+        async with node(database) as here:
+            stored, key = await here.key()
+            await here.identity.verify(key)
+            token = (await here.tokens.issue(await here.identity.verify(key), ACTOR)).access_token
+            await here.identity.verify(token)
+            assert here.identity.known(key)
+            assert here.identity.known(token)
+            reader.broken = True
+            assert 0.4 < await forgotten(here.identity, key, token) <= TRUST_SECONDS + 0.1
+            before = reader.reads
+            await here.identity.verify(key)
+            await here.identity.verify(key)
+            assert reader.reads == before + 2
+            await revoke_key(database, stored.id, told=False)
+            await refused(here.identity, key)
+            await refused(here.identity, token)
+            reader.broken = False
+            await asyncio.sleep(0.7)
+            assert here.identity.known(key) is None
+            assert here.identity.known(token) is None
+
+    run(scenario)
+
+
+def test_a_node_that_hears_again_trusts_again(run: Run) -> None:
+    async def scenario(database: Database) -> None:
+        reader = database.reader = Reader(database.reader)
+        async with node(database) as here:
+            _, key = await here.key()
+            reader.broken = True
+            await here.identity.verify(key)
+            await asyncio.sleep(1.1)
+            assert here.identity.known(key) is None
+            reader.broken = False
+            await asyncio.sleep(0.7)
+            assert here.identity.known(key)
+
+    run(scenario)
+
+
+def test_a_change_that_is_heard_while_a_verification_is_under_way_is_not_forgotten_by_it(run: Run) -> None:
+    async def scenario(database: Database) -> None:
+        reader = database.reader = Reader(database.reader)
+        here = Node(database)
+        await here.identity.changes.look()
+        stored, key = await here.key()
+
+        async def revoked_and_heard() -> None:
+            await revoke_key(database, stored.id)
+            await here.identity.changes.look()
+
+        reader.after = revoked_and_heard
+        await here.identity.verify(key)  # It was good when it was read.
+        assert here.identity.known(key) is None
+        await refused(here.identity, key)
+
+    run(scenario)
+
+
+def test_more_changes_than_one_page_holds_are_heard_in_one_look(run: Run) -> None:
+    async def scenario(database: Database) -> None:
+        here = Node(database)
+        await here.identity.changes.look()
+        stored, key = await here.key()
+        await here.identity.verify(key)
+        async with database.unit_of_work() as rows:
+            for _ in range(credential_changes.AT_ONCE):
+                await credential_changes.announce(rows, f"key:{new_id()}", revoked=True, until=now())
+            await credential_changes.announce(rows, f"key:{stored.id}", revoked=True, until=now())
+        await here.identity.changes.look()
+        assert here.identity.known(key) is None
+
+    run(scenario)
+
+
+def test_no_more_is_remembered_than_there_is_room_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "REMEMBERED", 2)
+
+    async def scenario(database: Database) -> None:
+        async with node(database) as here:
+            keys = [(await here.key())[1] for _ in range(3)]
+            for key in keys:
+                await here.identity.verify(key)
+            assert [here.identity.known(key) is not None for key in keys] == [False, True, True]
+
+    run(scenario)
+
+
+def test_a_key_is_not_remembered_beyond_its_end(run: Run) -> None:
+    async def scenario(database: Database) -> None:
+        async with node(database) as here:
+            _, key = await here.key(seconds=0.6)
+            principal = await here.identity.verify(key)
+            token = (await here.tokens.issue(principal, ACTOR)).access_token
+            await here.identity.verify(token)
+            await asyncio.sleep(0.65)
+            for credential in (key, token):
+                assert here.identity.known(credential) is None
+                await refused(here.identity, credential)
+
+    run(scenario)
+
+
+def test_a_remembered_key_is_read_again_after_a_while(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "KEY_SECONDS", 0.3)
+
+    async def scenario(database: Database) -> None:
+        async with node(database) as here:
+            _, key = await here.key()
+            await here.identity.verify(key)
+            assert here.identity.known(key)
+            assert 0.2 < await forgotten(here.identity, key) < 0.4
+
+    run(scenario)
+
+
+def test_a_token_of_somebody_elses_is_forgotten_with_its_key(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jwks_module, "REFRESH_SECONDS", 0.05)
+
+    async def scenario(database: Database) -> None:
+        members = [jwk("RS256", "stays"), jwk("ES256", "leaves")]
+
+        async def fetch() -> bytes:
+            return jwks(*members)
+
+        async with node(database, jwks=Jwks(fetch, list(Algorithm))) as here:
+            staying, leaving = signed("RS256", kid="stays"), signed("ES256", kid="leaves")
+            for token in (staying, leaving):
+                await here.identity.verify(token)
+                assert here.identity.known(token)
+            members.pop()
+            await forgotten(here.identity, leaving)
+            await refused(here.identity, leaving)
+            assert here.identity.known(staying)
+
+    run(scenario)
+
+
+def test_a_token_is_not_remembered_beyond_its_end(run: Run) -> None:
+    async def scenario(database: Database) -> None:
+        async with node(database) as here:
+            token = signed("HS256", claims(exp=time.time() - 29.6), key="a-secret-key-for-tests-of-32-characters")
+            await here.identity.verify(token)
+            await asyncio.sleep(0.45)
+            assert here.identity.known(token) is None
+            await refused(here.identity, token)
+
+    run(scenario)
+
+
+def test_changes_that_concern_nobody_any_more_are_removed(run: Run) -> None:
+    async def scenario(database: Database) -> None:
+        here = Node(database)
+        await here.identity.changes.look()
+        seen = here.identity.changes._seen
+        async with database.unit_of_work() as rows:
+            await credential_changes.announce(rows, "key:old", revoked=True, until=now() - timedelta(hours=2))
+            await credential_changes.announce(rows, "key:new", revoked=True, until=now())
+        assert await here.identity.changes.forget_expired() >= 1
+        kept = {change.credential for change in await credential_changes.since(database.reader, seen)}
+        assert ("key:old" in kept, "key:new" in kept) == (False, True)
+
+    run(scenario)
