@@ -90,7 +90,9 @@ async def _answer(
 ) -> RunResult:
     prompt = agent.system_prompt or ""
     kept = fitting(branch, prompt, endpoint.context_tokens - (config.max_tokens or RESERVED_TOKENS))
-    loop = Loop(build_model(config, endpoint), instructions=prompt or None, model_settings=_model_settings(config))
+    loop = Loop(
+        await build_model(config, endpoint), instructions=prompt or None, model_settings=_model_settings(config)
+    )
     result = await _run(loop, config, kept, say)
     usage = result.usage
     return RunResult(

@@ -1,14 +1,15 @@
 """Model providers: where each is, with which key, and the client that speaks its protocol."""
 
+import asyncio
+import importlib
 from collections.abc import Awaitable, Callable
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import httpx2
 import msgspec
 from pydantic_ai.models import Model
-from pydantic_ai.models.anthropic import AnthropicModel
 from pydantic_ai.models.openai import OpenAIChatModel
-from pydantic_ai.providers.anthropic import AnthropicProvider
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from ai_agent.domain.agents import API_KEY, AgentContent, ModelConfig, Provider
@@ -19,6 +20,11 @@ from ai_agent.security.outbound import OutboundGuard
 from ai_agent.security.outbound_http import CONNECT_SECONDS, guarded_client
 from ai_agent.security.secret_box import UnreadableSecret
 from ai_agent.settings import Settings
+
+if TYPE_CHECKING:
+    from pydantic_ai.providers.anthropic import AnthropicProvider
+
+_ANTHROPIC = "pydantic_ai.models.anthropic"
 
 CLOUD_CONTEXT_TOKENS = 120_000
 CLIENTS = 64
@@ -86,16 +92,22 @@ def _missing(provider: str, setting: str) -> str:
     raise ExternalServiceError(message, service_name=provider, retryable=False)
 
 
-def build_model(config: ModelConfig, endpoint: Endpoint) -> Model:
+async def build_model(config: ModelConfig, endpoint: Endpoint) -> Model:
     name = config.model or ""
     if config.provider is Provider.ANTHROPIC:
+        # It costs a second of CPU and 30 MiB, which runs of others need not pay; and nobody waits for a thread's.
+        await asyncio.to_thread(importlib.import_module, _ANTHROPIC)
+        from pydantic_ai.models.anthropic import AnthropicModel
+
         return AnthropicModel(name, provider=_anthropic(endpoint))
     return OpenAIChatModel(name, provider=_openai(endpoint))
 
 
 # A client with its connections and its TLS context for each address, not for each run: making one costs 20 ms of CPU.
 @lru_cache(maxsize=CLIENTS)
-def _anthropic(endpoint: Endpoint) -> AnthropicProvider:
+def _anthropic(endpoint: Endpoint) -> "AnthropicProvider":
+    from pydantic_ai.providers.anthropic import AnthropicProvider
+
     http = _http(endpoint, "x-api-key", endpoint.api_key)
     return AnthropicProvider(api_key=endpoint.api_key, base_url=endpoint.base_url, http_client=http)
 
