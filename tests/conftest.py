@@ -1,13 +1,17 @@
 """Servers that several tests share, and the databases that each gets for itself."""
 
 import asyncio
+import atexit
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ from ai_agent.domain.identity import Tier
 from ai_agent.domain.rate_limits import RouteClass
 from ai_agent.security.api_keys import generate
 from ai_agent.storage import migrations
+from ai_agent.storage.engine import sqlite_path
 from tests.contract.document import assert_documented
 from tests.model_server import ModelServer
 from tests.servers import PostgresServer, ValkeyServer, free_port, wait_for_port
@@ -75,6 +80,23 @@ def empty_postgres(postgres_url: str) -> str:
     return create_database(postgres_url)
 
 
+@cache
+def _migrated_sqlite() -> Path:
+    file = Path(tempfile.mkdtemp(prefix="sqlite-", dir="/tmp")) / "template.db"
+    asyncio.run(migrations.upgrade(f"sqlite:///{file}"))
+    atexit.register(shutil.rmtree, file.parent)
+    return file
+
+
+def prepare(database_url: str) -> None:
+    """Brings a database to the newest schema; a new file by a copy, which takes no time."""
+    path = sqlite_path(database_url)
+    if path is None:
+        asyncio.run(migrations.upgrade(database_url))
+    elif not path.exists():
+        shutil.copy(_migrated_sqlite(), path)
+
+
 class Server:
     """`ai-agent serve` as its own process, as users run it. Without a database it is as new as on their first day."""
 
@@ -91,8 +113,7 @@ class Server:
                 "AI_AGENT_LOG_FORMAT": "json",
             }
             self.environment = GENEROUS | self.environment
-        if database_url is not None and database_url.startswith("postgresql"):
-            asyncio.run(migrations.upgrade(database_url))
+            prepare(database_url)
         self.start()
 
     def command(self, *arguments: str, check: bool = False) -> "subprocess.CompletedProcess[str]":
