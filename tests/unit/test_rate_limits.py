@@ -452,6 +452,13 @@ def test_bad_credentials_are_counted_by_address_and_beyond_the_limit_none_are_lo
     assert asked.ask("/read", headers=bearer("authenticated")).status_code == 200, "who was known before stays known"
 
 
+@pytest.mark.parametrize("credentials", ["Basic dXNlcjpwYXNz", "Bearer", "Bearer ", "nonsense", ""])
+def test_credentials_of_another_kind_are_bad_credentials(credentials: str) -> None:
+    asked = Asked(read, rate_limit_auth_failure="1/minute")
+    answers = [asked.ask("/read", headers={"Authorization": credentials}).status_code for _ in range(2)]
+    assert answers == [401, 429]
+
+
 def counted(found: Callable[[], float], call: Callable[[], object]) -> float:
     before = found()
     call()
