@@ -145,24 +145,21 @@ class _Server:
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Litestar) -> AsyncIterator[None]:
-        await self.database.open()
-        try:
+        """What was begun is ended, in the opposite order, also when the start fails half-way."""
+        async with contextlib.AsyncExitStack() as ends:
+            for room in (self.database, self._api_keys, self._limiter, self._local_model, self.identity):
+                ends.push_async_callback(room.close)
+            await self.database.open()
             await self._limiter.start()
             await migrations.prepare(self.database, self.settings.database)
             await first_start(self.settings, self._api_keys, self._agents)
             await self.identity.start()
+            ends.push_async_callback(self.housekeeping.close)
+            ends.push_async_callback(self._worker.close)
             await self._worker.start()
             self.housekeeping.start()
             yield
             self.drain()
-            await self._worker.close()
-        finally:
-            await self.housekeeping.close()
-            await self.identity.close()
-            await self._local_model.close()
-            await self._limiter.close()
-            await self._api_keys.close()
-            await self.database.close()
 
 
 def _database(settings: Settings) -> Database:

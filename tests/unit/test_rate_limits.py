@@ -10,13 +10,14 @@ from typing import Any, cast
 
 import httpx
 import pytest
+from msgspec import msgpack
 
 import ai_agent.api  # noqa: F401  # isort: skip  # before Litestar; it says why
 from litestar import Litestar, Request, delete, get, post, route
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, FromQuery
 
-from ai_agent.api.admission import Admission
+from ai_agent.api.admission import LOOKED_AT, Admission
 from ai_agent.api.errors import answer_error
 from ai_agent.api.guards import IDENTIFIED, PUBLIC
 from ai_agent.api.middleware import OuterWrapper
@@ -44,7 +45,11 @@ class Known:
     def known(self, token: str) -> Principal | None:
         return PEOPLE.get(token)
 
+    looked_at = 0
+
     async def verify(self, token: str) -> Principal:
+        self.looked_at += 1
+        await asyncio.sleep(0)
         raise AuthenticationError
 
 
@@ -53,13 +58,14 @@ class Asked:
 
     def __init__(self, *handlers: HTTPRouteHandler, **settings: str):
         self.now = 1_000_000
+        self.identity = Known()
         environment = {f"AI_AGENT_{name.upper()}": value for name, value in settings.items()}
         self.settings = load_settings(environment)
         limiter = MemoryLimiter(self.settings.rate_limit_strategy, lambda: self.now)
         service = RateLimitService(self.settings, limiter)
         app = Litestar(
             handlers,
-            middleware=[Admission(cast("IdentityService", Known()), service, required=True)],
+            middleware=[Admission(cast("IdentityService", self.identity), service, required=True)],
             exception_handlers={Exception: answer_error},
             openapi_config=None,
         )
@@ -69,7 +75,10 @@ class Asked:
         app.asgi_handler = OuterWrapper(app.asgi_handler, proxies, timing=False)
         self._app = app
 
-    def ask(
+    def ask(self, target: str, method: str = "GET", **options: Any) -> httpx.Response:
+        return asyncio.run(self.asked(target, method, **options))
+
+    async def asked(
         self,
         target: str,
         method: str = "GET",
@@ -97,7 +106,7 @@ class Asked:
         async def send(message: Any) -> None:
             sent.append(message)
 
-        asyncio.run(self._app(cast("Any", scope), receive, send))
+        await self._app(cast("Any", scope), receive, send)
         answer = b"".join(message["body"] for message in sent[1:])
         return httpx.Response(sent[0]["status"], headers=sent[0]["headers"], content=answer)
 
@@ -225,6 +234,7 @@ def test_a_cost_above_the_limit_says_so_and_names_no_time() -> None:
     assert refused.json()["message"] == "This request costs 6, and the limit is 5 per 1 minute: send it in parts"
     assert refused.json()["details"] == {"limit": "5 per 1 minute", "scope": "/c", "retry_after": None}
     assert "retry-after" not in refused.headers
+    assert (refused.headers["x-ratelimit-limit"], refused.headers["x-ratelimit-remaining"]) == ("5", "5")
 
 
 @post("/many", opt=PUBLIC | BULK)
@@ -239,6 +249,44 @@ def test_a_bulk_call_costs_one_of_its_class_and_its_items_of_the_total() -> None
     refused = asked.ask("/many", "POST", body=[1, 2, 3, 4])
     assert refused.json()["details"]["scope"] == "total"
     assert asked.ask("/many", "POST", body=[1, 2]).headers["x-ratelimit-remaining"] == "1"
+
+
+@pytest.mark.parametrize("media_type", ["application/x-msgpack", " Application/X-MsgPack; x=y"])
+def test_items_are_counted_however_the_media_type_is_spelt(media_type: str) -> None:
+    @post("/packed", opt=PUBLIC | BULK)
+    async def packed() -> None: ...
+
+    asked = Asked(packed, rate_limit_tier_default="60/minute", rate_limit_bulk="90/minute")
+    answer = asked.ask("/packed", "POST", headers={"Content-Type": media_type}, body=msgpack.encode([{}] * 50))
+    assert answer.headers["x-ratelimit-remaining"] == "10"
+
+
+def test_who_shows_no_credentials_is_not_asked_what_it_would_have_cost() -> None:
+    async def never(_: Request[Any, Any, Any]) -> int:
+        raise AssertionError("the body is read for somebody who is refused in any case")
+
+    @post("/dear", opt=IDENTIFIED | limited(RouteClass.BULK, total_cost=never))
+    async def dear() -> None: ...
+
+    answer = Asked(dear).ask("/dear", "POST", body=[1] * 50)
+    assert (answer.status_code, answer.headers["x-ratelimit-remaining"]) == (401, "99")
+
+
+def test_more_items_than_any_call_takes_cost_one_and_are_left_to_the_handler() -> None:
+    asked = Asked(many, rate_limit_tier_default="100/minute", rate_limit_bulk="200/minute")
+    assert asked.ask("/many", "POST", body=[1] * 101).headers["x-ratelimit-remaining"] == "99"
+
+
+def test_functions_of_the_request_know_who_asks() -> None:
+    def plan(request: Request[Any, Any, Any]) -> str:
+        return "2/minute" if request.user.subject == "ada" else "1/minute"
+
+    @get("/u", opt=IDENTIFIED | limited(RateLimit(limit=plan, key=lambda request: request.user.subject)))
+    async def u() -> None: ...
+
+    asked = Asked(u)
+    assert asked.allowed("/u", "/u", "/u", headers=bearer("authenticated")) == [True, True, False]
+    assert asked.allowed("/u", "/u", headers=bearer("premium")) == [True, False]
 
 
 @pytest.mark.parametrize("body", [b"", b"{}", b"[", b"[" * 5000, b'"text"', b"[]", b"\xff"])
@@ -410,6 +458,9 @@ def test_addresses_of_one_network_are_counted_together(one: str, other: str, tog
 
 
 FORWARDED = [
+    ("10.0.0.0/8", "10.0.0.9", "203.0.113.7:5678", "203.0.113.7"),
+    ("10.0.0.0/8", "10.0.0.9", "[2001:db8::7]:5678", "2001:db8::7"),
+    ("10.0.0.0/8", "10.0.0.9", "fe80::1%eth0", "fe80::1"),
     # Nobody is trusted: what the header says is nothing.
     ("", "10.0.0.9", "1.2.3.4", "10.0.0.9"),
     # A proxy of ours: the last address that is none of ours.
@@ -436,10 +487,18 @@ def test_forwarded_addresses_count_only_from_trusted_proxies(
     assert asked.ask("/who", address=peer, headers={"X-Forwarded-For": forwarded}).text == client
 
 
-@pytest.mark.parametrize(("trusted", "told"), [("10.0.0.0/8", True), ("", False)])
-def test_a_trusted_proxy_says_that_the_client_uses_tls(trusted: str, told: bool) -> None:
+@pytest.mark.parametrize(
+    ("trusted", "scheme", "told"),
+    [
+        ("10.0.0.0/8", "https", True),
+        ("10.0.0.0/8", "https, http", True),
+        ("10.0.0.0/8", "http", False),
+        ("", "https", False),
+    ],
+)
+def test_a_trusted_proxy_says_that_the_client_uses_tls(trusted: str, scheme: str, told: bool) -> None:
     asked = Asked(a, trusted_proxies=trusted)
-    answer = asked.ask("/a", address="10.0.0.9", headers={"X-Forwarded-Proto": "https"})
+    answer = asked.ask("/a", address="10.0.0.9", headers={"X-Forwarded-Proto": scheme})
     assert ("strict-transport-security" in answer.headers) is told
 
 
@@ -448,8 +507,21 @@ def test_bad_credentials_are_counted_by_address_and_beyond_the_limit_none_are_lo
     answers = [asked.ask("/read", headers=bearer(f"bad-{number}")) for number in range(25)]
     assert [answer.status_code for answer in answers] == [401] * 19 + [429] * 6
     assert answers[-1].json()["details"] == {"limit": "19 per 1 minute", "scope": "auth_failure", "retry_after": 60}
+    assert answers[-1].headers["ratelimit"] == '"auth_failure";r=0;t=60'
     assert asked.ask("/read", headers=bearer("bad"), address="10.1.1.2").status_code == 401
     assert asked.ask("/read", headers=bearer("authenticated")).status_code == 200, "who was known before stays known"
+
+
+def test_of_many_bad_credentials_at_once_hardly_more_are_looked_at_than_one_after_the_other() -> None:
+    asked = Asked(read)
+
+    async def burst() -> list[int]:
+        calls = [asked.asked("/read", headers=bearer(f"bad-{number}")) for number in range(200)]
+        return [answer.status_code for answer in await asyncio.gather(*calls)]
+
+    codes = asyncio.run(burst())
+    assert (codes.count(401), codes.count(429)) == (19, 181)
+    assert asked.identity.looked_at <= 19 + LOOKED_AT
 
 
 @pytest.mark.parametrize("credentials", ["Basic dXNlcjpwYXNz", "Bearer", "Bearer ", "nonsense", ""])

@@ -1,5 +1,8 @@
 """Who calls, how often, whether they may, and what they ask for: of every route, in this order, before all else."""
 
+import asyncio
+from weakref import WeakValueDictionary
+
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from ai_agent.api.acting import acting_for, wanted_owner
@@ -7,46 +10,69 @@ from ai_agent.api.guards import METHODS, SCOPE, check_scope
 from ai_agent.api.headers import header
 from ai_agent.api.lean import LeanMiddleware
 from ai_agent.api.parameters import check_parameters
-from ai_agent.api.rate_limits import COMPILED, RouteLimits
+from ai_agent.api.rate_limits import COMPILED, RouteLimits, note_left
 from ai_agent.domain.errors import AuthenticationError
 from ai_agent.domain.identity import Principal
+from ai_agent.domain.rate_limits import RateLimitExceeded
 from ai_agent.observability.timing import timed
 from ai_agent.services.identity import ANYONE, IdentityService
-from ai_agent.services.rate_limits import RateLimitService
+from ai_agent.services.rate_limits import Left, RateLimitService
+
+LOOKED_AT = 8
+"""Unknown credentials of one address that are looked at in the same moment."""
 
 _NO_LIMITS: dict[str, RouteLimits] = {}
 
 
 class Admission(LeanMiddleware):
-    """Sets `scope["user"]` to the Principal, who has the operation's scope; one whose scope is None needs nobody."""
+    """Sets `scope["caller"]` to the Principal who asks, and `scope["user"]` to the one whom it is done for.
+
+    An operation whose scope is None needs nobody, and has neither.
+    """
 
     def __init__(self, identity: IdentityService, limits: RateLimitService, *, required: bool):
         self._identity = identity
         self._limits = limits
         self._required = required
+        self._nobody = RouteLimits([], 1, limits, "", "")
+        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
-        opt, method = scope["route_handler"].opt, scope["method"]  # type: ignore[typeddict-item]  # of HTTP
-        if method == "OPTIONS":
+        if scope["method"] == "OPTIONS":  # type: ignore[typeddict-item]  # of HTTP
             await _tell_methods(scope, send)
             return
-        needed: str | None = opt[SCOPE]
-        principal = None
-        if needed is not None:
-            with timed("auth"):
-                principal = await self._principal(scope)
-        limits: RouteLimits | None = opt.get(COMPILED, _NO_LIMITS).get(method)
-        if limits is not None:
-            with timed("limit"):
-                await limits.charge(scope, receive, principal)
+        needed: str | None = scope["route_handler"].opt[SCOPE]
+        try:
+            principal = None if needed is None else await self._caller(scope)
+            await self._limit(scope, receive, principal, needed)
+        except RateLimitExceeded as refused:
+            note_left(scope, Left(refused.plan, refused.charge, refused.state), "rejected")
+            raise
         if needed is not None:
             if principal is None:
                 raise AuthenticationError
-            scope["caller"] = principal  # type: ignore[typeddict-unknown-key]  # ours, for the log
             check_scope(principal, needed)
             scope["user"] = acting_for(principal, wanted_owner(scope))
         check_parameters(scope)
         await next_app(scope, receive, send)
+
+    async def _limit(self, scope: Scope, receive: Receive, principal: Principal | None, needed: str | None) -> None:
+        limits: RouteLimits | None = (
+            scope["route_handler"].opt.get(COMPILED, _NO_LIMITS).get(scope["method"])  # type: ignore[typeddict-item]
+        )
+        if limits is None:
+            return
+        if principal is None and needed is not None:
+            limits = self._nobody  # Who is refused in any case is not asked what it would have cost.
+        with timed("limit"):
+            await limits.charge(scope, receive, principal)
+
+    async def _caller(self, scope: Scope) -> Principal | None:
+        with timed("auth"):
+            principal = await self._principal(scope)
+        if principal is not None:
+            scope["caller"] = scope["user"] = principal  # type: ignore[typeddict-unknown-key]  # ours: for log and limits
+        return principal
 
     async def _principal(self, scope: Scope) -> Principal | None:
         """The caller, None without credentials. Raises AuthenticationError for bad ones, and RateLimitExceeded."""
@@ -62,12 +88,16 @@ class Admission(LeanMiddleware):
 
     async def _verified(self, token: str, address: str) -> Principal:
         """Credentials that nobody has seen lately: from where too many bad ones came, they are not even looked at."""
-        await self._limits.check_address(address)
-        try:
+        if not self._limits.enabled:
             return await self._identity.verify(token)
-        except AuthenticationError:
-            await self._limits.note_failure(address)
-            raise
+        # A few at a time, so that who sends many at once has no more of them looked at than who does not.
+        async with self._turns.setdefault(address, asyncio.Semaphore(LOOKED_AT)):
+            await self._limits.check_address(address)
+            try:
+                return await self._identity.verify(token)
+            except AuthenticationError:
+                await self._limits.note_failure(address)
+                raise
 
 
 async def _tell_methods(scope: Scope, send: Send) -> None:

@@ -41,7 +41,7 @@ class BodyDecoder(AbstractDTO[Any]):
         cls._types[handler_id] = Annotated[(annotation, *bounds)] if bounds else annotation
 
     def decode_bytes(self, value: bytes) -> Any:
-        if _is_messagepack(header(self.asgi_connection.scope, b"content-type")):
+        if is_messagepack(header(self.asgi_connection.scope, b"content-type")):
             value = _as_json(value)
         return decode(value, self._types[self.asgi_connection.route_handler.handler_id])
 
@@ -60,8 +60,8 @@ class BodyDecoder(AbstractDTO[Any]):
         return False
 
 
-def _is_messagepack(content_type: str | None) -> bool:
-    """Whether it is that, or JSON. Raises UnsupportedMediaType for anything else."""
+def is_messagepack(content_type: str | None) -> bool:
+    """Whether a body of this media type is MessagePack and not JSON. Raises UnsupportedMediaType for anything else."""
     media_type = (content_type or JSON).partition(";")[0].strip().lower()
     if media_type == JSON or media_type.endswith("+json"):
         return False

@@ -25,17 +25,18 @@ class TrustedProxies:
             scope["client_address"] = _plain(peer)  # type: ignore[typeddict-unknown-key]  # ours, read by limits and audit
             return
         scope["client_address"] = self._client(peer, header(scope, b"x-forwarded-for") or "")  # type: ignore[typeddict-unknown-key]
-        if (header(scope, b"x-forwarded-proto") or "").strip().lower() == "https":
+        # Of several proxies the first one has seen the client.
+        if (header(scope, b"x-forwarded-proto") or "").partition(",")[0].strip().lower() == "https":
             scope["scheme"] = "https"
 
     def _client(self, peer: str, forwarded: str) -> str:
         """The nearest address that is no proxy of ours: what stands further left, anybody may have written."""
         nearest = _plain(peer)
         for text in reversed(forwarded.split(",")):
-            try:
-                nearest = _plain(str(ip_address(text.strip())))
-            except ValueError:
+            address = _address(text)
+            if address is None:
                 break
+            nearest = _plain(address)
             if not self._trusts(nearest):
                 break
         return nearest
@@ -46,6 +47,16 @@ class TrustedProxies:
         except ValueError:
             return False
         return any(address in network for network in self._networks)
+
+
+def _address(text: str) -> str | None:
+    """The address of `203.0.113.7`, `203.0.113.7:5678`, `2001:db8::7` or `[2001:db8::7]:5678`, else None."""
+    text = text.strip()
+    host = text[1:].partition("]")[0] if text.startswith("[") else text.partition(":")[0] if "." in text else text
+    try:
+        return str(ip_address(host.partition("%")[0]))
+    except ValueError:
+        return None
 
 
 @lru_cache(maxsize=1024)

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cache, lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 from litestar import Litestar
@@ -16,14 +16,15 @@ from litestar.routes import HTTPRoute
 from litestar.types import Receive, Scope
 from prometheus_client import Counter
 
-from ai_agent.api.answers import MESSAGEPACK
+from ai_agent.api.body import is_messagepack
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.headers import header
-from ai_agent.domain.errors import ConfigurationError
+from ai_agent.domain.errors import ConfigurationError, UnsupportedMediaType
+from ai_agent.domain.fields import BULK as BULK_ITEMS
 from ai_agent.domain.identity import Principal, Tier
-from ai_agent.domain.rate_limits import TOTAL, Charge, Hit, Plan, RouteClass, Windows, WindowState, parse_limit
+from ai_agent.domain.rate_limits import TOTAL, Charge, Hit, Plan, RouteClass, Windows, parse_limit
 from ai_agent.observability.metrics import RATE_LIMIT_DECISIONS
-from ai_agent.services.rate_limits import RateLimitService, counted_as, exceeded, hit_of, seconds, tightest
+from ai_agent.services.rate_limits import Left, RateLimitService, counted_as, hit_of, seconds
 
 RATE_LIMITS = "rate_limits"
 COMPILED = "compiled_rate_limits"
@@ -66,13 +67,14 @@ def limited(*limits: RouteClass | RateLimit, total_cost: Cost = 1) -> dict[str, 
 
 
 async def items_of_body(request: Caller) -> int:
-    """The cost of a request for many items: how many there are, 1 where the body is no list."""
-    packed = (header(request.scope, b"content-type") or "").startswith(MESSAGEPACK)
-    decode = msgspec.msgpack.decode if packed else msgspec.json.decode
+    """The cost of a request for many items: how many there are, 1 where the body is refused in any case."""
+    body = await request.body()
     try:
-        return max(len(decode(await request.body(), type=list[msgspec.Raw])), 1)
-    except (msgspec.MsgspecError, UnicodeError, RecursionError):
+        packed = is_messagepack(header(request.scope, b"content-type"))
+        items = len((msgspec.msgpack if packed else msgspec.json).decode(body, type=list[msgspec.Raw]))
+    except (msgspec.MsgspecError, UnicodeError, RecursionError, UnsupportedMediaType):
         return 1
+    return items if 0 < items <= BULK_ITEMS else 1
 
 
 BULK = limited(RouteClass.BULK, total_cost=items_of_body)
@@ -95,17 +97,13 @@ class RouteLimits:
         self._messages = {self._scope(limit): limit.message for limit in limits}
 
     async def charge(self, scope: Scope, receive: Receive, principal: Principal | None) -> None:
-        """Charges all windows or none, and notes what is left for the headers. Raises RateLimitExceeded."""
+        """Charges all windows or none, and notes what is left. Raises RateLimitExceeded."""
         tier = principal.tier if principal else Tier.DEFAULT
         caller = counted_as(principal, scope["client_address"])  # type: ignore[typeddict-item]  # ours
         plan = self._plans.get(tier)
         hit = hit_of(plan, caller) if plan else await self._hit(Caller(scope, receive), tier, caller)
-        verdict = await self._service.charge(hit)
-        charge, state = tightest(hit.plan.charges, verdict)
-        scope[_LEFT] = _Left(hit.plan.header, charge, state)  # type: ignore[literal-required]  # ours
-        _counter(charge.scope, verdict.allowed).inc()
-        if not verdict.allowed:
-            raise exceeded(charge, state, self._messages.get(charge.scope))
+        left = await self._service.charge(hit, self._messages)
+        note_left(scope, left, "allowed")
 
     async def _hit(self, request: Caller, tier: Tier, caller: str) -> Hit:
         cost = await _cost(self._total_cost, request)
@@ -145,8 +143,8 @@ def _plan(charges: tuple[Charge, ...]) -> Plan:
 
 
 @cache
-def _counter(scope: str, allowed: bool) -> Counter:
-    return RATE_LIMIT_DECISIONS.labels(scope, "allowed" if allowed else "rejected")
+def _counter(scope: str, decision: str) -> Counter:
+    return RATE_LIMIT_DECISIONS.labels(scope, decision)
 
 
 def declare_rate_limits(app: Litestar, service: RateLimitService) -> None:
@@ -185,10 +183,10 @@ def _check(limit: object, template: str) -> None:
         ) from None
 
 
-class _Left(NamedTuple):
-    policy: bytes
-    charge: Charge
-    state: WindowState
+def note_left(scope: Scope, left: Left, decision: str) -> None:
+    """For the headers of the answer, and the metrics."""
+    scope[_LEFT] = left  # type: ignore[literal-required]  # ours
+    _counter(left.charge.scope, decision).inc()
 
 
 def limit_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
@@ -196,7 +194,7 @@ def limit_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
 
     Sources: slowapi's headers, and the IETF draft "RateLimit header fields for HTTP".
     """
-    left: _Left | None = scope.get(_LEFT)  # type: ignore[assignment]  # ours
+    left: Left | None = scope.get(_LEFT)  # type: ignore[assignment]  # ours
     if left is None:
         return []
     charge, state = left.charge, left.state
@@ -205,6 +203,6 @@ def limit_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
         (b"x-ratelimit-limit", b"%d" % charge.window.amount),
         (b"x-ratelimit-remaining", b"%d" % remaining),
         (b"x-ratelimit-reset", b"%d" % (math.ceil(time.time() + state.reset / 1000))),
-        (b"ratelimit-policy", left.policy),
+        (b"ratelimit-policy", left.plan.header),
         (b"ratelimit", b'"%b";r=%d;t=%d' % (charge.scope.encode(), remaining, reset)),
     ]

@@ -13,6 +13,8 @@ from ai_agent.domain.errors import FieldError, InvalidFields
 METADATA_BYTES = 16 * 1024
 METADATA_DEPTH = 8
 CONTENT_BYTES = 1024 * 1024
+BULK = 100
+"""Items of one call."""
 
 Title = Annotated[str, Meta(max_length=500)]
 Name = Annotated[str, Meta(min_length=1, max_length=255)]

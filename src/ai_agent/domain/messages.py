@@ -10,6 +10,7 @@ from msgspec import UNSET, Meta, UnsetType
 
 from ai_agent.domain.errors import FieldError
 from ai_agent.domain.fields import (
+    BULK,
     Content,
     Input,
     JsonObject,
@@ -21,8 +22,6 @@ from ai_agent.domain.fields import (
 from ai_agent.domain.pages import Filter, Page
 from ai_agent.domain.resources import Resource
 from ai_agent.domain.search import SearchQuery
-
-BULK = 100
 
 ToolCalls = Annotated[list[JsonObject], Meta(max_length=128)]
 

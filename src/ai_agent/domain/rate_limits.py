@@ -124,9 +124,14 @@ class RateLimitState(msgspec.Struct):
 
 
 class RateLimitExceeded(AIAgentError):
+    """`charge` and `state` are those of the window that refuses longest."""
+
     status, code = 429, "rate_limit_error"
 
-    def __init__(self, message: str, *, charge: Charge, retry_after: int | None):
+    def __init__(self, message: str, plan: Plan, charge: Charge, state: WindowState, *, retry_after: int | None):
+        self.plan = plan
+        self.charge = charge
+        self.state = state
         details: dict[str, Any] = {"limit": charge.window.text, "scope": charge.scope, "retry_after": retry_after}
         headers = None if retry_after is None else {"Retry-After": str(retry_after)}
         super().__init__(message, details=details, headers=headers)

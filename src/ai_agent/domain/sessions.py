@@ -8,11 +8,10 @@ from uuid import UUID
 from msgspec import UNSET, Meta, UnsetType
 
 from ai_agent.domain.errors import FieldError, InvalidFields
-from ai_agent.domain.fields import Input, JsonObject, Label, StoredObject, Title, check_metadata
+from ai_agent.domain.fields import BULK, Input, JsonObject, Label, StoredObject, Title, check_metadata
 from ai_agent.domain.pages import Filter, Page
 from ai_agent.domain.resources import Resource
 
-BULK = 100
 METADATA_FILTERS = 10
 
 

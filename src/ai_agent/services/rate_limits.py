@@ -2,9 +2,11 @@
 
 import math
 import time
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
+from types import MappingProxyType
+from typing import NamedTuple
 
 from ai_agent.domain.errors import ConfigurationError
 from ai_agent.domain.identity import Principal, Tier
@@ -29,6 +31,14 @@ PREFIX_BITS = 64
 """An address of IPv6 is counted with its network: whoever has one has all of them."""
 
 
+class Left(NamedTuple):
+    """What is left of the tightest window of a plan."""
+
+    plan: Plan
+    charge: Charge
+    state: WindowState
+
+
 class RateLimitService:
     """Raises ConfigurationError for a limit that cannot be read."""
 
@@ -45,7 +55,6 @@ class RateLimitService:
         self._failures = Plan(
             Charge(AUTH_FAILURE, window) for window in _setting(settings, f"rate_limit_{AUTH_FAILURE}")
         )
-        self._failures_seen = Plan(Charge(c.scope, c.window, 0) for c in self._failures.charges)
 
     def total(self, tier: Tier) -> Windows:
         """What all requests of a caller may cost together."""
@@ -54,12 +63,26 @@ class RateLimitService:
     def windows(self, route_class: RouteClass, tier: Tier) -> Windows:
         return tuple(window * self._factors[tier] for window in self._classes[route_class])
 
-    async def charge(self, hit: Hit) -> Verdict:
-        """Raises RateLimitExceeded for what no wait would help."""
-        if (never := hit.plan.impossible) is not None:
-            message = f"This request costs {never.cost}, and the limit is {never.window.text}: send it in parts"
-            raise RateLimitExceeded(message, charge=never, retry_after=None)
-        return await self._storage.charge(hit)
+    async def charge(self, hit: Hit, messages: Mapping[str, str | None] = MappingProxyType({})) -> Left:
+        """Charges all windows or none. `messages` are those of scopes that have one of their own.
+
+        Raises RateLimitExceeded, without a time to come again for what no wait would help.
+        """
+        if hit.plan.impossible is not None:
+            raise await self._never(hit, hit.plan.impossible)
+        verdict = await self._storage.charge(hit)
+        charge, state = _tightest(hit.plan.charges, verdict)
+        if verdict.allowed:
+            return Left(hit.plan, charge, state)
+        message = messages.get(charge.scope) or f"Too many requests: {charge.window.text}"
+        retry_after = seconds(state.wait)
+        raise RateLimitExceeded(message, hit.plan, charge, state, retry_after=retry_after)
+
+    async def _never(self, hit: Hit, charge: Charge) -> RateLimitExceeded:
+        looked = await self._storage.charge(Hit(_looking(hit.plan), hit.keys))
+        message = f"This request costs {charge.cost}, and the limit is {charge.window.text}: send it in parts"
+        state = looked.states[hit.plan.charges.index(charge)]
+        return RateLimitExceeded(message, hit.plan, charge, state, retry_after=None)
 
     async def states(self, principal: Principal) -> list[RateLimitState]:
         """What is left of every limit of a caller; looking costs nothing."""
@@ -78,19 +101,23 @@ class RateLimitService:
 
     async def check_address(self, address: str) -> None:
         """Raises RateLimitExceeded when too many bad credentials came from there: no further ones are looked at."""
-        if self.enabled:
-            verdict = await self._storage.charge(hit_of(self._failures_seen, counted_as(None, address)))
-            pairs = list(zip(self._failures.charges, verdict.states, strict=True))
-            spent = [(charge, state) for charge, state in pairs if state.used >= charge.window.amount]
-            if spent:
-                raise exceeded(*max(spent, key=lambda pair: pair[1].reset))
+        plan = self._failures
+        looked = await self._storage.charge(hit_of(_looking(plan), counted_as(None, address)))
+        pairs = zip(plan.charges, looked.states, strict=True)
+        if spent := [(charge, state) for charge, state in pairs if state.used >= charge.window.amount]:
+            charge, state = max(spent, key=lambda pair: pair[1].reset)
+            message = f"Too many requests: {charge.window.text}"
+            raise RateLimitExceeded(message, plan, charge, state, retry_after=seconds(state.reset))
 
     async def note_failure(self, address: str) -> None:
         """Counts bad credentials. Raises RateLimitExceeded when they were too many."""
-        if self.enabled:
-            verdict = await self._storage.charge(hit_of(self._failures, counted_as(None, address)))
-            if not verdict.allowed:
-                raise exceeded(*tightest(self._failures.charges, verdict))
+        await self.charge(hit_of(self._failures, counted_as(None, address)))
+
+
+@lru_cache(maxsize=1024)
+def _looking(plan: Plan) -> Plan:
+    """The same windows, charged nothing."""
+    return Plan(Charge(charge.scope, charge.window, 0) for charge in plan.charges)
 
 
 def _setting(settings: Settings, field: str) -> Windows:
@@ -119,17 +146,10 @@ def hit_of(plan: Plan, caller: str) -> Hit:
     return Hit(plan, [key + caller for key in plan.keys])
 
 
-def tightest(charges: Sequence[Charge], verdict: Verdict) -> tuple[Charge, WindowState]:
+def _tightest(charges: Sequence[Charge], verdict: Verdict) -> tuple[Charge, WindowState]:
     """The window that lets least through: of those that refuse, the one that refuses longest."""
     pairs = zip(charges, verdict.states, strict=True)
     return min(pairs, key=lambda pair: (-pair[1].wait, pair[0].window.amount - pair[1].used))
-
-
-def exceeded(charge: Charge, state: WindowState, message: str | None = None) -> RateLimitExceeded:
-    retry_after = seconds(state.wait or state.reset)
-    return RateLimitExceeded(
-        message or f"Too many requests: {charge.window.text}", charge=charge, retry_after=retry_after
-    )
 
 
 def seconds(milliseconds: int) -> int:

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Protocol
 
-from ai_agent.domain.rate_limits import Hit, Strategy, Verdict, Window, WindowState
+from ai_agent.domain.rate_limits import Charge, Hit, Strategy, Verdict, WindowState
 
 
 class Limiter(Protocol):
@@ -117,19 +117,21 @@ class MemoryLimiter:
         now = self._clock()
         self._forget(now)
         charges = hit.plan.charges
-        windows = [self._window(key, charge.window, now) for key, charge in zip(hit.keys, charges, strict=True)]
+        windows = [self._window(key, charge, now) for key, charge in zip(hit.keys, charges, strict=True)]
         pairs = list(zip(windows, charges, strict=True))
         verdict = Verdict([window.look(now, charge.window.amount, charge.cost) for window, charge in pairs])
         if not verdict.allowed or not any(charge.cost for charge in charges):
             return verdict
         return Verdict([window.take(now, charge.cost) for window, charge in pairs])
 
-    def _window(self, key: str, window: Window, now: int) -> _Moving | _Fixed:
+    def _window(self, key: str, charge: Charge, now: int) -> _Moving | _Fixed:
         found = self._windows.get(key)
         if found is None:
-            span = window.seconds * 1000
-            found = self._windows[key] = self._new(span)
-            heapq.heappush(self._ends, (now + span, key))
+            span = charge.window.seconds * 1000
+            found = self._new(span)
+            if charge.cost:  # Whoever only looks leaves nothing.
+                self._windows[key] = found
+                heapq.heappush(self._ends, (now + span, key))
         return found
 
     def _forget(self, now: int) -> None:

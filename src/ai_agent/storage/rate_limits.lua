@@ -42,7 +42,13 @@ end
 function moving.look(key, limit, span, cost)
   local head = moving.head(key, span)
   if not head[3] then return {used = 0, reset = 0, wait = 0} end
-  local used = redis.call('LINDEX', key, -1) - head[2]
+  local last = redis.call('LRANGE', key, -2, -1)
+  if tonumber(last[1]) > now + 1000 then
+    -- The clock went back: what it wrote ahead would count for as long as it went.
+    redis.call('DEL', key)
+    return {used = 0, reset = 0, wait = 0}
+  end
+  local used = last[2] - head[2]
   local missing, wait = used + cost - limit, 0
   if cost > 0 and missing > 0 then wait = moving.wait(key, span, tonumber(head[2]), missing) end
   return {used = used, reset = head[3] + span - now, wait = wait}

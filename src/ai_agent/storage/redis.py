@@ -1,7 +1,6 @@
 """Redis as the request path needs it: it answers soon, or counts as away."""
 
 import asyncio
-from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -39,7 +38,7 @@ class RedisError(Exception):
 
 
 class RedisWire:
-    """Commands on a connection of their own, for the request path.
+    """Commands on a connection of their own, one after the other, for the request path.
 
     The client connects, authenticates and speaks TLS; from then on commands are written and answers read without it:
     that costs 30 µs of CPU a command where the client takes 100.
@@ -47,22 +46,26 @@ class RedisWire:
 
     def __init__(self, redis: "Redis"):
         self._redis = redis
-        self._connected: _Answers | None = None
+        self._turn = asyncio.Lock()
+        self._connected: _Connection | None = None
 
     async def call(self, *arguments: str) -> bytes:
         """The answer to a command: a text or a number. Raises RedisError, OSError, TimeoutError."""
-        try:
-            async with asyncio.timeout(ANSWER_SECONDS):
-                answers = self._connected or await self._connect()
-                return await answers.to(arguments)
-        except RedisError:
-            raise
-        except BaseException:
-            # An answer that comes late would be taken for that to the next command.
-            self.close()
-            raise
+        async with self._turn:
+            try:
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    # One that was closed for idleness is no sign of trouble: nothing was sent on it.
+                    if self._connected is None or self._connected.closed:
+                        self._connected = await self._connect()
+                    return await self._connected.answer_to(arguments)
+            except RedisError:
+                raise
+            except BaseException:
+                # An answer that comes late would be taken for that to the next command.
+                self.close()
+                raise
 
-    async def _connect(self) -> "_Answers":
+    async def _connect(self) -> "_Connection":
         connection = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # its own fault
         try:
             await connection.connect()
@@ -70,9 +73,7 @@ class RedisWire:
             raise ConnectionError(f"{type(error).__name__}: {error}") from error
         # The client keeps its socket to itself, and has no way to give it away.
         writer, connection._writer, connection._reader = connection._writer, None, None  # noqa: SLF001
-        self._connected = _Answers(writer)
-        writer.transport.set_protocol(self._connected)
-        return self._connected
+        return _Connection(writer)
 
     def close(self) -> None:
         if self._connected is not None:
@@ -80,58 +81,52 @@ class RedisWire:
             self._connected = None
 
 
-class _Answers(asyncio.Protocol):
-    """Reads answers, in the order of the commands. Source: redis.io, "Redis serialization protocol" (RESP 2)."""
+class _Connection(asyncio.Protocol):
+    """Writes a command, and reads its answer. Source: redis.io, "Redis serialization protocol" (RESP 2)."""
 
     def __init__(self, writer: asyncio.StreamWriter):
         self._writer = writer  # Its end would close the socket.
         self._transport = writer.transport
+        self._transport.set_protocol(self)
         self._buffer = b""
-        self._waiting: deque[asyncio.Future[bytes]] = deque()
+        self._answer: asyncio.Future[bytes] | None = None
 
-    def to(self, arguments: Sequence[str]) -> "asyncio.Future[bytes]":
-        if self._transport.is_closing():
-            raise ConnectionError("The connection was closed")
+    @property
+    def closed(self) -> bool:
+        return self._transport.is_closing()
+
+    def answer_to(self, arguments: Sequence[str]) -> "asyncio.Future[bytes]":
         parts = [b"*%d\r\n" % len(arguments)]
         for argument in arguments:
             encoded = argument.encode()
             parts.append(b"$%d\r\n%b\r\n" % (len(encoded), encoded))
-        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
-        self._waiting.append(answer)
+        self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(b"".join(parts))
-        return answer
+        return self._answer
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        while self._waiting and self._next():
-            pass
-
-    def _next(self) -> bool:
-        """Gives the first answer to whom it belongs; False when some of it is still to come."""
         head, found, rest = self._buffer.partition(b"\r\n")
-        if not found:
-            return False
-        body = head[1:]
-        if head[:1] == b"$" and body != b"-1":
+        kind, body = head[:1], head[1:]
+        if kind == b"$" and found and body != b"-1":
             length = int(body)
-            if len(rest) < length + 2:
-                return False
-            body, rest = rest[:length], rest[length + 2 :]
-        self._buffer = rest
-        answer = self._waiting.popleft()
-        if answer.done():
-            return True
-        if head[:1] == b"-":
-            answer.set_exception(RedisError(body.decode()))
+            found = rest[length : length + 2]
+            body = rest[:length]
+        if len(found) == 2 and self._answer is not None:
+            self._buffer = b""
+            self._settle(RedisError(body.decode()) if kind == b"-" else body)
+
+    def _settle(self, outcome: bytes | Exception) -> None:
+        answer, self._answer = self._answer, None
+        if answer is None or answer.done():
+            return
+        if isinstance(outcome, bytes):
+            answer.set_result(outcome)
         else:
-            answer.set_result(body)
-        return True
+            answer.set_exception(outcome)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # as asyncio calls it
-        for answer in self._waiting:
-            if not answer.done():
-                answer.set_exception(ConnectionError("The connection was lost"))
-        self._waiting.clear()
+        self._settle(ConnectionError("The connection was lost"))
 
     def abort(self) -> None:
         self._transport.abort()

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Sequence
+from contextvars import Context
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 PREFIX = "ai-agent:limits:"
+AT_ONCE = 500
+"""Hits in one call of the script, which keeps the server from all others."""
 
 _SCRIPT = files(__package__).joinpath("rate_limits.lua").read_text()
 _SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
@@ -43,13 +46,14 @@ class RedisLimiter:
         future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
         self._waiting.append((hit, future))
         if self._sender is None:
-            self._sender = asyncio.create_task(self._send())
+            # In a context of its own: it goes on for requests that come later.
+            self._sender = asyncio.create_task(self._send(), context=Context())
         return await future
 
     async def _send(self) -> None:
         try:
             while self._waiting:
-                batch, self._waiting = self._waiting, []
+                batch, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
                 await self._send_batch(batch)
         finally:
             self._sender = None
@@ -82,7 +86,10 @@ class RedisLimiter:
             if not str(error).startswith("NOSCRIPT"):
                 raise
             answer = await self._wire.call("EVAL", _SCRIPT, *arguments)
-        return [int(number) for number in answer.split()]
+        numbers = [int(number) for number in answer.split()]
+        if len(numbers) != 3 * len(keys):
+            raise RedisError(f"{len(numbers)} numbers for {len(keys)} windows")
+        return numbers
 
     async def probe(self) -> None:
         """Writes as a request does: a server that only reads is no use. Raises whatever is wrong."""

@@ -1,6 +1,7 @@
 """Rate limits that go on when Redis does not: counted in this process, until a probe finds it back."""
 
 import asyncio
+from contextvars import Context
 
 import structlog
 
@@ -17,14 +18,11 @@ log = structlog.get_logger()
 class ResilientLimiter:
     def __init__(self, redis: RedisLimiter, strategy: Strategy):
         self._redis = redis
-        self._strategy = strategy
-        self._memory: MemoryLimiter | None = None
+        # One for the life of the process: who makes Redis fail again and again gets no new windows by it.
+        self._memory = MemoryLimiter(strategy)
         self._prober: asyncio.Task[None] | None = None
-
-    @property
-    def degraded(self) -> bool:
+        self.degraded = False
         """Whether each node counts by itself."""
-        return self._memory is not None
 
     async def start(self) -> None:
         """A server starts without Redis, too."""
@@ -32,27 +30,27 @@ class ResilientLimiter:
             self._fall_back(error)
 
     async def charge(self, hit: Hit) -> Verdict:
-        if self._memory is None:
+        if not self.degraded:
             try:
                 return await self._redis.charge(hit)
             except RedisAway as error:
-                return await self._fall_back(error).charge(hit)
+                self._fall_back(error)
         return await self._memory.charge(hit)
 
-    def _fall_back(self, error: Exception) -> MemoryLimiter:
-        if self._memory is not None:
-            return self._memory
-        self._memory = MemoryLimiter(self._strategy)
-        self._prober = asyncio.create_task(self._watch())
+    def _fall_back(self, error: Exception) -> None:
+        if self.degraded:
+            return
+        self.degraded = True
+        # In a context of its own: it is no part of the request that met the fault.
+        self._prober = asyncio.create_task(self._watch(), context=Context())
         LIMITER_ON_MEMORY.set(1)
         LIMITER_CHANGES.labels("memory").inc()
         log.warning("rate_limits_on_memory", reason=str(error), hint="Each node counts by itself until Redis is back")
-        return self._memory
 
     async def _watch(self) -> None:
         while await self._probe() is not None:  # noqa: ASYNC110  # nobody tells when Redis is back
             await asyncio.sleep(PROBE_SECONDS)
-        self._memory = None
+        self.degraded = False
         LIMITER_ON_MEMORY.set(0)
         LIMITER_CHANGES.labels("redis").inc()
         log.warning("rate_limits_on_redis", hint="All nodes count together again")
