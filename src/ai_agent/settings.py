@@ -94,7 +94,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         ),
     ] = None
     rate_limit_enabled: Annotated[
-        bool, Meta(description="`false` lets everybody do everything as often as they like.")
+        bool, Meta(description="`false` lets everybody do everything as often as they like, also try credentials.")
     ] = True
     rate_limit_strategy: Annotated[
         Strategy,

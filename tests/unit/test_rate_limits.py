@@ -416,7 +416,18 @@ def test_limits_can_be_switched_off() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["10/fortnight", "ten/minute", "", "10/minute;", "0/minute", "-1/minute", "10 a minute"]
+    "text",
+    [
+        "10/0minute",
+        "10 per 0 hour",
+        "10/fortnight",
+        "ten/minute",
+        "",
+        "10/minute;",
+        "0/minute",
+        "-1/minute",
+        "10 a minute",
+    ],
 )
 def test_a_limit_that_cannot_be_read_stops_the_start_by_its_name(text: str) -> None:
     if text:
@@ -461,6 +472,7 @@ FORWARDED = [
     ("10.0.0.0/8", "10.0.0.9", "203.0.113.7:5678", "203.0.113.7"),
     ("10.0.0.0/8", "10.0.0.9", "[2001:db8::7]:5678", "2001:db8::7"),
     ("10.0.0.0/8", "10.0.0.9", "fe80::1%eth0", "fe80::1"),
+    ("10.0.0.0/8", "10.0.0.9", '"203.0.113.7"', "203.0.113.7"),
     # Nobody is trusted: what the header says is nothing.
     ("", "10.0.0.9", "1.2.3.4", "10.0.0.9"),
     # A proxy of ours: the last address that is none of ours.

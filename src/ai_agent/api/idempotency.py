@@ -18,6 +18,8 @@ from ai_agent.domain.idempotency import IdempotencyKey
 from ai_agent.services.idempotency import IdempotencyService, KeptAnswer
 
 ATTACHES = {"idempotency": "attaches"}
+ONCE = {"idempotency": "once"}
+"""`opt` of an operation whose answer is a secret: a repeat is refused."""
 
 _KEY = "idempotency_key"
 _REPLAYED = (b"idempotency-replayed", b"true")

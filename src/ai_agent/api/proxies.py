@@ -51,7 +51,7 @@ class TrustedProxies:
 
 def _address(text: str) -> str | None:
     """The address of `203.0.113.7`, `203.0.113.7:5678`, `2001:db8::7` or `[2001:db8::7]:5678`, else None."""
-    text = text.strip()
+    text = text.strip(' "')
     host = text[1:].partition("]")[0] if text.startswith("[") else text.partition(":")[0] if "." in text else text
     try:
         return str(ip_address(host.partition("%")[0]))

@@ -1,5 +1,6 @@
 """Rate limits: what is allowed, what a request costs, and what is left of it."""
 
+import re
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
 from functools import lru_cache
@@ -51,6 +52,9 @@ class Window(msgspec.Struct, frozen=True):
 
 Windows = tuple[Window, ...]
 
+_NO_TIME = re.compile(r"(/|per)\s*0+\s*[a-z]", re.IGNORECASE)
+"""What the library reads as one unit of time."""
+
 
 @lru_cache(maxsize=1024)
 def parse_limit(text: str) -> Windows:
@@ -58,7 +62,7 @@ def parse_limit(text: str) -> Windows:
     from limits import parse_many  # Half of what it imports nobody here needs, and not every command has limits.
 
     items = parse_many(f"{text}/minute" if text.strip().isdigit() else text)
-    if any(item.amount < 1 or item.get_expiry() < 1 for item in items):
+    if _NO_TIME.search(text) or any(item.amount < 1 or item.get_expiry() < 1 for item in items):
         raise ValueError(f"{text!r} allows nothing")
     return tuple(dict.fromkeys(Window(item.amount, item.get_expiry(), str(item)) for item in items))
 

@@ -12,7 +12,7 @@ from litestar import Litestar
 from litestar.routes import HTTPRoute
 
 from ai_agent.api.errors import ErrorBody, Problem
-from ai_agent.api.openapi.operations import Operation
+from ai_agent.api.openapi.operations import SECURITY, Operation
 from ai_agent.api.openapi.parameters import SHARED
 from ai_agent.api.openapi.responses import error_components, header_components
 from ai_agent.api.openapi.schemas import Schemas
@@ -28,16 +28,6 @@ TAGS = {
     "Administration": "API keys of all owners, and the audit log.",
     "Auth": "Tokens in place of an API key, and who the caller is.",
     "Health": "Whether the server lives, and whether it should be sent requests.",
-}
-
-SECURITY = {
-    "ApiKeyAuth": {
-        "type": "apiKey",
-        "in": "header",
-        "name": "Authorization",
-        "description": "`Bearer sk-…`: an API key, made with `ai-agent keys create`",
-    },
-    "JWTAuth": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "A JSON Web Token"},
 }
 
 

@@ -30,6 +30,17 @@ _SUCCESS = {
 }
 
 
+SECURITY = {
+    "ApiKeyAuth": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "Authorization",
+        "description": "`Bearer sk-…`: an API key, made with `ai-agent keys create`",
+    },
+    "JWTAuth": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT", "description": "A JSON Web Token"},
+}
+
+
 class Answered(NamedTuple):
     """What is answered: the type of the body, and how it is written."""
 
@@ -76,7 +87,7 @@ class Operation:
             }
         responses = self._responses(schemas) | {status: error_reference(status) for status in self._errors()}
         described["responses"] = {str(status): responses[status] for status in sorted(responses)}
-        return described | ({"security": []} if self._scope is None else {})
+        return described | {"security": self._security()}
 
     @property
     def _scope(self) -> str | None:
@@ -95,6 +106,12 @@ class Operation:
     def _conditional(self) -> bool:
         deletes_one = self.method == "DELETE" and self._body is None and self._handler.opt.get("conditional", True)
         return deletes_one or (self.method in ("PUT", "PATCH") and self._resource)
+
+    def _security(self) -> list[dict[str, list[str]]]:
+        """Either of the schemes, with the scope as OpenAPI 3.1 has it: a role's name."""
+        if self._scope is None:
+            return []
+        return [{scheme: [self._scope] if self._scope else []} for scheme in SECURITY]
 
     def _needs(self) -> list[str]:
         if self._scope == "":
@@ -131,7 +148,7 @@ class Operation:
             names.append("ETag")
         if _is(answered.kind, Page):
             names.append("Link")
-        if self.method == "POST":
+        if self.method == "POST" and self._handler.opt.get("idempotency") != "once":
             names.append("Idempotency-Replayed")
         if status == 202 and 200 in self._answers:
             names.append("Location")

@@ -87,7 +87,7 @@ ERRORS = {
         "rate_limit_error",
         "Too many requests: 10 per 1 minute",
         {"limit": "10 per 1 minute", "scope": "session_create", "retry_after": 23},
-        ("Retry-After", *LIMITS),
+        ("Retry-After",),
     ),
     500: ErrorResponse(
         "InternalServerError",
@@ -166,7 +166,7 @@ def _error(status: int, error: ErrorResponse) -> dict[str, Any]:
     }
     return {
         "description": error.description,
-        "headers": headers("X-Correlation-ID", *error.headers),
+        "headers": headers(*dict.fromkeys(["X-Correlation-ID", *LIMITS, *error.headers])),
         "content": {
             JSON: {"schema": _reference(ErrorBody), "example": example},
             PROBLEM_JSON: {"schema": _reference(Problem), "example": problem | example},

@@ -10,7 +10,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 
 from ai_agent.api.dependencies import Caller, actor
 from ai_agent.api.guards import needs
-from ai_agent.api.idempotency import ATTACHES, idempotency_key
+from ai_agent.api.idempotency import ONCE, idempotency_key
 from ai_agent.api.openapi import UNCONDITIONAL
 from ai_agent.api.pages import linked
 from ai_agent.api.parameters import Cursor, Limit, Offset, SortOrder
@@ -50,7 +50,7 @@ class AdminController(Controller):
         page = PageRequest(limit, cursor, offset, include_total, sort_by, sort_order == "desc")
         return linked(request, await api_keys.list(request.user, wanted, page))
 
-    @post("/keys", opt=needs(Scope.ADMIN) | ATTACHES)
+    @post("/keys", opt=needs(Scope.ADMIN) | ONCE)
     async def create_api_key(
         self, request: Caller, data: JSONBody[CreateApiKey], api_keys: NamedDependency[ApiKeyService]
     ) -> NewApiKey:
@@ -61,7 +61,7 @@ class AdminController(Controller):
         """
         return await api_keys.create(request.user, actor(request), data, idempotency_key(request))
 
-    @post("/keys/{key_id:uuid}/rotate", opt=needs(Scope.ADMIN) | ATTACHES)
+    @post("/keys/{key_id:uuid}/rotate", opt=needs(Scope.ADMIN) | ONCE)
     async def rotate_api_key(
         self,
         request: Caller,

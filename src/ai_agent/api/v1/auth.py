@@ -6,7 +6,7 @@ from litestar.params import JSONBody
 
 from ai_agent.api.dependencies import Caller, actor
 from ai_agent.api.guards import IDENTIFIED, PUBLIC
-from ai_agent.api.idempotency import ATTACHES, idempotency_key
+from ai_agent.api.idempotency import ONCE, idempotency_key
 from ai_agent.api.openapi import may_answer
 from ai_agent.domain.identity import Scope
 from ai_agent.domain.tokens import CallerRole, Me, RefreshToken, Tokens, WebSocketTicket
@@ -18,7 +18,7 @@ class AuthController(Controller):
     path = "/auth"
     tags = ["Auth"]
 
-    @post("/token", status_code=200, opt=IDENTIFIED | ATTACHES | may_answer(403))
+    @post("/token", status_code=200, opt=IDENTIFIED | ONCE | may_answer(403))
     async def create_token(self, request: Caller, tokens: NamedDependency[TokenService]) -> Tokens:
         """Get tokens for an API key
 
@@ -28,7 +28,7 @@ class AuthController(Controller):
         """
         return await tokens.issue(request.user, actor(request), idempotency_key(request))
 
-    @post("/refresh", status_code=200, opt=PUBLIC | ATTACHES | may_answer(401, 503))
+    @post("/refresh", status_code=200, opt=PUBLIC | ONCE | may_answer(401, 503))
     async def refresh_token(
         self, request: Caller, data: JSONBody[RefreshToken], tokens: NamedDependency[TokenService]
     ) -> Tokens:
@@ -40,7 +40,7 @@ class AuthController(Controller):
         """
         return await tokens.refresh(data.refresh_token, actor(request), idempotency_key(request))
 
-    @post("/revoke", status_code=204, opt=PUBLIC | ATTACHES | may_answer(503))
+    @post("/revoke", status_code=204, opt=PUBLIC | ONCE | may_answer(503))
     async def revoke_token(
         self, request: Caller, data: JSONBody[RefreshToken], tokens: NamedDependency[TokenService]
     ) -> None:
@@ -51,7 +51,7 @@ class AuthController(Controller):
         """
         await tokens.revoke(data.refresh_token, actor(request), idempotency_key(request))
 
-    @post("/ws-ticket", status_code=200, opt=IDENTIFIED | ATTACHES)
+    @post("/ws-ticket", status_code=200, opt=IDENTIFIED | ONCE)
     async def create_ws_ticket(self, request: Caller, tokens: NamedDependency[TokenService]) -> WebSocketTicket:
         """Get a ticket for a WebSocket
 
