@@ -4,11 +4,13 @@ import re
 from datetime import datetime
 from typing import Annotated, Literal, NamedTuple, get_args
 
-from litestar import Litestar, Request
+from litestar import Litestar
+from litestar._parsers import parse_query_string
 from litestar.params import FromQuery, QueryParameter
 from litestar.routes import HTTPRoute
-from litestar.types import Scope
+from litestar.types import Empty, Scope
 from litestar.typing import FieldDefinition
+from litestar.utils.scope.state import ScopeState
 
 from ai_agent.api.acting import OWNER, reads_owned
 from ai_agent.domain.errors import FieldError, InvalidFields
@@ -54,7 +56,10 @@ def check_parameters(scope: Scope) -> None:
         return
     known: dict[str, Known] = scope["route_handler"].opt.get(KNOWN, {})
     seen, errors = set(), []
-    for name, value in Request(scope).query_params.multi_items():
+    state = ScopeState.from_scope(scope)
+    if state.parsed_query is Empty:
+        state.parsed_query = parse_query_string(scope["query_string"])  # Litestar takes it from there.
+    for name, value in state.parsed_query:
         if name not in known:
             errors.append(FieldError(name, "Is not a parameter of this operation", value))
         elif name in seen and not known[name].repeatable:
