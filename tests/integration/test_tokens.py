@@ -152,6 +152,23 @@ def test_a_token_that_somebody_else_signed_with_the_secret_is_good(server: Serve
         assert (me["user"], me["tier"], me["key_id"]) == ("customer-7", "premium", None)
 
 
+def test_whoever_has_the_secret_speaks_for_no_api_key(server: Server) -> None:
+    made = make_key(server, "key-owner", "sessions:read")
+    forged = signed("HS256", claims(sub="customer-7", ai_agent_key=made["id"]), key=SECRET)
+    with server.client(forged) as client:
+        assert client.get("/auth/me").json()["key_id"] is None
+    assert post(server, "/auth/token", key=forged).status_code == 403
+
+
+def test_a_token_of_a_family_is_its_owners_and_of_its_key(server: Server) -> None:
+    made, other = make_key(server, "family-owner", "sessions:read"), make_key(server, "other", "sessions:read")
+    own = jwt.decode(get_tokens(server, made["key"])["access_token"], SECRET, algorithms=["HS256"])
+    with server.client(jwt.encode(own | {"ai_agent_key": other["id"]}, SECRET)) as client:
+        me = client.get("/auth/me").json()
+    assert (me["user"], me["key_id"]) == ("family-owner", made["id"])
+    assert status(server, jwt.encode(own | {"sub": "other"}, SECRET)) == 401
+
+
 def test_all_that_is_refused_is_refused_alike(server: Server) -> None:
     bad = [
         signed("HS256", claims(exp=1), key=SECRET),

@@ -102,7 +102,7 @@ class IdentityService:
         at = now()
         if found is None or found.expires_at <= at or (found.valid_until is not None and found.valid_until <= at):
             raise AuthenticationError
-        if found.key_id is not None:  # A JWT of somebody else's is of no key.
+        if found.key_id or found.family_id:  # A JWT of somebody else's is of no key.
             await self._grant(found.key_id, found.family_id)
         scopes = frozenset(msgspec.json.decode(found.scopes, type=list[str]))
         return Principal(found.subject, scopes, found.tier, found.key_id, found.family_id, found.valid_until)
@@ -133,12 +133,16 @@ class IdentityService:
             log.debug("jwt_refused", reason=str(error)[:200])
             raise AuthenticationError from None
         claims, credentials = verified.claims, frozenset(filter(None, [verified.credential]))
-        seconds = _seconds_to(claims.expires_at) + LEEWAY_SECONDS
+        principal, seconds = _principal(claims), _seconds_to(claims.expires_at) + LEEWAY_SECONDS
         if claims.family_id is not None:
             grant = await self._grant(None, claims.family_id)
+            # Whoever else has the secret may say what he likes, but not take a family for another owner's.
+            if grant.owner_id != claims.sub:
+                raise AuthenticationError
             credentials = frozenset({f"key:{grant.key_id}", f"family:{claims.family_id}"})
             seconds = min(seconds, _seconds_to(grant.expires_at))
-        return _Verification(_principal(claims), seconds, credentials)
+            principal = msgspec.structs.replace(principal, key_id=grant.key_id, family_id=claims.family_id)
+        return _Verification(principal, seconds, credentials)
 
     async def _grant(self, key_id: UUID | None, family_id: UUID | None) -> tokens.Grant:
         """What the key of a token or ticket allows now. Raises AuthenticationError when that is nothing any more."""
@@ -164,7 +168,7 @@ def _principal(claims: Claims) -> Principal:
     if claims.role == Scope.ADMIN:
         scopes.add(Scope.ADMIN)
     tier = Tier(claims.tier) if claims.tier in list(Tier) else Tier.AUTHENTICATED
-    return Principal(claims.sub, frozenset(scopes), tier, claims.key_id, claims.family_id, claims.expires_at)
+    return Principal(claims.sub, frozenset(scopes), tier, expires_at=claims.expires_at)
 
 
 def _seconds_to(moment: datetime | None) -> float:

@@ -145,7 +145,6 @@ class TokenService:
             exp=int(at.timestamp()) + seconds,
             scope=" ".join(sorted(scopes)),
             tier=grant.tier,
-            key_id=grant.key_id,
             family_id=family_id,
         )
         return Tokens(self._jwt.signed(claims), "Bearer", seconds, refresh_token)
