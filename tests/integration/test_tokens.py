@@ -28,7 +28,7 @@ from ai_agent.storage.tables import api_keys, audit_log, refresh_tokens, token_f
 from tests.conftest import KEY, SECRET, Server
 from tests.integration.test_database import Scenario, opened, run
 from tests.integration.test_identity import make_key
-from tests.nodes import ACTOR, Node, revoke_key
+from tests.nodes import ACTOR, Node, end_key
 from tests.signed_tokens import claims, signed
 
 __all__ = ["run"]
@@ -79,7 +79,7 @@ def assert_soon_refused(credentials: list[str], *servers: Server) -> None:
 def revoke(database_url: str, key_id: str) -> None:
     async def scenario() -> None:
         async with opened(database_url) as database:
-            await revoke_key(database, uuid.UUID(key_id))
+            await end_key(database, uuid.UUID(key_id))
 
     asyncio.run(scenario())
 
@@ -436,7 +436,7 @@ def test_a_claimed_idempotency_key_is_let_go_when_nothing_was_made(run: Run) -> 
         here = Node(database)
         stored, key = await here.key()
         principal = await here.identity.verify(key)
-        await revoke_key(database, stored.id)
+        await end_key(database, stored.id)
 
         def again() -> IdempotencyKey:
             return IdempotencyKey("/auth/token", "same", "digest")

@@ -87,9 +87,12 @@ class IdentityService:
             self._remember(token, verified)
         return verified.principal
 
-    def forget(self, credentials: Set[str]) -> None:
-        """Drops what was verified with any of these: `key:<id>`, `family:<id>` or `jwk:<digest>`."""
+    def forget(self, credentials: Set[str] | None) -> None:
+        """Drops what was verified with any of these, `key:<id>`, `family:<id>` or `jwk:<digest>`; None drops all."""
         self._forgettings += 1
+        if credentials is None:
+            self._remembered.clear()
+            return
         dropped = [token for token, held in self._remembered.items() if not held.credentials.isdisjoint(credentials)]
         for token in dropped:
             del self._remembered[token]

@@ -16,10 +16,10 @@ from ai_agent.domain.idempotency import IdempotencyKey
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.tokens import Tokens, WebSocketTicket
 from ai_agent.security.api_keys import REFRESH_TOKEN, TICKET, KeyHasher, generate, well_formed
-from ai_agent.security.jwt import LEEWAY_SECONDS, Claims, Jwt
+from ai_agent.security.jwt import Claims, Jwt
 from ai_agent.services.credential_changes import KEPT
 from ai_agent.services.idempotency import WAIT_SECONDS, only_once
-from ai_agent.storage import audit, credential_changes, tokens
+from ai_agent.storage import audit, tokens
 from ai_agent.storage.database import Connection, Database
 from ai_agent.storage.tokens import Grant, Ticket
 
@@ -154,16 +154,13 @@ class TokenService:
         return end if grant.expires_at is None else min(end, grant.expires_at)
 
     async def _end_family(self, rows: Connection, family_id: UUID, actor: Actor, action: Action) -> None:
-        """Revokes a family that is not revoked yet, tells all nodes, and notes who asked for it."""
-        at = now()
-        owner = await tokens.revoke_family(rows, family_id, at)
+        """Revokes a family that is not revoked yet, and notes who asked for it."""
+        owner = await tokens.revoke_family(rows, family_id, now())
         if owner is None:
             return
         if action is Action.TOKEN_REVOKED:
             actor = msgspec.structs.replace(actor, name=owner)
         await audit.record(rows, actor, action, _family(family_id), {"owner_id": owner})
-        until = at + timedelta(seconds=self._times.access + LEEWAY_SECONDS)
-        await credential_changes.announce(rows, f"family:{family_id}", revoked=True, until=until)
 
 
 def _family(family_id: UUID) -> Target:
