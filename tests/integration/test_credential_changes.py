@@ -268,6 +268,115 @@ def test_a_token_is_not_remembered_beyond_its_end(run: Run) -> None:
     run(scenario)
 
 
+def test_those_who_bring_a_credential_at_once_share_one_look_at_it(run: Run) -> None:
+    async def scenario(database: Database) -> None:
+        reader = database.reader = Reader(database.reader)
+        here = Node(database)
+        _, key = await here.key()
+        _, other = await here.key()
+        before = reader.reads
+        principals = await asyncio.gather(*(here.identity.verify(key) for _ in range(20)), here.identity.verify(other))
+        assert reader.reads == before + 2
+        assert len(set(principals[:20])) == 1 != principals[20].key_id
+        for _ in range(2):
+            await here.identity.verify(key)
+        assert reader.reads == before + 4, "Nobody is answered with what had ended before he came"
+        await here.close()
+
+    run(scenario)
+
+
+def test_the_first_of_them_may_leave(run: Run) -> None:
+    async def scenario(database: Database) -> None:
+        reader = database.reader = Reader(database.reader)
+        here = Node(database)
+        stored, key = await here.key()
+        read, go_on = asyncio.Event(), asyncio.Event()
+
+        async def held() -> None:
+            read.set()
+            await go_on.wait()
+
+        reader.after = held
+        first = asyncio.create_task(here.identity.verify(key))
+        await read.wait()
+        second = asyncio.create_task(here.identity.verify(key))
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait([first])
+        go_on.set()
+        assert (await second).key_id == stored.id
+        await here.close()
+
+    run(scenario)
+
+
+def test_nobody_joins_a_look_from_before_a_change_that_was_heard(run: Run) -> None:
+    async def scenario(database: Database) -> None:
+        reader = database.reader = Reader(database.reader)
+        here = Node(database)
+        stored, key = await here.key()
+        read, go_on = asyncio.Event(), asyncio.Event()
+
+        async def held() -> None:
+            read.set()
+            await go_on.wait()
+
+        reader.after = held
+        first = asyncio.create_task(here.identity.verify(key))
+        await read.wait()
+        await end_key(database, stored.id)
+        await here.identity.changes.look()
+        await refused(here.identity, key)
+        go_on.set()
+        assert await first
+        await here.close()
+
+    run(scenario)
+
+
+def test_a_credential_was_good_lately_until_something_speaks_against_it(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "KEY_SECONDS", 0.0)
+
+    async def scenario(database: Database) -> None:
+        here = Node(database)
+        (one, revoked), (two, refused_key) = await here.key(), await here.key()
+        _, short = await here.key(seconds=0.3)
+        token = (await here.tokens.issue(await here.identity.verify(revoked), ACTOR)).access_token
+        for credential in (revoked, refused_key, short, token):
+            assert not here.identity.remembers(credential) or credential == revoked
+            await here.identity.verify(credential)
+            assert here.identity.known(credential) is None, "Nobody listens for changes here"
+            assert here.identity.remembers(credential)
+        await end_key(database, two.id)
+        await refused(here.identity, refused_key)
+        assert not here.identity.remembers(refused_key)
+        await end_key(database, one.id)
+        await here.identity.changes.look()
+        await asyncio.sleep(0.31)
+        assert not any(here.identity.remembers(credential) for credential in (revoked, token, short, "garbage"))
+        await here.close()
+
+    run(scenario)
+
+
+def test_a_credential_was_good_lately_for_a_while_only(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LATELY_SECONDS", 0.1)
+
+    async def scenario(database: Database) -> None:
+        here = Node(database)
+        _, key = await here.key()
+        await here.identity.verify(key)
+        assert here.identity.remembers(key)
+        await asyncio.sleep(0.11)
+        assert not here.identity.remembers(key)
+        await here.close()
+
+    run(scenario)
+
+
 def test_a_change_is_told_for_as_long_as_a_token_can_be_good(run: Run) -> None:
     async def scenario(database: Database) -> None:
         stored, _ = await Node(database).key()
