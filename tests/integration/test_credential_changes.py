@@ -327,7 +327,8 @@ def test_nobody_joins_a_look_from_before_a_change_that_was_heard(run: Run) -> No
         await read.wait()
         await end_key(database, stored.id)
         await here.identity.changes.look()
-        await refused(here.identity, key)
+        async with asyncio.timeout(1):
+            await refused(here.identity, key)
         go_on.set()
         assert await first
         await here.close()

@@ -289,7 +289,33 @@ def test_a_repeated_refresh_is_a_conflict_and_no_theft(server: Server) -> None:
     next_one = refresh(server, first.json()["refresh_token"], **again)
     assert next_one.status_code == 200, "The family lives, and the key counts for its token only"
     body = {"refresh_token": next_one.json()["refresh_token"]}
-    assert [post(server, "/auth/revoke", body, **again).status_code for _ in range(2)] == [204, 409]
+    first, repeat = (post(server, "/auth/revoke", body, **again) for _ in range(2))
+    assert (first.status_code, repeat.status_code, repeat.json()["code"]) == (204, 409, "conflict")
+    assert ("revoked" in repeat.json()["message"], "secret" in repeat.json()["message"]) == (True, False)
+
+
+def test_a_refresh_that_failed_may_be_tried_again_under_the_same_key(run: Run) -> None:
+    async def scenario(database: Database) -> None:
+        here = Node(database)
+        stored, key = await here.key()
+        principal = await here.identity.verify(key)
+        used, revoked, orphan = [await here.tokens.issue(principal, ACTOR) for _ in range(3)]
+        await here.tokens.refresh(used.refresh_token, ACTOR)
+        await here.tokens.revoke(revoked.refresh_token, ACTOR)
+        await end_key(database, stored.id)
+
+        async def failed(token: str) -> type[Exception]:
+            with pytest.raises((AuthenticationError, Conflict)) as error:
+                await here.tokens.refresh(token, ACTOR, IdempotencyKey("/auth/refresh", "same", "digest"))
+            return error.type
+
+        for tokens in (revoked, orphan):
+            assert [await failed(tokens.refresh_token) for _ in range(2)] == [AuthenticationError] * 2
+        assert [await failed(used.refresh_token) for _ in range(2)] == [AuthenticationError, Conflict]
+        with pytest.raises(AuthenticationError):
+            await here.tokens.refresh(used.refresh_token, ACTOR)
+
+    run(scenario)
 
 
 @pytest.mark.parametrize("path", ["/auth/refresh", "/auth/revoke"])

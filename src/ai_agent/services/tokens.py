@@ -74,14 +74,16 @@ class TokenService:
         return made
 
     async def _rotated(self, rows: Connection, digest: str, family_id: UUID, actor: Actor) -> Tokens | None:
+        """None when the family was ended, which is to be committed. Raises AuthenticationError, which undoes all."""
         at = now()
         if not await tokens.use(rows, digest, at):
-            if not await tokens.is_unused(rows, digest):
-                await self._end_family(rows, family_id, actor, Action.TOKEN_REUSED)
-            return None
+            reused = not await tokens.is_unused(rows, digest)
+            if reused and await self._end_family(rows, family_id, actor, Action.TOKEN_REUSED):
+                return None
+            raise AuthenticationError
         grant = await tokens.grant_of_family(rows, family_id, at)
         if grant is None or not await tokens.prolong(rows, family_id, self._end(grant, at)):
-            return None
+            raise AuthenticationError
         made = await self._make(rows, grant, family_id, at)
         holder = msgspec.structs.replace(actor, name=grant.owner_id, key_id=grant.key_id)
         await audit.record(rows, holder, Action.TOKEN_REFRESHED, _family(family_id))
@@ -94,7 +96,7 @@ class TokenService:
         except AuthenticationError:
             return
         async with self._database.unit_of_work(lock_seconds=WAIT_SECONDS if key else None) as rows:
-            await only_once(rows, f"refresh:{digest}", key)
+            await only_once(rows, f"refresh:{digest}", key, "the token is revoked")
             await self._end_family(rows, family_id, actor, Action.TOKEN_REVOKED)
 
     async def ticket(self, principal: Principal, key: IdempotencyKey | None = None) -> WebSocketTicket:
@@ -153,14 +155,15 @@ class TokenService:
         end = at + timedelta(seconds=self._times.refresh)
         return end if grant.expires_at is None else min(end, grant.expires_at)
 
-    async def _end_family(self, rows: Connection, family_id: UUID, actor: Actor, action: Action) -> None:
-        """Revokes a family that is not revoked yet, and notes who asked for it."""
+    async def _end_family(self, rows: Connection, family_id: UUID, actor: Actor, action: Action) -> bool:
+        """Revokes a family, and notes who asked for it. False when it is revoked already."""
         owner = await tokens.revoke_family(rows, family_id, now())
         if owner is None:
-            return
+            return False
         if action is Action.TOKEN_REVOKED:
             actor = msgspec.structs.replace(actor, name=owner)
         await audit.record(rows, actor, action, _family(family_id), {"owner_id": owner})
+        return True
 
 
 def _family(family_id: UUID) -> Target:
