@@ -17,7 +17,7 @@ from ai_agent.services.identity import IdentityService
 from ai_agent.services.paging import Pager
 from ai_agent.services.tokens import Lifetimes, TokenService
 from ai_agent.settings import Algorithm
-from ai_agent.storage import api_keys, credential_changes
+from ai_agent.storage import api_keys
 from ai_agent.storage.database import Database
 from ai_agent.storage.keyset import CursorCodec
 from tests.conftest import SECRET
@@ -69,14 +69,10 @@ async def node(database: Database, *, jwks: Jwks | None = None) -> AsyncIterator
         await started.close()
 
 
-async def revoke_key(database: Database, key_id: UUID, *, told: bool = True) -> datetime:
-    at = now()
+async def end_key(database: Database, key_id: UUID, expires_at: datetime | None = None) -> None:
+    """Writes when a key ends, as code does it that announces nothing; without a time it is revoked."""
     async with database.unit_of_work() as rows:
         key = await api_keys.lock(rows, key_id)
         assert key is not None
-        key.revoked_at = at
+        key.revoked_at, key.expires_at = None if expires_at else now(), expires_at
         await api_keys.end(rows, key)
-        if told:
-            until = at + timedelta(hours=1)
-            await credential_changes.announce(rows, f"key:{key_id}", revoked=True, until=until)
-    return at

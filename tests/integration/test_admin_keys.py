@@ -13,12 +13,10 @@ import pytest
 from ai_agent.domain.api_keys import CreateApiKey
 from ai_agent.domain.audit import Actor
 from ai_agent.domain.errors import AuthorizationError
-from ai_agent.domain.fields import now
 from ai_agent.domain.identity import OPERATOR, Principal, Scope
 from ai_agent.security.api_keys import KeyHasher, generate
 from ai_agent.services.api_keys import ApiKeyService
 from ai_agent.services.paging import Pager
-from ai_agent.storage.credential_changes import announce
 from ai_agent.storage.database import Database
 from ai_agent.storage.keyset import CursorCodec
 from tests.conftest import SECRET, Server
@@ -251,11 +249,8 @@ def test_the_last_use_is_noted_once_a_minute(server: Server, api: httpx.Client, 
 def looked_up_anew(database_url: str, key_id: str) -> None:
     """Lets the server forget what it remembers of a key."""
 
-    async def tell() -> None:
-        async with opened(database_url) as database, database.unit_of_work() as rows:
-            await announce(rows, f"key:{key_id}", revoked=False, until=now())
-
-    asyncio.run(tell())
+    later = datetime.now(UTC) + timedelta(days=1)
+    execute(database_url, f"UPDATE api_keys SET expires_at = '{later:%Y-%m-%dT%H:%M:%S.%fZ}' WHERE id = '{key_id}'")
     time.sleep(0.7)
 
 
@@ -292,6 +287,18 @@ def test_every_node_is_told_of_what_ends(api: httpx.Client, database_url: str) -
     }
     told = [changes[f"key:{one['id']}"] for one in (rotated, replaced, revoked)]
     assert told == [False, True, True]
+
+
+def test_every_node_is_told_of_a_key_that_sql_ends(server: Server, api: httpx.Client, database_url: str) -> None:
+    revoked, expired, renamed = create(api), create(api), create(api)
+    assert all(works(server, one["key"]) for one in (revoked, expired, renamed))
+    past = "'2026-01-01T00:00:00.000000Z'"
+    execute(database_url, f"UPDATE api_keys SET revoked_at = {past} WHERE id = '{revoked['id']}'")
+    execute(database_url, f"UPDATE api_keys SET expires_at = {past} WHERE id = '{expired['id']}'")
+    execute(database_url, f"UPDATE api_keys SET name = 'x', revoked_at = NULL WHERE id = '{renamed['id']}'")
+    eventually(lambda: not works(server, revoked["key"]) and not works(server, expired["key"]), 1.2)
+    told = [name for (name,) in execute(database_url, "SELECT credential FROM credential_changes")]
+    assert [f"key:{one['id']}" in told for one in (revoked, expired, renamed)] == [True, True, False]
 
 
 def test_a_key_is_nowhere_but_in_the_answer_that_made_it(server: Server, api: httpx.Client, database_url: str) -> None:

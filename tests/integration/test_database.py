@@ -25,13 +25,13 @@ from ai_agent.security.secret_fields import NO_SECRETS
 from ai_agent.services.agents import new_agent
 from ai_agent.services.messages import add_message
 from ai_agent.services.sessions import new_session
-from ai_agent.storage import agents, messages, migrations, sessions, tokens
+from ai_agent.storage import agents, messages, migrations, postgresql, sessions, tokens
 from ai_agent.storage.database import Connection, Database, UniqueViolation
 from ai_agent.storage.engine import create_database
 from ai_agent.storage.keyset import Bounds, Position
 from ai_agent.storage.search import RankedSearch
 from ai_agent.storage.statements import Statement
-from ai_agent.storage.tables import executions
+from ai_agent.storage.tables import executions, sequences
 from ai_agent.storage.tables import messages as message_table
 
 OWNER = "owner"
@@ -225,6 +225,32 @@ def test_a_statement_that_takes_too_long_is_unavailable_and_frees_its_connection
             assert await sessions.get(database.reader, OWNER, session.id) == session
 
     asyncio.run(scenario())
+
+
+def test_who_falls_asleep_in_a_transaction_keeps_nobody_waiting(
+    empty_postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgresql, "IDLE_SECONDS", 0.3)
+
+    async def scenario() -> None:
+        await migrations.upgrade(empty_postgres)
+        async with opened(empty_postgres, pool_size=1) as asleep, opened(empty_postgres) as awake:
+            with pytest.raises(ServiceUnavailable):
+                async with asleep.unit_of_work() as rows:
+                    await rows.run(_TAKE)
+                    async with awake.unit_of_work() as others:  # Waits until the server has ended the sleeper.
+                        await others.run(_TAKE)
+                    await rows.run(_TAKE)
+            assert await awake.reader.first(_TAKEN) == 1
+            async with asleep.unit_of_work() as rows:
+                await rows.run(_TAKE)
+            assert await asleep.reader.first(_TAKEN) == 2
+
+    asyncio.run(scenario())
+
+
+_TAKE: Statement[None] = Statement(sa.update(sequences).values(value=sequences.c.value + 1))
+_TAKEN = Statement(sa.select(sequences.c.value), int)
 
 
 def test_a_pool_that_is_used_up_is_unavailable_after_a_second(empty_postgres: str) -> None:

@@ -13,7 +13,7 @@ from ai_agent.services import tokens as module
 from ai_agent.storage.database import Database
 from tests.conftest import KEY, SECRET
 from tests.integration.test_database import Scenario, run
-from tests.nodes import ACTOR, Node, node, revoke_key
+from tests.nodes import ACTOR, Node, end_key, node
 from tests.signed_tokens import claims, signed
 
 __all__ = ["run"]
@@ -60,7 +60,7 @@ def test_a_ticket_ends_with_what_it_was_made_from(run: Run) -> None:
         of_family = await here.tokens.ticket(await here.identity.verify(tokens.access_token))
         await here.tokens.revoke(tokens.refresh_token, ACTOR)
         of_key = await here.tokens.ticket(principal)
-        await revoke_key(database, stored.id)
+        await end_key(database, stored.id)
         _, short = await here.key(seconds=0.3)
         of_short = await here.tokens.ticket(await here.identity.verify(short))
         soon = signed("HS256", claims(exp=time.time() + 0.3), key=SECRET)

@@ -28,7 +28,7 @@ from ai_agent.storage.tables import api_keys, audit_log, refresh_tokens, token_f
 from tests.conftest import KEY, SECRET, Server
 from tests.integration.test_database import Scenario, opened, run
 from tests.integration.test_identity import make_key
-from tests.nodes import ACTOR, Node, revoke_key
+from tests.nodes import ACTOR, Node, end_key
 from tests.signed_tokens import claims, signed
 
 __all__ = ["run"]
@@ -79,7 +79,7 @@ def assert_soon_refused(credentials: list[str], *servers: Server) -> None:
 def revoke(database_url: str, key_id: str) -> None:
     async def scenario() -> None:
         async with opened(database_url) as database:
-            await revoke_key(database, uuid.UUID(key_id))
+            await end_key(database, uuid.UUID(key_id))
 
     asyncio.run(scenario())
 
@@ -150,6 +150,23 @@ def test_a_token_that_somebody_else_signed_with_the_secret_is_good(server: Serve
         assert client.post("/sessions", json={}).status_code == 403
         me = client.get("/auth/me").json()
         assert (me["user"], me["tier"], me["key_id"]) == ("customer-7", "premium", None)
+
+
+def test_whoever_has_the_secret_speaks_for_no_api_key(server: Server) -> None:
+    made = make_key(server, "key-owner", "sessions:read")
+    forged = signed("HS256", claims(sub="customer-7", ai_agent_key=made["id"]), key=SECRET)
+    with server.client(forged) as client:
+        assert client.get("/auth/me").json()["key_id"] is None
+    assert post(server, "/auth/token", key=forged).status_code == 403
+
+
+def test_a_token_of_a_family_is_its_owners_and_of_its_key(server: Server) -> None:
+    made, other = make_key(server, "family-owner", "sessions:read"), make_key(server, "other", "sessions:read")
+    own = jwt.decode(get_tokens(server, made["key"])["access_token"], SECRET, algorithms=["HS256"])
+    with server.client(jwt.encode(own | {"ai_agent_key": other["id"]}, SECRET)) as client:
+        me = client.get("/auth/me").json()
+    assert (me["user"], me["key_id"]) == ("family-owner", made["id"])
+    assert status(server, jwt.encode(own | {"sub": "other"}, SECRET)) == 401
 
 
 def test_all_that_is_refused_is_refused_alike(server: Server) -> None:
@@ -272,7 +289,33 @@ def test_a_repeated_refresh_is_a_conflict_and_no_theft(server: Server) -> None:
     next_one = refresh(server, first.json()["refresh_token"], **again)
     assert next_one.status_code == 200, "The family lives, and the key counts for its token only"
     body = {"refresh_token": next_one.json()["refresh_token"]}
-    assert [post(server, "/auth/revoke", body, **again).status_code for _ in range(2)] == [204, 409]
+    first, repeat = (post(server, "/auth/revoke", body, **again) for _ in range(2))
+    assert (first.status_code, repeat.status_code, repeat.json()["code"]) == (204, 409, "conflict")
+    assert ("revoked" in repeat.json()["message"], "secret" in repeat.json()["message"]) == (True, False)
+
+
+def test_a_refresh_that_failed_may_be_tried_again_under_the_same_key(run: Run) -> None:
+    async def scenario(database: Database) -> None:
+        here = Node(database)
+        stored, key = await here.key()
+        principal = await here.identity.verify(key)
+        used, revoked, orphan = [await here.tokens.issue(principal, ACTOR) for _ in range(3)]
+        await here.tokens.refresh(used.refresh_token, ACTOR)
+        await here.tokens.revoke(revoked.refresh_token, ACTOR)
+        await end_key(database, stored.id)
+
+        async def failed(token: str) -> type[Exception]:
+            with pytest.raises((AuthenticationError, Conflict)) as error:
+                await here.tokens.refresh(token, ACTOR, IdempotencyKey("/auth/refresh", "same", "digest"))
+            return error.type
+
+        for tokens in (revoked, orphan):
+            assert [await failed(tokens.refresh_token) for _ in range(2)] == [AuthenticationError] * 2
+        assert [await failed(used.refresh_token) for _ in range(2)] == [AuthenticationError, Conflict]
+        with pytest.raises(AuthenticationError):
+            await here.tokens.refresh(used.refresh_token, ACTOR)
+
+    run(scenario)
 
 
 @pytest.mark.parametrize("path", ["/auth/refresh", "/auth/revoke"])
@@ -419,7 +462,7 @@ def test_a_claimed_idempotency_key_is_let_go_when_nothing_was_made(run: Run) -> 
         here = Node(database)
         stored, key = await here.key()
         principal = await here.identity.verify(key)
-        await revoke_key(database, stored.id)
+        await end_key(database, stored.id)
 
         def again() -> IdempotencyKey:
             return IdempotencyKey("/auth/token", "same", "digest")

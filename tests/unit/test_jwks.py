@@ -79,6 +79,22 @@ def test_a_flood_of_names_that_nobody_knows_is_one_fetch() -> None:
     run(scenario)
 
 
+def test_a_fetch_is_no_part_of_the_request_that_asks_for_it() -> None:
+    async def scenario() -> None:
+        seen = []
+
+        class Watched(Source):
+            async def __call__(self) -> bytes:
+                seen.append(structlog.contextvars.get_contextvars())
+                return await super().__call__()
+
+        with structlog.contextvars.bound_contextvars(correlation_id="a stranger's"):
+            assert await knows(Jwks(Watched(jwk("RS256", "known")), ALL), "known")
+        assert seen == [{}]
+
+    run(scenario)
+
+
 def test_an_outage_keeps_the_keys_and_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
         source = Source(jwk("RS256", "kept"))

@@ -8,6 +8,7 @@ import hashlib
 import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Iterator
+from contextvars import Context
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -124,7 +125,8 @@ class Jwks:
         """One fetch for all who want one."""
         if self._fetching is None or self._fetching.done():
             self._asked = time.monotonic()
-            self._fetching = asyncio.create_task(self._refresh())
+            # A context of its own: it is no part of the request that came first.
+            self._fetching = asyncio.create_task(self._refresh(), context=Context())
         return self._fetching
 
     async def _keep(self) -> None:

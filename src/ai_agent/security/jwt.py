@@ -38,7 +38,7 @@ class InvalidToken(Exception):
 class Claims(msgspec.Struct, omit_defaults=True):
     """What a token says; what else it says does not matter. Times are seconds since the epoch.
 
-    The last two are in our own tokens: the API key and the family that they come from.
+    The last one is in our own tokens: the family that they come from, which tells the API key.
     """
 
     sub: Annotated[str, Meta(min_length=1, max_length=255)]
@@ -51,7 +51,6 @@ class Claims(msgspec.Struct, omit_defaults=True):
     scope: str | list[str] = ""
     tier: Any = None
     role: Any = None
-    key_id: UUID | None = msgspec.field(default=None, name="ai_agent_key")
     family_id: UUID | None = msgspec.field(default=None, name="ai_agent_family")
 
     @property
@@ -106,7 +105,7 @@ class Jwt:
         key = await self._public_key(algorithm, kid)
         claims = self._checked(_payload(token, algorithm, [key.key]))
         # Whoever signs with a public key's other half is not us, and cannot speak for our families.
-        claims.key_id = claims.family_id = None
+        claims.family_id = None
         return Verified(claims, key.credential)
 
     async def _public_key(self, algorithm: Algorithm, kid: str | None) -> JwksKey:

@@ -20,11 +20,8 @@ from ai_agent.security.api_keys import KeyHasher, generate
 from ai_agent.services.idempotency import WAIT_SECONDS, only_once
 from ai_agent.services.paging import Pager
 from ai_agent.storage import api_keys, audit
-from ai_agent.storage.credential_changes import announce
 from ai_agent.storage.database import Connection, Database, Reader, UniqueViolation
 
-TOKENS_LIVE = timedelta(hours=1)
-"""How long tokens that were made from a key may be good behind its end."""
 USE_NOTED = timedelta(minutes=1)
 """How coarse `last_used_at` is."""
 
@@ -104,7 +101,6 @@ class ApiKeyService:
                 old.expires_at = min(until, old.expires_at or until)
             await api_keys.end(rows, old)
             await _record(rows, actor, Action.KEY_ROTATED, key_id, rotated_to=made.id, overlap_seconds=overlap_seconds)
-            await announce(rows, f"key:{key_id}", revoked=overlap_seconds == 0, until=at + TOKENS_LIVE)
         return made
 
     async def revoke(self, actor: Actor, key_id: UUID) -> bool:
@@ -116,7 +112,6 @@ class ApiKeyService:
             key.revoked_at = at
             await api_keys.end(rows, key)
             await _record(rows, actor, Action.KEY_REVOKED, key_id, name=key.name, owner_id=key.owner_id)
-            await announce(rows, f"key:{key_id}", revoked=True, until=at + TOKENS_LIVE)
         return True
 
     def note_use(self, key: ApiKey) -> None:

@@ -25,9 +25,9 @@ log = structlog.get_logger()
 
 
 class CredentialChanges:
-    """`changed` is told the credentials of each change; when it raises, nothing is trusted."""
+    """`changed` is told the credentials of each change, None when it may be any; when it raises, nothing is trusted."""
 
-    def __init__(self, database: Database, changed: Callable[[Set[str]], None]):
+    def __init__(self, database: Database, changed: Callable[[Set[str] | None], None]):
         self._database = database
         self._changed = changed
         self._seen = 0
@@ -52,11 +52,14 @@ class CredentialChanges:
         began = self._looked = time.monotonic()
         full = True
         while full:
-            news = await credential_changes.since(self._database.reader, self._seen)
+            newest, news = await credential_changes.since(self._database.reader, self._seen)
             full = len(news) == credential_changes.AT_ONCE
-            if news:
-                self._changed({change.credential for change in news})
-                self._seen = news[-1].seq
+            if newest < self._seen:  # Another database, such as a backup of before: its numbers begin anew.
+                self._changed(None)
+                self._seen = newest
+            elif news:
+                self._changed(set(news.values()))
+                self._seen = max(news)
         self.trusted_until = began + TRUST_SECONDS
 
     async def _follow(self) -> None:

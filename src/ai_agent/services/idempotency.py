@@ -107,12 +107,15 @@ async def claim(
     return first
 
 
-async def only_once(rows: Connection, owner: str, key: IdempotencyKey | None) -> None:
-    """Takes the key of a request whose answer is a secret, and so never stored. Raises Conflict for a repeat."""
+NOT_STORED = "the answer held a secret, and is not stored"
+
+
+async def only_once(rows: Connection, owner: str, key: IdempotencyKey | None, why: str = NOT_STORED) -> None:
+    """Takes the key of a request whose answer is never stored. Raises Conflict for a repeat, which says why."""
     if key is None or await claim(rows, owner, key) is None:
         return
     key.replayed = False
-    raise Conflict("This Idempotency-Key was used: the answer held a secret, and is not stored")
+    raise Conflict(f"This Idempotency-Key was used: {why}")
 
 
 def _replay(first: StoredAnswer) -> KeptAnswer:

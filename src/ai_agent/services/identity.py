@@ -16,11 +16,14 @@ from ai_agent.domain.identity import ADMIN_SUBJECT, Principal, Scope, Tier
 from ai_agent.security.api_keys import TICKET, KeyHasher, well_formed
 from ai_agent.security.jwt import LEEWAY_SECONDS, Claims, InvalidToken, Jwt
 from ai_agent.services.api_keys import ApiKeyService, stored_key
-from ai_agent.services.credential_changes import CredentialChanges
+from ai_agent.services.credential_changes import TRUST_SECONDS, CredentialChanges
+from ai_agent.services.single_flight import SingleFlight
 from ai_agent.storage import tokens
 from ai_agent.storage.database import Database
 
 KEY_SECONDS = 60.0
+LATELY_SECONDS = 600.0
+"""So long an API key was good lately, behind its last good verification."""
 REMEMBERED = 10_000
 
 ANYONE = Principal(ADMIN_SUBJECT, frozenset({Scope.ADMIN}))
@@ -30,16 +33,20 @@ log = structlog.get_logger()
 
 
 class _Verification(msgspec.Struct, frozen=True):
-    """A principal, how many seconds that holds, and the credentials whose change ends it."""
+    """A principal, how many seconds that holds and was so lately, and the credentials whose change ends it."""
 
     principal: Principal
     seconds: float
+    lately: float
     credentials: frozenset[str]
 
 
 class _Remembered(msgspec.Struct, frozen=True):
+    """A verification; its times are those of `time.monotonic()`."""
+
     principal: Principal
     until: float
+    lately_until: float
     credentials: frozenset[str]
 
 
@@ -52,6 +59,7 @@ class IdentityService:
         self._jwt = jwt
         self._remembered: OrderedDict[str, _Remembered] = OrderedDict()
         self._forgettings = 0
+        self._verifications = SingleFlight(self._verify, TRUST_SECONDS)
         self.changes = CredentialChanges(database, self.forget)
 
     async def start(self) -> None:
@@ -60,6 +68,7 @@ class IdentityService:
             self._jwt.jwks.start(self.forget)
 
     async def close(self) -> None:
+        await self._verifications.close()
         await self.changes.close()
         if self._jwt.jwks is not None:
             await self._jwt.jwks.close()
@@ -70,11 +79,20 @@ class IdentityService:
         at = time.monotonic()
         return hit.principal if hit is not None and at < hit.until and at < self.changes.trusted_until else None
 
-    async def verify(self, token: str) -> Principal:
-        """The principal of an API key or a JWT, as the database has it now; a mistyped key costs no query.
+    def remembers(self, token: str) -> bool:
+        """Whether a credential was good lately, and nothing is known against it; that opens nothing by itself."""
+        hit = self._remembered.get(token)
+        return hit is not None and time.monotonic() < hit.lately_until
 
+    async def verify(self, token: str) -> Principal:
+        """The principal of an API key or a JWT, as the database had it within the last second.
+
+        A mistyped key costs no query, and one query is for all who bring the same credential at once.
         Raises AuthenticationError, the same whatever is wrong, and ServiceUnavailable.
         """
+        return await self._verifications.join(token)
+
+    async def _verify(self, token: str) -> Principal:
         forgettings = self._forgettings
         try:
             verified = await (self._key(token) if token.startswith("sk-") else self._token(token))
@@ -87,9 +105,13 @@ class IdentityService:
             self._remember(token, verified)
         return verified.principal
 
-    def forget(self, credentials: Set[str]) -> None:
-        """Drops what was verified with any of these: `key:<id>`, `family:<id>` or `jwk:<digest>`."""
+    def forget(self, credentials: Set[str] | None) -> None:
+        """Drops what was verified with any of these, `key:<id>`, `family:<id>` or `jwk:<digest>`; None drops all."""
         self._forgettings += 1
+        self._verifications.close_doors()
+        if credentials is None:
+            self._remembered.clear()
+            return
         dropped = [token for token, held in self._remembered.items() if not held.credentials.isdisjoint(credentials)]
         for token in dropped:
             del self._remembered[token]
@@ -102,7 +124,7 @@ class IdentityService:
         at = now()
         if found is None or found.expires_at <= at or (found.valid_until is not None and found.valid_until <= at):
             raise AuthenticationError
-        if found.key_id is not None:  # A JWT of somebody else's is of no key.
+        if found.key_id or found.family_id:  # A JWT of somebody else's is of no key.
             await self._grant(found.key_id, found.family_id)
         scopes = frozenset(msgspec.json.decode(found.scopes, type=list[str]))
         return Principal(found.subject, scopes, found.tier, found.key_id, found.family_id, found.valid_until)
@@ -124,7 +146,9 @@ class IdentityService:
         self._keys.note_use(key)
         scopes = frozenset(msgspec.json.decode(key.scopes, type=list[str]))
         principal = Principal(key.owner_id, scopes, key.tier, key.id, expires_at=key.expires_at)
-        return _Verification(principal, min(KEY_SECONDS, _seconds_to(key.expires_at)), frozenset({f"key:{key.id}"}))
+        left = _seconds_to(key.expires_at)
+        credentials = frozenset({f"key:{key.id}"})
+        return _Verification(principal, min(KEY_SECONDS, left), min(LATELY_SECONDS, left), credentials)
 
     async def _token(self, token: str) -> _Verification:
         try:
@@ -133,12 +157,16 @@ class IdentityService:
             log.debug("jwt_refused", reason=str(error)[:200])
             raise AuthenticationError from None
         claims, credentials = verified.claims, frozenset(filter(None, [verified.credential]))
-        seconds = _seconds_to(claims.expires_at) + LEEWAY_SECONDS
+        principal, seconds = _principal(claims), _seconds_to(claims.expires_at) + LEEWAY_SECONDS
         if claims.family_id is not None:
             grant = await self._grant(None, claims.family_id)
+            # Whoever else has the secret may say what he likes, but not take a family for another owner's.
+            if grant.owner_id != claims.sub:
+                raise AuthenticationError
             credentials = frozenset({f"key:{grant.key_id}", f"family:{claims.family_id}"})
             seconds = min(seconds, _seconds_to(grant.expires_at))
-        return _Verification(_principal(claims), seconds, credentials)
+            principal = msgspec.structs.replace(principal, key_id=grant.key_id, family_id=claims.family_id)
+        return _Verification(principal, seconds, seconds, credentials)
 
     async def _grant(self, key_id: UUID | None, family_id: UUID | None) -> tokens.Grant:
         """What the key of a token or ticket allows now. Raises AuthenticationError when that is nothing any more."""
@@ -152,8 +180,9 @@ class IdentityService:
         return grant
 
     def _remember(self, token: str, verified: _Verification) -> None:
-        until = time.monotonic() + verified.seconds
-        self._remembered[token] = _Remembered(verified.principal, until, verified.credentials)
+        at = time.monotonic()
+        until, lately_until = at + verified.seconds, at + verified.lately
+        self._remembered[token] = _Remembered(verified.principal, until, lately_until, verified.credentials)
         self._remembered.move_to_end(token)
         if len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
@@ -164,7 +193,7 @@ def _principal(claims: Claims) -> Principal:
     if claims.role == Scope.ADMIN:
         scopes.add(Scope.ADMIN)
     tier = Tier(claims.tier) if claims.tier in list(Tier) else Tier.AUTHENTICATED
-    return Principal(claims.sub, frozenset(scopes), tier, claims.key_id, claims.family_id, claims.expires_at)
+    return Principal(claims.sub, frozenset(scopes), tier, expires_at=claims.expires_at)
 
 
 def _seconds_to(moment: datetime | None) -> float:

@@ -16,10 +16,10 @@ from ai_agent.domain.idempotency import IdempotencyKey
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.tokens import Tokens, WebSocketTicket
 from ai_agent.security.api_keys import REFRESH_TOKEN, TICKET, KeyHasher, generate, well_formed
-from ai_agent.security.jwt import LEEWAY_SECONDS, Claims, Jwt
+from ai_agent.security.jwt import Claims, Jwt
 from ai_agent.services.credential_changes import KEPT
 from ai_agent.services.idempotency import WAIT_SECONDS, only_once
-from ai_agent.storage import audit, credential_changes, tokens
+from ai_agent.storage import audit, tokens
 from ai_agent.storage.database import Connection, Database
 from ai_agent.storage.tokens import Grant, Ticket
 
@@ -74,14 +74,16 @@ class TokenService:
         return made
 
     async def _rotated(self, rows: Connection, digest: str, family_id: UUID, actor: Actor) -> Tokens | None:
+        """None when the family was ended, which is to be committed. Raises AuthenticationError, which undoes all."""
         at = now()
         if not await tokens.use(rows, digest, at):
-            if not await tokens.is_unused(rows, digest):
-                await self._end_family(rows, family_id, actor, Action.TOKEN_REUSED)
-            return None
+            reused = not await tokens.is_unused(rows, digest)
+            if reused and await self._end_family(rows, family_id, actor, Action.TOKEN_REUSED):
+                return None
+            raise AuthenticationError
         grant = await tokens.grant_of_family(rows, family_id, at)
         if grant is None or not await tokens.prolong(rows, family_id, self._end(grant, at)):
-            return None
+            raise AuthenticationError
         made = await self._make(rows, grant, family_id, at)
         holder = msgspec.structs.replace(actor, name=grant.owner_id, key_id=grant.key_id)
         await audit.record(rows, holder, Action.TOKEN_REFRESHED, _family(family_id))
@@ -94,7 +96,7 @@ class TokenService:
         except AuthenticationError:
             return
         async with self._database.unit_of_work(lock_seconds=WAIT_SECONDS if key else None) as rows:
-            await only_once(rows, f"refresh:{digest}", key)
+            await only_once(rows, f"refresh:{digest}", key, "the token is revoked")
             await self._end_family(rows, family_id, actor, Action.TOKEN_REVOKED)
 
     async def ticket(self, principal: Principal, key: IdempotencyKey | None = None) -> WebSocketTicket:
@@ -145,7 +147,6 @@ class TokenService:
             exp=int(at.timestamp()) + seconds,
             scope=" ".join(sorted(scopes)),
             tier=grant.tier,
-            key_id=grant.key_id,
             family_id=family_id,
         )
         return Tokens(self._jwt.signed(claims), "Bearer", seconds, refresh_token)
@@ -154,17 +155,15 @@ class TokenService:
         end = at + timedelta(seconds=self._times.refresh)
         return end if grant.expires_at is None else min(end, grant.expires_at)
 
-    async def _end_family(self, rows: Connection, family_id: UUID, actor: Actor, action: Action) -> None:
-        """Revokes a family that is not revoked yet, tells all nodes, and notes who asked for it."""
-        at = now()
-        owner = await tokens.revoke_family(rows, family_id, at)
+    async def _end_family(self, rows: Connection, family_id: UUID, actor: Actor, action: Action) -> bool:
+        """Revokes a family, and notes who asked for it. False when it is revoked already."""
+        owner = await tokens.revoke_family(rows, family_id, now())
         if owner is None:
-            return
+            return False
         if action is Action.TOKEN_REVOKED:
             actor = msgspec.structs.replace(actor, name=owner)
         await audit.record(rows, actor, action, _family(family_id), {"owner_id": owner})
-        until = at + timedelta(seconds=self._times.access + LEEWAY_SECONDS)
-        await credential_changes.announce(rows, f"family:{family_id}", revoked=True, until=until)
+        return True
 
 
 def _family(family_id: UUID) -> Target:

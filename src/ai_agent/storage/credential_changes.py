@@ -1,10 +1,10 @@
-"""What nodes must hear of within a second: credentials that were revoked, or whose rows say something else now.
+"""What nodes must hear of within a second: credentials that were revoked, or that end at another time now.
 
-Changes are numbered in the order of their commits, so a node that has seen a number has seen all before it, whatever
-the clocks say. A credential is `key:<id of an API key>` or `family:<id of a token family>`.
+Triggers write it (migration 0009), whoever makes the change. Changes are numbered in the order of their commits, so a
+node that has seen a number has seen all before it, whatever the clocks say. A credential is `key:<id of an API key>`
+or `family:<id of a token family>`.
 """
 
-from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
@@ -18,43 +18,28 @@ from ai_agent.storage.tables import sequences
 AT_ONCE = 1000
 
 
-class CredentialChange(msgspec.Struct, frozen=True):
-    seq: int
-    credential: str
-    revoked: bool
-    until: datetime
+class _Change(msgspec.Struct, frozen=True):
+    newest: int
+    seq: int | None
+    credential: str | None
 
 
-_NEXT = Statement(
-    sa.update(sequences)
-    .where(sequences.c.name == sa.literal_column("'credential_changes'"))
-    .values(value=sequences.c.value + 1)
-    .returning(sequences.c.value),
-    int,
-)
-_INSERT: Statement[None] = Statement(sa.insert(changes).values({c.name: sa.bindparam(c.name) for c in changes.c}))
+# One row without a change, when there is none: the newest number is always told, as of the same moment.
 _SINCE = Statement(
-    sa.select(*changes.c)
-    .where(changes.c.seq > sa.bindparam("seen", type_=changes.c.seq.type))
+    sa.select(sequences.c.value.label("newest"), changes.c.seq, changes.c.credential)
+    .join_from(sequences, changes, changes.c.seq > sa.bindparam("seen", type_=changes.c.seq.type), isouter=True)
+    .where(sequences.c.name == sa.literal_column("'credential_changes'"))
     .order_by(changes.c.seq)
-    .limit(sa.literal_column(str(AT_ONCE))),
-    CredentialChange,
+    .limit(sa.bindparam("at_most", type_=sa.Integer)),
+    _Change,
 )
 _FORGET: Statement[None] = Statement(sa.delete(changes).where(changes.c.until < sa.bindparam("past")))
 
 
-async def announce(rows: Connection, credential: str, *, revoked: bool, until: datetime) -> None:
-    """Tells all nodes, when the transaction is committed. It is to be the last statement: others wait for its end.
-
-    `until` is when a verification of the credential that somebody remembers would have ended by itself.
-    """
-    seq = await rows.first(_NEXT)
-    await rows.run(_INSERT, seq=seq, credential=credential, revoked=revoked, until=until)
-
-
-async def since(reader: Reader, seen: int) -> Sequence[CredentialChange]:
-    """At most AT_ONCE changes behind the last number seen, in order."""
-    return await reader.all(_SINCE, seen=seen)
+async def since(reader: Reader, seen: int) -> tuple[int, dict[int, str]]:
+    """The newest number there is, and at most AT_ONCE credentials behind the last number seen, in order."""
+    rows = await reader.all(_SINCE, seen=seen, at_most=AT_ONCE)
+    return rows[0].newest, {row.seq: row.credential for row in rows if row.seq is not None and row.credential}
 
 
 async def forget(rows: Connection, past: datetime) -> int:

@@ -26,6 +26,8 @@ Row = TypeVar("Row")
 CONNECT_SECONDS = 2.0
 CLOSE_SECONDS = 5.0
 GRACE_SECONDS = 0.2
+IDLE_SECONDS = 5.0
+"""A transaction that asks nothing for so long is of a process that hangs, and others wait for its locks."""
 
 _LOST: tuple[type[Exception], ...] = (
     OSError,
@@ -33,6 +35,7 @@ _LOST: tuple[type[Exception], ...] = (
     asyncpg.AdminShutdownError,
     asyncpg.CrashShutdownError,
     asyncpg.CannotConnectNowError,
+    asyncpg.IdleInTransactionSessionTimeoutError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
 )
@@ -199,6 +202,7 @@ class PostgresDatabase:
                 "application_name": "ai-agent",
                 "jit": "off",
                 "statement_timeout": f"{self._statement_timeout * 1000:.0f}",
+                "idle_in_transaction_session_timeout": f"{IDLE_SECONDS * 1000:.0f}",
             },
         )
         try:

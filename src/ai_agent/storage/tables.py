@@ -198,6 +198,8 @@ execution_events = sa.Table(
     _time("created_at"),
 )
 
+# Triggers announce each change of when a key or a family ends (migration 0009). On SQLite they are lost when a
+# migration makes such a table anew, so that one has to make them anew, too.
 api_keys = sa.Table(
     "api_keys",
     metadata,
