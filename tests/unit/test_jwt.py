@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from ai_agent.domain.errors import ConfigurationError
 from ai_agent.domain.fields import new_id
 from ai_agent.security.jwks import Jwks
-from ai_agent.security.jwt import Claims, InvalidToken, Jwt
+from ai_agent.security.jwt import Claims, EndedToken, InvalidToken, Jwt
 from ai_agent.services.identity import _principal as principal_of
 from ai_agent.settings import Algorithm
 from tests.signed_tokens import claims, handmade, jwk, jwks, part, private_key, signed
@@ -147,6 +147,15 @@ def test_a_token_is_good_until_half_a_minute_past_its_end(seconds: int, good: bo
 
 
 @pytest.mark.parametrize("claim", ["nbf", "iat"])
+def test_a_token_that_has_ended_is_told_from_one_that_somebody_made_up() -> None:
+    ended = {"sub": "ada", "exp": int(time.time()) - 60}
+    with pytest.raises(EndedToken):
+        verified(hs256(ended))
+    with pytest.raises(InvalidToken) as made_up:
+        verified(hs256(ended, secret="x" * 32))
+    assert not isinstance(made_up.value, EndedToken)
+
+
 @pytest.mark.parametrize(("seconds", "good"), [(-31, True), (-29, True), (29, True), (31, False)])
 def test_a_token_is_good_from_half_a_minute_before_its_time(claim: str, seconds: int, good: bool) -> None:
     token = hs256(claims(**{claim: time.time() + seconds}))

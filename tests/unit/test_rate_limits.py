@@ -27,7 +27,7 @@ from ai_agent.api.rate_limits import BULK, EXEMPT, RateLimit, declare_rate_limit
 from ai_agent.domain.errors import AuthenticationError, ConfigurationError
 from ai_agent.domain.identity import Principal, Tier
 from ai_agent.domain.rate_limits import RouteClass, Strategy
-from ai_agent.services.identity import IdentityService
+from ai_agent.services.identity import EndedCredential, IdentityService
 from ai_agent.services.rate_limits import RateLimitService
 from ai_agent.settings import load_settings
 from ai_agent.storage.limiter import MemoryLimiter
@@ -47,10 +47,15 @@ class Known:
 
     looked_at = 0
 
+    def may_be_guessed(self, token: str) -> bool:
+        return not token.startswith("jwt")
+
     async def verify(self, token: str) -> Principal:
         self.looked_at += 1
         await asyncio.sleep(0)
-        raise AuthenticationError
+        if token == "jwt-good":
+            return PEOPLE["authenticated"]
+        raise EndedCredential if token == "jwt-ended" else AuthenticationError
 
 
 class Asked:
@@ -522,6 +527,19 @@ def test_bad_credentials_are_counted_by_address_and_beyond_the_limit_none_are_lo
     assert answers[-1].headers["ratelimit"] == '"auth_failure";r=0;t=60'
     assert asked.ask("/read", headers=bearer("bad"), address="10.1.1.2").status_code == 401
     assert asked.ask("/read", headers=bearer("authenticated")).status_code == 200, "who was known before stays known"
+
+
+def test_tokens_whose_signature_is_right_are_looked_at_also_where_keys_are_not() -> None:
+    asked = Asked(read)
+    assert [asked.ask("/read", headers=bearer("bad")).status_code for _ in range(20)] == [401] * 19 + [429]
+    assert asked.ask("/read", headers=bearer("jwt-good")).status_code == 200
+
+
+def test_a_credential_that_has_ended_is_no_guess_and_counts_as_none() -> None:
+    asked = Asked(read, rate_limit_tier_default="30/minute")
+    codes = [asked.ask("/read", headers=bearer("jwt-ended")).status_code for _ in range(31)]
+    assert codes == [401] * 30 + [429]
+    assert asked.ask("/read", headers=bearer("bad")).status_code == 401
 
 
 def test_of_many_bad_credentials_at_once_hardly_more_are_looked_at_than_one_after_the_other() -> None:

@@ -86,16 +86,22 @@ class Admission(LeanMiddleware):
             token = ""  # As bad as any, and counted as one.
         return self._identity.known(token) or await self._verified(token, scope["client_address"])  # type: ignore[typeddict-item]  # ours
 
-    async def _verified(self, token: str, address: str) -> Principal:
-        """Credentials that nobody has seen lately: from where too many bad ones came, they are not even looked at."""
+    async def _verified(self, token: str, address: str) -> Principal | None:
+        """Credentials that nobody has seen lately: from where too many bad ones came, no key is even looked at.
+
+        One that has ended is as good as none.
+        """
         if not self._limits.enabled:
             return await self._identity.verify(token)
         # A few at a time, so that who sends many at once has no more of them looked at than who does not.
         async with self._turns.setdefault(address, asyncio.Semaphore(LOOKED_AT)):
-            await self._limits.check_address(address)
+            if self._identity.may_be_guessed(token):
+                await self._limits.check_address(address)
             try:
                 return await self._identity.verify(token)
-            except AuthenticationError:
+            except AuthenticationError as error:
+                if not error.guessed:
+                    return None
                 await self._limits.note_failure(address)
                 raise
 

@@ -33,6 +33,9 @@ class MalformedRequest(AIAgentError):
 
 
 class AuthenticationError(AIAgentError):
+    """`guessed` is False for what was good once: nobody guesses a signature."""
+
+    guessed = True
     status, code = 401, "authentication_error"
 
     def __init__(self, message: str = "A valid API key or token is required"):

@@ -35,6 +35,10 @@ class InvalidToken(Exception):
     """Says why, for the log: the client is told nothing but that it is not accepted."""
 
 
+class EndedToken(InvalidToken):
+    """Its signature is right, and its time is over."""
+
+
 class Claims(msgspec.Struct, omit_defaults=True):
     """What a token says; what else it says does not matter. Times are seconds since the epoch.
 
@@ -168,6 +172,6 @@ def _payload(token: str, algorithm: Algorithm, keys: Sequence[bytes | jwt.PyJWK]
 def _check_times(claims: Claims) -> None:
     at = time.time()
     if claims.exp <= at - LEEWAY_SECONDS:
-        raise InvalidToken("exp is past")
+        raise EndedToken("exp is past")
     if max(claims.nbf or 0, claims.iat or 0) > at + LEEWAY_SECONDS:
         raise InvalidToken("nbf or iat is to come")

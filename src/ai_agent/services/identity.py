@@ -14,7 +14,7 @@ from ai_agent.domain.errors import AuthenticationError
 from ai_agent.domain.fields import now
 from ai_agent.domain.identity import ADMIN_SUBJECT, Principal, Scope, Tier
 from ai_agent.security.api_keys import TICKET, KeyHasher, well_formed
-from ai_agent.security.jwt import LEEWAY_SECONDS, Claims, InvalidToken, Jwt
+from ai_agent.security.jwt import LEEWAY_SECONDS, Claims, EndedToken, InvalidToken, Jwt
 from ai_agent.services.api_keys import ApiKeyService, stored_key
 from ai_agent.services.credential_changes import TRUST_SECONDS, CredentialChanges
 from ai_agent.services.single_flight import SingleFlight
@@ -50,6 +50,10 @@ class _Remembered(msgspec.Struct, frozen=True):
     credentials: frozenset[str]
 
 
+class EndedCredential(AuthenticationError):
+    guessed = False
+
+
 class IdentityService:
     def __init__(self, database: Database, hasher: KeyHasher, keys: ApiKeyService, tickets: KeyHasher, jwt: Jwt):
         self._database = database
@@ -79,10 +83,12 @@ class IdentityService:
         at = time.monotonic()
         return hit.principal if hit is not None and at < hit.until and at < self.changes.trusted_until else None
 
-    def remembers(self, token: str) -> bool:
-        """Whether a credential was good lately, and nothing is known against it; that opens nothing by itself."""
+    def may_be_guessed(self, token: str) -> bool:
+        """Whether looking at a credential asks the database what somebody may have guessed: a key, not good lately."""
+        if not token.startswith("sk-"):
+            return False  # Nobody guesses a signature, and it is looked at first.
         hit = self._remembered.get(token)
-        return hit is not None and time.monotonic() < hit.lately_until
+        return hit is None or time.monotonic() >= hit.lately_until
 
     async def verify(self, token: str) -> Principal:
         """The principal of an API key or a JWT, as the database had it within the last second.
@@ -153,6 +159,8 @@ class IdentityService:
     async def _token(self, token: str) -> _Verification:
         try:
             verified = await self._jwt.verified(token)
+        except EndedToken:
+            raise EndedCredential from None
         except InvalidToken as error:
             log.debug("jwt_refused", reason=str(error)[:200])
             raise AuthenticationError from None
@@ -176,7 +184,7 @@ class IdentityService:
         elif key_id is not None:
             grant = await tokens.grant(reader, key_id, now())
         if grant is None:
-            raise AuthenticationError
+            raise EndedCredential
         return grant
 
     def _remember(self, token: str, verified: _Verification) -> None:
