@@ -283,6 +283,8 @@ def test_a_frozen_server_costs_the_first_requests_a_quarter_of_a_second_and_the_
 
 
 def test_a_killed_server_is_found_again_when_it_is_back(valkey: ValkeyServer) -> None:
+    valkey.ask("CONFIG SET appendfsync always")
+
     async def run() -> None:
         async with resilient(valkey.url) as limits:
             await limits.charge(hit("9/minute"))

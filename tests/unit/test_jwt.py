@@ -146,7 +146,6 @@ def test_a_token_is_good_until_half_a_minute_past_its_end(seconds: int, good: bo
         refused(token)
 
 
-@pytest.mark.parametrize("claim", ["nbf", "iat"])
 def test_a_token_that_has_ended_is_told_from_one_that_somebody_made_up() -> None:
     ended = {"sub": "ada", "exp": int(time.time()) - 60}
     with pytest.raises(EndedToken):
@@ -156,6 +155,7 @@ def test_a_token_that_has_ended_is_told_from_one_that_somebody_made_up() -> None
     assert not isinstance(made_up.value, EndedToken)
 
 
+@pytest.mark.parametrize("claim", ["nbf", "iat"])
 @pytest.mark.parametrize(("seconds", "good"), [(-31, True), (-29, True), (29, True), (31, False)])
 def test_a_token_is_good_from_half_a_minute_before_its_time(claim: str, seconds: int, good: bool) -> None:
     token = hs256(claims(**{claim: time.time() + seconds}))
