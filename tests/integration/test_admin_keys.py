@@ -87,6 +87,7 @@ def test_only_name_and_scopes_are_needed(api: httpx.Client) -> None:
         ({"name": "two\nlines"}, "name"),
         ({"owner_id": ""}, "owner_id"),
         ({"owner_id": "x" * 256}, "owner_id"),
+        ({"owner_id": "@cli"}, "owner_id"),
         ({"owner_id": "a\u202eb"}, "owner_id"),
         ({"scopes": []}, "scopes"),
         ({"scopes": ["sessions:read", "sessions:fly"]}, "scopes[1]"),
