@@ -5,10 +5,11 @@ import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, get_type_hints
+from urllib.parse import urlsplit
 
 import dotenv
 import msgspec
@@ -21,7 +22,7 @@ from ai_agent.domain.rate_limits import Strategy
 PREFIX = "AI_AGENT_"
 SECRET_LENGTH = 32
 MAX_TOKEN_SECONDS = 3600
-"""So long is the revocation of an API key told to nodes that remember a token made from it."""
+"""So long the end of a credential is told to nodes that remember a token made from it (migration 0009)."""
 CLIENT_VARIABLES = {"AI_AGENT_URL", "AI_AGENT_API_KEY"}
 """Where `chat` and the other clients find a server."""
 
@@ -304,6 +305,18 @@ def _check_jwks(settings: Settings) -> None:
         raise ConfigurationError(f"AI_AGENT_JWT_JWKS_URL is required for {names}", _meaning("jwt_jwks_url"))
     if url is not None and "://" in url and not url.lower().startswith(("https://", "http://", "file:///")):
         raise ConfigurationError("AI_AGENT_JWT_JWKS_URL: Is no address of keys", _meaning("jwt_jwks_url"))
+    production = settings.environment is Environment.PRODUCTION
+    if production and url is not None and url.lower().startswith("http://") and not _on_loopback(url):
+        hint = "Whoever changes keys on their way could make every token. Use https:// or a file"
+        raise ConfigurationError("AI_AGENT_JWT_JWKS_URL must be https:// in production", hint)
+
+
+def _on_loopback(url: str) -> bool:
+    try:
+        host = urlsplit(url).hostname
+        return host == "localhost" or ip_address(host or "").is_loopback
+    except ValueError:  # A name, or no address at all.
+        return False
 
 
 def kept_secret(path: Path, make: Callable[[], str]) -> str:

@@ -51,8 +51,13 @@ def test_what_the_commands_and_a_start_do_is_told(server: Server, api: httpx.Cli
     told = entries(api, target_id=made)
     assert [one["action"] for one in told] == ["key.revoked", "key.rotated", "key.created"]
     for entry in told:
-        assert (entry["actor"], entry["key_id"], entry["address"], entry["correlation_id"]) == ("cli", None, None, None)
-    (started,) = entries(api, actor="server")
+        assert (entry["actor"], entry["key_id"], entry["address"], entry["correlation_id"]) == (
+            "@cli",
+            None,
+            None,
+            None,
+        )
+    (started,) = entries(api, actor="@server")
     assert (started["action"], started["details"]["name"]) == ("key.created", "bootstrap")
 
 

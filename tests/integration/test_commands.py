@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ai_agent.cli import main
 from ai_agent.security.api_keys import generate, well_formed
 from ai_agent.storage.migrations import HEAD
 from tests.conftest import SECRET, Server
@@ -30,6 +31,27 @@ def ai_agent(folder: Path, *arguments: str, **settings: str) -> "subprocess.Comp
     environment = {**clean, "AI_AGENT_DATA_DIR": str(folder / "data"), "COLUMNS": "200", **settings}
     command = [sys.executable, "-m", "ai_agent", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder, timeout=60, check=False)
+
+
+Command = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """The same inside the test's own process, for tests of many commands: most of a command's time is its start."""
+    for name in [name for name in os.environ if name.startswith(("AI_AGENT_", "OPENAI_", "ANTHROPIC_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AI_AGENT_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        monkeypatch.setattr(sys, "argv", ["ai-agent", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        printed = capfd.readouterr()
+        return subprocess.CompletedProcess(arguments, int(ended.value.code or 0), printed.out, printed.err)
+
+    return run
 
 
 def assert_one_line_and_a_hint(run: "subprocess.CompletedProcess[str]", *words: str, code: int = 1) -> None:
@@ -109,37 +131,37 @@ def test_a_key_that_would_never_be_good_is_refused(tmp_path: Path) -> None:
     assert (run.returncode, run.stderr.strip()) == (1, "Error: expires_at: Must be in the future")
 
 
-def test_keys_are_listed_with_how_they_are_and_when_they_were_used(tmp_path: Path) -> None:
+def test_keys_are_listed_with_how_they_are_and_when_they_were_used(tmp_path: Path, command: Command) -> None:
     names = ("expired", "revoked", "rotated", "valid")
     for name in names:
-        ai_agent(tmp_path, "keys", "create", "--name", f"is {name}")
-    listed = json.loads(ai_agent(tmp_path, "keys", "list", "--json").stdout)
+        command("keys", "create", "--name", f"is {name}")
+    listed = json.loads(command("keys", "list", "--json").stdout)
     ids = {key["name"].removeprefix("is "): key["id"] for key in listed}
     url = f"sqlite:///{tmp_path}/data/ai-agent.db"
     execute(url, f"UPDATE api_keys SET expires_at = '2026-01-01T00:00:00.000000Z' WHERE id = '{ids['expired']}'")
     execute(url, f"UPDATE api_keys SET last_used_at = '2026-02-03T04:05:06.000000Z' WHERE id = '{ids['valid']}'")
-    ai_agent(tmp_path, "keys", "revoke", ids["revoked"])
-    ai_agent(tmp_path, "keys", "rotate", ids["rotated"])
-    lines = [line for line in ai_agent(tmp_path, "keys", "list").stdout.splitlines() if line.split()[0] in ids.values()]
+    command("keys", "revoke", ids["revoked"])
+    command("keys", "rotate", ids["rotated"])
+    lines = [line for line in command("keys", "list").stdout.splitlines() if line.split()[0] in ids.values()]
     assert [line.split()[1] for line in lines] == list(names)
     assert ["used 2026-02-03 04:05Z" in line for line in lines] == [False, False, False, True]
     assert ["never used" in line for line in lines] == [True, True, True, False]
 
 
-def test_a_rotated_key_is_printed_once_and_what_cannot_be_rotated_says_why(tmp_path: Path) -> None:
-    made = json.loads(ai_agent(tmp_path, "keys", "create", "--json").stdout)
-    new = json.loads(ai_agent(tmp_path, "keys", "rotate", made["id"], "--overlap", "0", "--json").stdout)
+def test_a_rotated_key_is_printed_once_and_what_cannot_be_rotated_says_why(command: Command) -> None:
+    made = json.loads(command("keys", "create", "--json").stdout)
+    new = json.loads(command("keys", "rotate", made["id"], "--overlap", "0", "--json").stdout)
     assert well_formed(new["key"])
     assert new["key"] != made["key"]
-    again = ai_agent(tmp_path, "keys", "rotate", new["id"])
+    again = command("keys", "rotate", new["id"])
     assert well_formed(again.stdout.splitlines()[0])
-    assert_one_line_and_a_hint(ai_agent(tmp_path, "keys", "rotate", made["id"]), f"keys rotate {new['id']}")
-    assert_one_line_and_a_hint(ai_agent(tmp_path, "keys", "rotate", str(uuid.uuid4())), "no key", "keys list")
+    assert_one_line_and_a_hint(command("keys", "rotate", made["id"]), f"keys rotate {new['id']}")
+    assert_one_line_and_a_hint(command("keys", "rotate", str(uuid.uuid4())), "no key", "keys list")
     newest = again.stdout.split()[2].rstrip(";")
-    assert ai_agent(tmp_path, "keys", "revoke", newest).stdout == f"Revoked {newest}\n"
-    repeated = ai_agent(tmp_path, "keys", "revoke", newest)
+    assert command("keys", "revoke", newest).stdout == f"Revoked {newest}\n"
+    repeated = command("keys", "revoke", newest)
     assert (repeated.returncode, repeated.stdout) == (0, f"{newest} was revoked already\n")
-    assert_one_line_and_a_hint(ai_agent(tmp_path, "keys", "rotate", newest), newest, "revoked", "keys create")
+    assert_one_line_and_a_hint(command("keys", "rotate", newest), newest, "revoked", "keys create")
 
 
 def test_a_file_that_is_no_database_is_named(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from ai_agent.domain.fields import now
 from ai_agent.security import jwks as jwks_module
 from ai_agent.security.jwks import Jwks
 from ai_agent.security.jwt import LEEWAY_SECONDS
+from ai_agent.services import credential_changes as following
 from ai_agent.services import identity as module
-from ai_agent.services.credential_changes import TRUST_SECONDS
 from ai_agent.services.identity import IdentityService
 from ai_agent.settings import MAX_TOKEN_SECONDS, Algorithm
 from ai_agent.storage import credential_changes, migrations
@@ -46,6 +46,13 @@ async def forgotten(identity: IdentityService, *tokens: str) -> float:
     return time.monotonic() - began
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nodes that look more often, and trust for a shorter time."""
+    monkeypatch.setattr(following, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(following, "TRUST_SECONDS", 0.4)
+
+
 class Reader:
     """A reader that can be held up and broken."""
 
@@ -69,6 +76,7 @@ class Reader:
         return await self._inner.all(statement, **parameters)
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_verified_key_is_remembered_and_costs_no_query(run: Run) -> None:
     async def scenario(database: Database) -> None:
         async with node(database) as here:
@@ -76,7 +84,7 @@ def test_a_verified_key_is_remembered_and_costs_no_query(run: Run) -> None:
             assert here.identity.known(key) is None
             principal = await here.identity.verify(key)
             assert (principal.subject, principal.scopes) == ("alice", frozenset({"agents:read"}))
-            await asyncio.sleep(1.2)
+            await asyncio.sleep(0.6)
             assert here.identity.known(key) == principal
 
     run(scenario)
@@ -114,6 +122,7 @@ def test_a_key_whose_row_changed_is_read_anew(run: Run) -> None:
     run(scenario)
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_node_that_does_not_hear_asks_the_database(run: Run) -> None:
     async def scenario(database: Database) -> None:
         reader = database.reader = Reader(database.reader)
@@ -125,7 +134,7 @@ def test_a_node_that_does_not_hear_asks_the_database(run: Run) -> None:
             assert here.identity.known(key)
             assert here.identity.known(token)
             reader.broken = True
-            assert 0.4 < await forgotten(here.identity, key, token) <= TRUST_SECONDS + 0.1
+            assert 0.2 < await forgotten(here.identity, key, token) <= 0.5
             before = reader.reads
             await here.identity.verify(key)
             await here.identity.verify(key)
@@ -134,13 +143,14 @@ def test_a_node_that_does_not_hear_asks_the_database(run: Run) -> None:
             await refused(here.identity, key)
             await refused(here.identity, token)
             reader.broken = False
-            await asyncio.sleep(0.7)
+            await asyncio.sleep(0.2)
             assert here.identity.known(key) is None
             assert here.identity.known(token) is None
 
     run(scenario)
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_node_that_hears_again_trusts_again(run: Run) -> None:
     async def scenario(database: Database) -> None:
         reader = database.reader = Reader(database.reader)
@@ -148,10 +158,10 @@ def test_a_node_that_hears_again_trusts_again(run: Run) -> None:
             _, key = await here.key()
             reader.broken = True
             await here.identity.verify(key)
-            await asyncio.sleep(1.1)
+            await asyncio.sleep(0.5)
             assert here.identity.known(key) is None
             reader.broken = False
-            await asyncio.sleep(0.7)
+            await asyncio.sleep(0.2)
             assert here.identity.known(key)
 
     run(scenario)

@@ -25,7 +25,7 @@ from ai_agent.security.secret_fields import NO_SECRETS
 from ai_agent.services.agents import new_agent
 from ai_agent.services.messages import add_message
 from ai_agent.services.sessions import new_session
-from ai_agent.storage import agents, messages, migrations, postgresql, sessions, tokens
+from ai_agent.storage import agents, credential_changes, messages, migrations, postgresql, sessions, tokens
 from ai_agent.storage.database import Connection, Database, UniqueViolation
 from ai_agent.storage.engine import create_database
 from ai_agent.storage.keyset import Bounds, Position
@@ -33,6 +33,7 @@ from ai_agent.storage.search import RankedSearch
 from ai_agent.storage.statements import Statement
 from ai_agent.storage.tables import executions, sequences
 from ai_agent.storage.tables import messages as message_table
+from tests.nodes import Node, end_key
 
 OWNER = "owner"
 
@@ -179,6 +180,10 @@ def test_migrations_go_down_and_up_again_with_data_in_them(database_url: str, ru
             await tokens.add(rows, digest, family, now(), now())
             ticket = tokens.Ticket(OWNER, to_json([]), Tier.DEFAULT, grant.key_id, family, None, now())
             await tokens.add_ticket(rows, digest, ticket)
+        key, _ = await Node(database).key()
+        before, _ = await credential_changes.since(database.reader, 0)
+        await end_key(database, key.id)
+        assert (await credential_changes.since(database.reader, before))[1] == {before + 1: f"key:{key.id}"}
 
     run(store)
     asyncio.run(migrations.check(database_url))

@@ -385,18 +385,33 @@ def test_tokens_do_not_outlive_their_key(run: Run) -> None:
 
 def test_a_refresh_token_has_its_time_and_a_used_one_gives_the_next_a_new_one(run: Run) -> None:
     async def scenario(database: Database) -> None:
-        here = Node(database, refresh=1)
+        here = Node(database, refresh=100)
         _, key = await here.key()
         made = await here.tokens.issue(await here.identity.verify(key), ACTOR)
-        await asyncio.sleep(0.7)
-        made = await here.tokens.refresh(made.refresh_token, ACTOR)
-        await asyncio.sleep(0.7)
-        made = await here.tokens.refresh(made.refresh_token, ACTOR)
-        await asyncio.sleep(1.1)
+        for _ in range(2):
+            await passes(database, made.refresh_token, seconds=60)
+            made = await here.tokens.refresh(made.refresh_token, ACTOR)
+        await passes(database, made.refresh_token, seconds=101)
         with pytest.raises(AuthenticationError):
             await here.tokens.refresh(made.refresh_token, ACTOR)
 
     run(scenario)
+
+
+async def passes(database: Database, token: str, seconds: float) -> None:
+    """Lets time pass for a refresh token."""
+    digest = KeyHasher(SECRET, kind=REFRESH_TOKEN).digest(token)
+    end = await database.reader.first(_END_OF, digest=digest)
+    assert end is not None
+    async with database.unit_of_work() as rows:
+        await rows.run(_ENDS, digest=digest, expires_at=end - timedelta(seconds=seconds))
+
+
+_ENDS: Statement[None] = Statement(
+    sa.update(refresh_tokens)
+    .where(refresh_tokens.c.digest == sa.bindparam("digest", type_=refresh_tokens.c.digest.type))
+    .values(expires_at=sa.bindparam("expires_at", type_=refresh_tokens.c.expires_at.type))
+)
 
 
 def test_tokens_outlive_a_change_of_the_secret_key(run: Run) -> None:

@@ -173,6 +173,7 @@ def test_a_token_is_good_from_half_a_minute_before_its_time(claim: str, seconds:
         {"sub": ""},
         {"sub": "x" * 256},
         {"sub": "a\nb"},
+        {"sub": "@cli"},
         {"sub": "a\0"},
         {"sub": "\ud800"},
         {"sub": 7},
@@ -196,7 +197,7 @@ def test_claims_that_are_missing_or_of_another_type_are_refused(change: dict[str
     refused(hs256(claims(**change)))
 
 
-@pytest.mark.parametrize("sub", ["a", "x" * 255, "auth0|42", "名前", "with space"])
+@pytest.mark.parametrize("sub", ["a", "x" * 255, "auth0|42", "名前", "with space", "cli", "a@b.example"])
 def test_a_subject_is_any_printable_text(sub: str) -> None:
     assert verified(hs256(claims(sub=sub))).sub == sub
 

@@ -144,6 +144,31 @@ def test_production_refuses_to_start_with_authentication_off() -> None:
         load_settings({**production, "AI_AGENT_AUTH": "disabled"})
 
 
+@pytest.mark.parametrize(
+    ("url", "good"),
+    [
+        ("http://issuer.example/jwks.json", False),
+        ("HTTP://10.0.0.1/jwks.json", False),
+        ("http://127.0.0.1.issuer.example/jwks.json", False),
+        ("http://[::1/jwks.json", False),
+        ("http://", False),
+        ("https://issuer.example/jwks.json", True),
+        ("http://localhost:9/jwks.json", True),
+        ("http://127.0.0.2/jwks.json", True),
+        ("http://[::1]:9/jwks.json", True),
+        ("/etc/jwks.json", True),
+    ],
+)
+def test_production_fetches_keys_in_a_way_that_nobody_can_change(url: str, good: bool) -> None:
+    given = {"AI_AGENT_SECRET_KEY": SECRET, "AI_AGENT_JWT_ALGORITHMS": "RS256", "AI_AGENT_JWT_JWKS_URL": url}
+    production = given | {"AI_AGENT_ENVIRONMENT": "production"}
+    if good:
+        assert load_settings(production).jwt_jwks_url == url
+        return
+    with pytest.raises(ConfigurationError, match="AI_AGENT_JWT_JWKS_URL"):
+        load_settings(production)
+
+
 def test_logs_are_json_in_production_unless_they_are_told_otherwise() -> None:
     assert Settings().format is LogFormat.CONSOLE
     assert Settings(environment=Environment.PRODUCTION).format is LogFormat.JSON

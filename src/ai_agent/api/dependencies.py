@@ -11,9 +11,9 @@ from litestar.types import Empty
 
 from ai_agent.api.headers import header
 from ai_agent.domain.audit import Actor
-from ai_agent.domain.identity import Principal
+from ai_agent.domain.identity import BUILT_IN, Principal
 
-ANONYMOUS = "anonymous"
+ANONYMOUS = f"{BUILT_IN}anonymous"
 
 
 class Caller(Request[Principal, None, State]):

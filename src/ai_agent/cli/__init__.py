@@ -7,6 +7,7 @@ from typing import NoReturn
 import rich_click as click
 from click.exceptions import NoArgsIsHelpError
 
+from ai_agent.domain.api_keys import MAX_OVERLAP_SECONDS
 from ai_agent.domain.errors import AIAgentError, ConfigurationError, InvalidFields
 from ai_agent.settings import load_settings
 
@@ -146,7 +147,7 @@ def list_keys(as_json: bool) -> None:
     "seconds",
     default=3600,
     show_default=True,
-    type=click.IntRange(0, 604800),
+    type=click.IntRange(0, MAX_OVERLAP_SECONDS),
     help="Seconds for which the old key stays good; 0 revokes it at once.",
 )
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")

@@ -14,7 +14,7 @@ from ai_agent.domain.api_keys import ApiKey, CreateApiKey, NewApiKey
 from ai_agent.domain.audit import Actor
 from ai_agent.domain.errors import ConfigurationError, Conflict, NotFound
 from ai_agent.domain.fields import now
-from ai_agent.domain.identity import OPERATOR, Scope, Tier
+from ai_agent.domain.identity import BUILT_IN, OPERATOR, Scope, Tier
 from ai_agent.security import api_keys
 from ai_agent.services.api_keys import ApiKeyService
 from ai_agent.services.paging import Pager
@@ -23,7 +23,7 @@ from ai_agent.storage import migrations
 from ai_agent.storage.engine import create_database
 from ai_agent.storage.keyset import CursorCodec
 
-CLI = Actor("cli")
+CLI = Actor(f"{BUILT_IN}cli")
 
 
 @asynccontextmanager

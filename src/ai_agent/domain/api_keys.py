@@ -9,7 +9,7 @@ from msgspec import Meta
 
 from ai_agent.domain.errors import FieldError
 from ai_agent.domain.fields import Holds, Input, Label, Name, StoredJson, now, time_fault
-from ai_agent.domain.identity import Scope, Tier
+from ai_agent.domain.identity import BUILT_IN, Scope, Tier
 from ai_agent.domain.pages import Filter, Page
 
 LABEL_LENGTH = 255
@@ -67,6 +67,8 @@ class CreateApiKey(Input):
         labels = {"name": self.name, "owner_id": self.owner_id}
         message = f"Must have 1 to {LABEL_LENGTH} characters that can be seen"
         errors = [FieldError(field, message, text) for field, text in labels.items() if not _readable(text)]
+        if (self.owner_id or "").startswith(BUILT_IN):
+            errors.append(FieldError("owner_id", f"Must not begin with {BUILT_IN}", self.owner_id))
         if self.expires_at is not None:
             errors += self._check_expiry(self.expires_at)
         return errors

@@ -12,7 +12,7 @@ from ai_agent.domain.pages import Filter, Page
 
 
 class Actor(msgspec.Struct, frozen=True):
-    """Who acts: a principal's subject with its key and address, or a name such as `cli`."""
+    """Who acts: a principal's subject with its key and address, or `@cli`, `@server` or `@anonymous`."""
 
     name: str
     key_id: UUID | None = None
@@ -40,6 +40,9 @@ class Target(msgspec.Struct, frozen=True):
     id: str
 
 
+Details = dict[str, Any]
+
+
 class AuditEntry(msgspec.Struct):
     """One action, as it is kept: never changed, never removed."""
 
@@ -65,6 +68,3 @@ class AuditFilter(Filter, frozen=True, kw_only=True):
     action: Action | None = None
     actor: str | None = None
     target_id: str | None = None
-
-
-Details = dict[str, Any]

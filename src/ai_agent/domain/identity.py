@@ -55,5 +55,8 @@ class Principal(msgspec.Struct, frozen=True):
 ADMIN_SUBJECT = "admin"
 """The owner of the key made at the first start, of the agent `assistant`, and of everything with authentication off."""
 
+BUILT_IN = "@"
+"""What the names of the audit log's own actors begin with: no owner, and no subject of a token, begins with it."""
+
 OPERATOR = Principal(ADMIN_SUBJECT, frozenset({Scope.ADMIN}))
 """Who has the machine: its commands, and its first start."""

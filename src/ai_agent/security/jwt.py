@@ -18,6 +18,7 @@ from msgspec import Meta
 
 from ai_agent.domain.errors import ConfigurationError
 from ai_agent.domain.fields import new_id
+from ai_agent.domain.identity import BUILT_IN
 from ai_agent.security.jwks import Jwks, JwksKey
 from ai_agent.settings import Algorithm
 
@@ -125,8 +126,8 @@ class Jwt:
             claims = msgspec.json.decode(payload, type=Claims)
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise InvalidToken(f"Claims: {error}") from None
-        if not claims.sub.isprintable():
-            raise InvalidToken("sub cannot be printed")
+        if not claims.sub.isprintable() or claims.sub.startswith(BUILT_IN):
+            raise InvalidToken("sub cannot be printed, or is a name of ours")
         _check_times(claims)
         if self._issuer is not None and claims.iss != self._issuer:
             raise InvalidToken("iss is another")

@@ -4,7 +4,7 @@ from ai_agent.domain.agents import CreateAgent, ModelConfig, Provider
 from ai_agent.domain.api_keys import CreateApiKey
 from ai_agent.domain.audit import Actor
 from ai_agent.domain.errors import ConfigurationError, Conflict
-from ai_agent.domain.identity import OPERATOR, Scope
+from ai_agent.domain.identity import BUILT_IN, OPERATOR, Scope
 from ai_agent.execution import local_model
 from ai_agent.security.api_keys import well_formed
 from ai_agent.services.agents import AgentService
@@ -14,7 +14,7 @@ from ai_agent.storage.engine import sqlite_path
 
 KEY_FILE = "admin.key"
 ASSISTANT = "assistant"
-SERVER = Actor("server")
+SERVER = Actor(f"{BUILT_IN}server")
 
 _PROMPT = "You are a helpful assistant. Answer briefly and in plain words."
 

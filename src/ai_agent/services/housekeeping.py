@@ -5,9 +5,22 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from ai_agent.storage.database import Connection, Database
+
 SECONDS = 600.0
 
 log = structlog.get_logger()
+
+
+async def removed_in_steps(database: Database, some: Callable[[Connection], Awaitable[int]]) -> int:
+    """Lets `some` remove rows until it finds none, each time in a transaction of its own; tells how many they were."""
+    removed = 0
+    while True:
+        async with database.unit_of_work() as rows:
+            step = await some(rows)
+        removed += step
+        if step == 0:
+            return removed
 
 
 class Housekeeping:

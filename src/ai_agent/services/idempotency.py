@@ -14,6 +14,7 @@ import msgspec
 from ai_agent.domain.errors import Conflict, IdempotencyInProgress, IdempotencyKeyReused
 from ai_agent.domain.fields import now, to_json
 from ai_agent.domain.idempotency import KEPT_HOURS, IdempotencyKey
+from ai_agent.services.housekeeping import removed_in_steps
 from ai_agent.storage import idempotency
 from ai_agent.storage.database import Connection, Database, LockTimeout, shared
 from ai_agent.storage.idempotency import StoredAnswer
@@ -75,13 +76,8 @@ class IdempotencyService:
 
     async def forget_expired(self) -> int:
         """Removes keys that are kept no longer, and tells how many."""
-        expired, forgotten = now() - timedelta(hours=KEPT_HOURS), 0
-        while True:
-            async with self._database.unit_of_work() as rows:
-                removed = await idempotency.forget(rows, expired)
-            forgotten += removed
-            if removed == 0:
-                return forgotten
+        expired = now() - timedelta(hours=KEPT_HOURS)
+        return await removed_in_steps(self._database, lambda rows: idempotency.forget(rows, expired))
 
 
 async def claim(

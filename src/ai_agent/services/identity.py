@@ -138,9 +138,10 @@ class IdentityService:
     async def _take(self, ticket: str) -> tokens.Ticket | None:
         """Committed before anything is looked at: also one that is refused is used up."""
         for digest in self._tickets.digests(ticket):
-            async with self._database.unit_of_work() as rows:
-                if (found := await tokens.take_ticket(rows, digest)) is not None:
-                    return found
+            # A made-up one costs no transaction.
+            if await tokens.is_ticket(self._database.reader, digest):
+                async with self._database.unit_of_work() as rows:
+                    return await tokens.take_ticket(rows, digest)
         return None
 
     async def _key(self, token: str) -> _Verification:

@@ -18,6 +18,7 @@ from ai_agent.domain.tokens import Tokens, WebSocketTicket
 from ai_agent.security.api_keys import REFRESH_TOKEN, TICKET, KeyHasher, generate, well_formed
 from ai_agent.security.jwt import Claims, Jwt
 from ai_agent.services.credential_changes import KEPT
+from ai_agent.services.housekeeping import removed_in_steps
 from ai_agent.services.idempotency import WAIT_SECONDS, only_once
 from ai_agent.storage import audit, tokens
 from ai_agent.storage.database import Connection, Database
@@ -118,13 +119,8 @@ class TokenService:
 
     async def forget_expired(self) -> int:
         """Removes tokens, families and tickets that ended, and tells how many they were."""
-        past, forgotten = now() - KEPT, 0
-        while True:
-            async with self._database.unit_of_work() as rows:
-                removed = await tokens.forget(rows, past)
-            forgotten += removed
-            if removed == 0:
-                return forgotten
+        past = now() - KEPT
+        return await removed_in_steps(self._database, lambda rows: tokens.forget(rows, past))
 
     async def _known(self, text: str) -> tuple[str, UUID]:
         """The digest and the family of a refresh token. Raises AuthenticationError; a typo costs no query."""

@@ -77,6 +77,7 @@ _IS_UNUSED = Statement(sa.select(refresh_tokens.c.digest).where(*_unused), str)
 _ADD_TICKET: Statement[None] = Statement(
     sa.insert(ws_tickets).values({c.name: sa.bindparam(c.name) for c in ws_tickets.c})
 )
+_IS_TICKET = Statement(sa.select(ws_tickets.c.digest).where(ws_tickets.c.digest == _digest), str)
 _TAKE_TICKET = Statement(
     sa.delete(ws_tickets)
     .where(ws_tickets.c.digest == _digest)
@@ -148,6 +149,10 @@ async def is_unused(rows: Connection, digest: str) -> bool:
 
 async def add_ticket(rows: Connection, digest: str, ticket: Ticket) -> None:
     await rows.run(_ADD_TICKET, digest=digest, **msgspec.structs.asdict(ticket))
+
+
+async def is_ticket(reader: Reader, digest: str) -> bool:
+    return await reader.first(_IS_TICKET, digest=digest) is not None
 
 
 async def take_ticket(rows: Connection, digest: str) -> Ticket | None:

@@ -116,7 +116,7 @@ GLOSSARY = {
     "last_used_at": "When it was last used, at most a minute behind; null before the first time",
     "key": "The key itself, shown this once",
     "overlap_seconds": "For how long the old key stays good; 0 revokes it at once",
-    "actor": "Who did it: the subject of a caller, `cli`, or `server` for what a start makes",
+    "actor": "Who did it: the subject of a caller, `@anonymous`, `@cli`, or `@server` for what a start makes",
     "listAuditLog.actor": "Only what this one did",
     "AuditEntry.key_id": "The API key that was used; null when there was none",
     "action": "What was done",
