@@ -286,8 +286,10 @@ def test_a_repeated_refresh_is_a_conflict_and_no_theft(server: Server) -> None:
     first = refresh(server, token, **again)
     repeat = refresh(server, token, **again)
     assert (first.status_code, repeat.status_code, repeat.json()["code"]) == (200, 409, "conflict")
-    next_one = refresh(server, first.json()["refresh_token"], **again)
-    assert next_one.status_code == 200, "The family lives, and the key counts for its token only"
+    other = refresh(server, first.json()["refresh_token"], **again)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    next_one = refresh(server, first.json()["refresh_token"])
+    assert next_one.status_code == 200, "The family lives"
     body = {"refresh_token": next_one.json()["refresh_token"]}
     first, repeat = (post(server, "/auth/revoke", body, **again) for _ in range(2))
     assert (first.status_code, repeat.status_code, repeat.json()["code"]) == (204, 409, "conflict")

@@ -65,7 +65,9 @@ def test_a_key_that_is_new_is_found_when_a_token_names_it(monkeypatch: pytest.Mo
     run(scenario)
 
 
-def test_a_flood_of_names_that_nobody_knows_is_one_fetch() -> None:
+def test_a_flood_of_names_that_nobody_knows_is_one_fetch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "WAIT_SECONDS", 5.0)
+
     async def scenario() -> None:
         source = Source(jwk("RS256", "known"))
         source.seconds = 0.05

@@ -26,6 +26,9 @@ from ai_agent.storage.tokens import Grant, Ticket
 
 TICKET_SECONDS = 30
 
+_ENDED = "The refresh token is not good, or not any more: get new ones with the API key"
+"""The same whatever is wrong with it."""
+
 
 class Lifetimes(msgspec.Struct, frozen=True):
     """Seconds: of an access token, and of a refresh token that is not used."""
@@ -68,10 +71,10 @@ class TokenService:
         digest, family_id = await self._known(text)
         async with self._database.unit_of_work(lock_seconds=WAIT_SECONDS if key else None) as rows:
             # Before the token is looked at: who repeats a request by its key is no thief.
-            await only_once(rows, f"refresh:{digest}", key)
+            await only_once(rows, f"family:{family_id}", key)
             made = await self._rotated(rows, digest, family_id, actor)
         if made is None:
-            raise AuthenticationError
+            raise AuthenticationError(_ENDED)
         return made
 
     async def _rotated(self, rows: Connection, digest: str, family_id: UUID, actor: Actor) -> Tokens | None:
@@ -81,10 +84,10 @@ class TokenService:
             reused = not await tokens.is_unused(rows, digest)
             if reused and await self._end_family(rows, family_id, actor, Action.TOKEN_REUSED):
                 return None
-            raise AuthenticationError
+            raise AuthenticationError(_ENDED)
         grant = await tokens.grant_of_family(rows, family_id, at)
         if grant is None or not await tokens.prolong(rows, family_id, self._end(grant, at)):
-            raise AuthenticationError
+            raise AuthenticationError(_ENDED)
         made = await self._make(rows, grant, family_id, at)
         holder = msgspec.structs.replace(actor, name=grant.owner_id, key_id=grant.key_id)
         await audit.record(rows, holder, Action.TOKEN_REFRESHED, _family(family_id))
@@ -93,11 +96,11 @@ class TokenService:
     async def revoke(self, text: str, actor: Actor, key: IdempotencyKey | None = None) -> None:
         """Ends the family of a refresh token. One that nobody knows is revoked already (RFC 7009)."""
         try:
-            digest, family_id = await self._known(text)
+            _, family_id = await self._known(text)
         except AuthenticationError:
             return
         async with self._database.unit_of_work(lock_seconds=WAIT_SECONDS if key else None) as rows:
-            await only_once(rows, f"refresh:{digest}", key, "the token is revoked")
+            await only_once(rows, f"family:{family_id}", key, "the token is revoked")
             await self._end_family(rows, family_id, actor, Action.TOKEN_REVOKED)
 
     async def ticket(self, principal: Principal, key: IdempotencyKey | None = None) -> WebSocketTicket:
@@ -128,7 +131,7 @@ class TokenService:
             for digest in self._refresh.digests(text):
                 if (family_id := await tokens.family_of(self._database.reader, digest)) is not None:
                     return digest, family_id
-        raise AuthenticationError
+        raise AuthenticationError(_ENDED)
 
     async def _make(self, rows: Connection, grant: Grant, family_id: UUID, at: datetime) -> Tokens:
         """An access token and a refresh token, neither of which outlives the key."""
