@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections.abc import Sequence
 from contextvars import Context
+from functools import partial
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
@@ -31,7 +32,7 @@ class RedisAway(Exception):
 
 class RedisLimiter:
     """The hits that wait in the same moment go in one call of the script, which takes one after the other: a call costs
-    30 µs of CPU, a hit more in it 3 µs. While a call is under way, the next one fills.
+    25 µs of CPU, a hit more in it 3 µs. While a call is under way, the next one fills.
     """
 
     def __init__(self, redis: "Redis", strategy: Strategy):
@@ -39,36 +40,60 @@ class RedisLimiter:
         self._strategy = strategy
         self._prefix = f"{PREFIX}{strategy}:"
         self._waiting: list[Waiting] = []
-        self._sender: asyncio.Task[None] | None = None
+        self._busy = False
+        self._connecting: asyncio.Task[None] | None = None
 
     async def charge(self, hit: Hit) -> Verdict:
         """Raises RedisAway."""
-        future: asyncio.Future[Verdict] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Verdict] = loop.create_future()
         self._waiting.append((hit, future))
-        if self._sender is None:
-            # In a context of its own: it goes on for requests that come later.
-            self._sender = asyncio.create_task(self._send(), context=Context())
+        if not self._busy:
+            self._busy = True
+            loop.call_soon(self._send)
         return await future
 
-    async def _send(self) -> None:
-        try:
-            while self._waiting:
-                batch, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
-                await self._send_batch(batch)
-        finally:
-            self._sender = None
+    def _send(self) -> None:
+        if not self._waiting:
+            self._busy = False
+        elif self._wire.connected:
+            batch, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
+            arguments = self._arguments([hit for hit, _ in batch])
+            self._wire.ask(("EVALSHA", _SHA, *arguments), partial(self._answered, batch))
+        else:
+            # In a context of its own: it is no part of the request that meets the closed connection.
+            self._connecting = asyncio.create_task(self._connect(), context=Context())
 
-    async def _send_batch(self, batch: Sequence[Waiting]) -> None:
+    async def _connect(self) -> None:
         try:
-            numbers = await self._call([hit for hit, _ in batch])
+            await self._wire.connect()
         except Exception as error:
-            # Whoever waits behind this call has waited as long.
-            late, self._waiting = self._waiting, []
-            for _, future in (*batch, *late):
-                if not future.done():
-                    future.set_exception(RedisAway(f"{type(error).__name__}: {error}"))
+            self._fail([], error)
+        self._send()
+
+    def _arguments(self, hits: Sequence[Hit]) -> list[str]:
+        prefix = self._prefix
+        keys = [prefix + key for hit in hits for key in hit.keys]
+        return [str(len(keys)), *keys, self._strategy, *(hit.plan.arguments for hit in hits)]
+
+    def _answered(self, batch: Sequence[Waiting], outcome: bytes | Exception) -> None:
+        if isinstance(outcome, RedisError) and str(outcome).startswith("NOSCRIPT"):
+            arguments = self._arguments([hit for hit, _ in batch])
+            self._wire.ask(("EVAL", _SCRIPT, *arguments), partial(self._answered, batch))
             return
-        states = [WindowState(*triple) for triple in zip(*[iter(numbers)] * 3, strict=True)]
+        try:
+            self._tell(batch, outcome)
+        except Exception as error:
+            self._fail(batch, error)
+        self._send()
+
+    def _tell(self, batch: Sequence[Waiting], outcome: bytes | Exception) -> None:
+        if isinstance(outcome, Exception):
+            raise outcome
+        numbers = iter([int(number) for number in outcome.split()])
+        states = [WindowState(*triple) for triple in zip(numbers, numbers, numbers, strict=True)]
+        if len(states) != sum(len(hit.keys) for hit, _ in batch):
+            raise RedisError(f"{len(states)} windows were answered")
         start = 0
         for hit, future in batch:
             end = start + len(hit.keys)
@@ -76,24 +101,16 @@ class RedisLimiter:
                 future.set_result(Verdict(states[start:end]))
             start = end
 
-    async def _call(self, hits: Sequence[Hit]) -> list[int]:
-        prefix = self._prefix
-        keys = [prefix + key for hit in hits for key in hit.keys]
-        arguments = (str(len(keys)), *keys, self._strategy, *(hit.plan.arguments for hit in hits))
-        try:
-            answer = await self._wire.call("EVALSHA", _SHA, *arguments)
-        except RedisError as error:
-            if not str(error).startswith("NOSCRIPT"):
-                raise
-            answer = await self._wire.call("EVAL", _SCRIPT, *arguments)
-        numbers = [int(number) for number in answer.split()]
-        if len(numbers) != 3 * len(keys):
-            raise RedisError(f"{len(numbers)} numbers for {len(keys)} windows")
-        return numbers
+    def _fail(self, batch: Sequence[Waiting], error: Exception) -> None:
+        """Also for whoever waits behind: they have waited as long."""
+        late, self._waiting = self._waiting, []
+        for _, future in (*batch, *late):
+            if not future.done():
+                future.set_exception(RedisAway(f"{type(error).__name__}: {error}"))
 
     async def probe(self) -> None:
-        """Writes as a request does: a server that only reads is no use. Raises whatever is wrong."""
-        await self._call([_PROBE])
+        """Writes as a request does: a server that only reads is no use. Raises RedisAway."""
+        await self.charge(_PROBE)
 
     def close(self) -> None:
         self._wire.close()
