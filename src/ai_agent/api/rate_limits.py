@@ -4,7 +4,6 @@ What declares none has the limit of its method: `read` or `write`. The tier's li
 unless it is EXEMPT. The semantics are slowapi's, without its faults: all windows are charged or none, in one call.
 """
 
-import math
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import cache, lru_cache
@@ -198,11 +197,11 @@ def limit_headers(scope: Scope) -> list[tuple[bytes, bytes]]:
     if left is None:
         return []
     charge, state = left.charge, left.state
-    remaining, reset = max(charge.window.amount - state.used, 0), seconds(state.reset)
+    remaining, reset = charge.remaining(state), seconds(state.reset)
     return [
         (b"x-ratelimit-limit", b"%d" % charge.window.amount),
         (b"x-ratelimit-remaining", b"%d" % remaining),
-        (b"x-ratelimit-reset", b"%d" % (math.ceil(time.time() + state.reset / 1000))),
+        (b"x-ratelimit-reset", b"%d" % state.reset_at(time.time())),
         (b"ratelimit-policy", left.plan.header),
         (b"ratelimit", b'"%b";r=%d;t=%d' % (charge.scope.encode(), remaining, reset)),
     ]

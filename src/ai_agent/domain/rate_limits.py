@@ -1,5 +1,6 @@
 """Rate limits: what is allowed, what a request costs, and what is left of it."""
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 from enum import StrEnum
@@ -74,6 +75,9 @@ class Charge(msgspec.Struct, frozen=True):
     window: Window
     cost: int = 1
 
+    def remaining(self, state: "WindowState") -> int:
+        return max(self.window.amount - state.used, 0)
+
 
 class Plan:
     """The windows that a request is charged to: all of them, or none.
@@ -106,6 +110,10 @@ class WindowState(msgspec.Struct, frozen=True, array_like=True):
     used: int
     reset: int
     wait: int
+
+    def reset_at(self, now: float) -> int:
+        """In whole seconds since the epoch, as `now` is."""
+        return math.ceil(now + self.reset / 1000)
 
 
 class Verdict(msgspec.Struct, frozen=True):

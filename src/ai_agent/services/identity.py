@@ -51,6 +51,8 @@ class _Remembered(msgspec.Struct, frozen=True):
 
 
 class EndedCredential(AuthenticationError):
+    """A token whose signature is right, and which is good no more."""
+
     guessed = False
 
 

@@ -74,9 +74,7 @@ class RateLimitService:
         charge, state = _tightest(hit.plan.charges, verdict)
         if verdict.allowed:
             return Left(hit.plan, charge, state)
-        message = messages.get(charge.scope) or f"Too many requests: {charge.window.text}"
-        retry_after = seconds(state.wait)
-        raise RateLimitExceeded(message, hit.plan, charge, state, retry_after=retry_after)
+        raise _refused(hit.plan, charge, state, state.wait, messages.get(charge.scope))
 
     async def _never(self, hit: Hit, charge: Charge) -> RateLimitExceeded:
         looked = await self._storage.charge(Hit(_looking(hit.plan), hit.keys))
@@ -106,8 +104,7 @@ class RateLimitService:
         pairs = zip(plan.charges, looked.states, strict=True)
         if spent := [(charge, state) for charge, state in pairs if state.used >= charge.window.amount]:
             charge, state = max(spent, key=lambda pair: pair[1].reset)
-            message = f"Too many requests: {charge.window.text}"
-            raise RateLimitExceeded(message, plan, charge, state, retry_after=seconds(state.reset))
+            raise _refused(plan, charge, state, state.reset)
 
     async def note_failure(self, address: str) -> None:
         """Counts bad credentials. Raises RateLimitExceeded when they were too many."""
@@ -152,6 +149,13 @@ def _tightest(charges: Sequence[Charge], verdict: Verdict) -> tuple[Charge, Wind
     return min(pairs, key=lambda pair: (-pair[1].wait, pair[0].window.amount - pair[1].used))
 
 
+def _refused(
+    plan: Plan, charge: Charge, state: WindowState, wait: int, message: str | None = None
+) -> RateLimitExceeded:
+    message = message or f"Too many requests: {charge.window.text}"
+    return RateLimitExceeded(message, plan, charge, state, retry_after=seconds(wait))
+
+
 def seconds(milliseconds: int) -> int:
     """Whole seconds, after which it is true."""
     return math.ceil(milliseconds / 1000)
@@ -163,6 +167,6 @@ def _told(charge: Charge, state: WindowState, at: float) -> RateLimitState:
         limit=charge.window.text,
         quota=charge.window.amount,
         window=charge.window.seconds,
-        remaining=max(charge.window.amount - state.used, 0),
-        reset=math.ceil(at + state.reset / 1000),
+        remaining=charge.remaining(state),
+        reset=state.reset_at(at),
     )
