@@ -55,6 +55,14 @@ def valkey_url() -> Iterator[str]:
     server.stop()
 
 
+@pytest.fixture(scope="module")
+def valkey() -> Iterator[ValkeyServer]:
+    """One of the module's own, that may be emptied, frozen and killed."""
+    server = ValkeyServer()
+    yield server
+    server.stop()
+
+
 def create_database(url: str) -> str:
     name = f"test_{uuid.uuid4().hex[:12]}"
 

@@ -17,13 +17,6 @@ HEADERS = {"Authorization": f"Bearer {KEY}"}
 
 
 @pytest.fixture(scope="module")
-def valkey() -> Iterator[ValkeyServer]:
-    server = ValkeyServer()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
 def nodes(postgres_url: str, valkey: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
     database_url = create_database(postgres_url)
     both = [

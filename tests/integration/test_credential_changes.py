@@ -62,6 +62,17 @@ class Reader:
         self.broken = False
         self.after: Callable[[], Awaitable[None]] | None = None
 
+    def hold(self) -> tuple[asyncio.Event, asyncio.Event]:
+        """Events that tell when the next row was read, and when it may be answered."""
+        read, go_on = asyncio.Event(), asyncio.Event()
+
+        async def wait() -> None:
+            read.set()
+            await go_on.wait()
+
+        self.after = wait
+        return read, go_on
+
     async def first(self, statement: Any, **parameters: Any) -> Any:
         self.reads += 1
         row = await self._inner.first(statement, **parameters)
@@ -301,13 +312,7 @@ def test_the_first_of_them_may_leave(run: Run) -> None:
         reader = database.reader = Reader(database.reader)
         here = Node(database)
         stored, key = await here.key()
-        read, go_on = asyncio.Event(), asyncio.Event()
-
-        async def held() -> None:
-            read.set()
-            await go_on.wait()
-
-        reader.after = held
+        read, go_on = reader.hold()
         first = asyncio.create_task(here.identity.verify(key))
         await read.wait()
         second = asyncio.create_task(here.identity.verify(key))
@@ -326,13 +331,7 @@ def test_nobody_joins_a_look_from_before_a_change_that_was_heard(run: Run) -> No
         reader = database.reader = Reader(database.reader)
         here = Node(database)
         stored, key = await here.key()
-        read, go_on = asyncio.Event(), asyncio.Event()
-
-        async def held() -> None:
-            read.set()
-            await go_on.wait()
-
-        reader.after = held
+        read, go_on = reader.hold()
         first = asyncio.create_task(here.identity.verify(key))
         await read.wait()
         await end_key(database, stored.id)

@@ -22,13 +22,6 @@ def started(folder: Path, database_url: str, **settings: str) -> Server:
 
 
 @pytest.fixture(scope="module")
-def valkey() -> Iterator[ValkeyServer]:
-    server = ValkeyServer()
-    yield server
-    server.stop()
-
-
-@pytest.fixture(scope="module")
 def nodes(postgres_url: str, valkey: ValkeyServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Server]]:
     database_url = create_database(postgres_url)
     folders = [tmp_path_factory.mktemp("node") for _ in range(2)]
