@@ -37,7 +37,8 @@ from ai_agent.execution.runs import Runs
 from ai_agent.execution.worker import Worker
 from ai_agent.observability.logging import configure_logging
 from ai_agent.observability.tracing import traced
-from ai_agent.realtime.execution_log import ExecutionLog
+from ai_agent.realtime.memory_log import MemoryLog
+from ai_agent.realtime.publisher import Publisher
 from ai_agent.security.api_keys import REFRESH_TOKEN, TICKET, KeyHasher
 from ai_agent.security.jwks import Jwks, fetcher
 from ai_agent.security.jwt import Jwt
@@ -47,6 +48,7 @@ from ai_agent.security.secret_fields import SecretFields
 from ai_agent.services.agents import AgentService
 from ai_agent.services.api_keys import ApiKeyService
 from ai_agent.services.audit import AuditService
+from ai_agent.services.execution_streams import ExecutionStreams
 from ai_agent.services.executions import ExecutionService
 from ai_agent.services.first_start import first_start
 from ai_agent.services.health import HealthService
@@ -114,9 +116,11 @@ class _Server:
             }
         )
         agent_secrets = SecretFields(SecretBox(settings.secret, settings.secret_key_fallbacks), "agents")
-        self._log = ExecutionLog(self.database)
+        self._log = MemoryLog()
+        self._publisher = Publisher(self.database, self._log)
+        self._streams = ExecutionStreams(self.database, self._log)
         lease, attempts = settings.execution_lease_seconds, settings.execution_max_attempts
-        self._runs = Runs(self.database, self._log, lease_seconds=lease, max_attempts=attempts)
+        self._runs = Runs(self.database, self._log, self._publisher, lease_seconds=lease, max_attempts=attempts)
         self._queue = LitestarJobQueue(concurrency=settings.execution_concurrency)
         self._local_model = LocalModel()
         access = ModelAccess(settings, self._local_model, agent_secrets, guard)
@@ -129,7 +133,10 @@ class _Server:
             "sessions": given(SessionService(self.database, self._pager, self._queue)),
             "messages": given(MessageService(self.database, self._pager)),
             "agents": given(self._agents),
-            "executions": given(ExecutionService(self.database, self._log, self._queue, self._runs)),
+            "executions": given(
+                ExecutionService(self.database, self._streams, self._publisher, self._queue, self._runs)
+            ),
+            "streams": given(self._streams),
             "rate_limits": given(self.rate_limits),
             "api_keys": given(self._api_keys),
             "audit": given(AuditService(self._pager)),
@@ -140,22 +147,32 @@ class _Server:
     def drain(self) -> None:
         """Begins to stop: not ready any more, streams end, no new run begins."""
         self.health.draining = True
-        self._log.drain()
+        self._streams.drain()
         self._worker.drain()
 
     @contextlib.asynccontextmanager
     async def lifespan(self, _: Litestar) -> AsyncIterator[None]:
         """What was begun is ended, in the opposite order, also when the start fails half-way."""
         async with contextlib.AsyncExitStack() as ends:
-            for room in (self.database, self._api_keys, self._limiter, self._local_model, self.identity):
+            for room in (
+                self.database,
+                self._log,
+                self._publisher,
+                self._api_keys,
+                self._limiter,
+                self._local_model,
+                self.identity,
+            ):
                 ends.push_async_callback(room.close)
             await self.database.open()
+            await self._log.open()
             await self._limiter.start()
             await migrations.prepare(self.database, self.settings.database)
             await first_start(self.settings, self._api_keys, self._agents)
             await self.identity.start()
             ends.push_async_callback(self.housekeeping.close)
             ends.push_async_callback(self._worker.close)
+            self._publisher.start()
             await self._worker.start()
             self.housekeeping.start()
             yield

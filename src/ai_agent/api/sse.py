@@ -11,7 +11,7 @@ import msgspec
 from litestar.response import Stream
 
 from ai_agent.domain.errors import FieldError, InvalidFields
-from ai_agent.domain.events import EventFrame, StoredEvent
+from ai_agent.domain.events import EventFrame
 
 KEEPALIVE_SECONDS = 15.0
 LARGEST_SEQ = 2**31 - 1
@@ -19,7 +19,7 @@ LARGEST_SEQ = 2**31 - 1
 _encode = msgspec.json.Encoder().encode
 
 
-def event_stream(epoch: str, events: AsyncIterator[StoredEvent | None], execution_id: UUID) -> Stream:
+def event_stream(epoch: str, events: AsyncIterator[list[EventFrame]], execution_id: UUID) -> Stream:
     return Stream(
         _frames(epoch, events),
         status_code=200,
@@ -32,12 +32,12 @@ def event_stream(epoch: str, events: AsyncIterator[StoredEvent | None], executio
     )
 
 
-async def _frames(epoch: str, events: AsyncIterator[StoredEvent | None]) -> AsyncIterator[bytes]:
+async def _frames(epoch: str, events: AsyncIterator[list[EventFrame]]) -> AsyncIterator[bytes]:
     yield b"retry: 2000\n\n"
     last = time.monotonic()
-    async for event in events:
-        if event is not None:
-            yield _frame(epoch, event)
+    async for batch in events:
+        if batch:
+            yield b"".join([_frame(epoch, event) for event in batch])
             last = time.monotonic()
         elif time.monotonic() - last >= KEEPALIVE_SECONDS:
             # Proxies close what is silent.
@@ -45,9 +45,9 @@ async def _frames(epoch: str, events: AsyncIterator[StoredEvent | None]) -> Asyn
             last = time.monotonic()
 
 
-def _frame(epoch: str, event: StoredEvent) -> bytes:
+def _frame(epoch: str, event: EventFrame) -> bytes:
     head = f"id: {epoch}:{event.seq}\nevent: {event.type}\ndata: ".encode()
-    return head + _encode(EventFrame.of(event)) + b"\n\n"
+    return head + _encode(event) + b"\n\n"
 
 
 def resume_position(position: str | None, epoch: str) -> int:

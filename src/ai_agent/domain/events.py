@@ -1,15 +1,18 @@
 """Events of an execution, in the frame that every reader receives."""
 
+import time
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Any, Literal
 from uuid import UUID
 
 import msgspec
 
 from ai_agent.domain.executions import ExecutionStatus, Usage
-from ai_agent.domain.fields import StoredJson
+from ai_agent.domain.fields import JsonObject, StoredJson, new_id, to_json
 from ai_agent.domain.pages import Page
+from ai_agent.domain.tool_calls import Decision
+from ai_agent.domain.tools import ToolKind
 
 
 class EventType(StrEnum):
@@ -19,9 +22,16 @@ class EventType(StrEnum):
     TOKEN = "execution.token"  # noqa: S105  # an event's name, not a secret
     REASONING = "execution.reasoning"
     SNAPSHOT = "execution.snapshot"
+    PROGRESS = "execution.progress"
     COMPLETED = "execution.completed"
     FAILED = "execution.failed"
     CANCELLED = "execution.cancelled"
+    TOOL_STARTED = "tool.started"
+    TOOL_COMPLETED = "tool.completed"
+    TOOL_FAILED = "tool.failed"
+    APPROVAL_REQUESTED = "approval.requested"
+    APPROVAL_RESOLVED = "approval.resolved"
+    APPROVAL_EXPIRED = "approval.expired"
 
 
 TERMINAL = frozenset({EventType.COMPLETED, EventType.FAILED, EventType.CANCELLED})
@@ -57,10 +67,74 @@ class ReasoningData(msgspec.Struct):
 
 
 class SnapshotData(msgspec.Struct):
-    """The text so far, in place of events that are gone."""
+    """The text so far, in place of events that are gone; `offset` is its length. The next token follows it."""
 
-    status: ExecutionStatus
+    message_id: UUID | None
     text: str
+    offset: int
+    status: ExecutionStatus
+    truncated: bool = False
+
+
+class ProgressData(msgspec.Struct):
+    """The step that begins: one request to the model, and the tools that it asks for. `steps` is the bound."""
+
+    step: int
+    steps: int
+    percent: float | None = None
+    message: str | None = None
+
+
+class ToolStartedData(msgspec.Struct):
+    """The model calls a tool. One of kind `client` is for the client to run, which answers until `expires_at`."""
+
+    call_id: str
+    name: str
+    kind: ToolKind
+    arguments: JsonObject
+    expires_at: datetime | None = None
+
+
+class ToolEndedData(msgspec.Struct):
+    """What came of a call, as the model hears it. Text over 64 KiB is cut; the execution's tool calls have all."""
+
+    call_id: str
+    name: str
+    output: Any
+    duration_ms: int | None
+    truncated: bool = False
+
+
+class ApprovalRequestedData(msgspec.Struct):
+    """Somebody has to allow a call until `expires_at`, or it counts as rejected."""
+
+    execution_id: UUID
+    session_id: UUID
+    call_id: str
+    name: str
+    arguments: JsonObject
+    expires_at: datetime
+
+
+class ApprovalResolvedData(msgspec.Struct):
+    """How it was decided; `arguments` are those that the call is made with."""
+
+    execution_id: UUID
+    session_id: UUID
+    call_id: str
+    name: str
+    decision: Decision
+    reason: str | None
+    arguments: JsonObject
+
+
+class ApprovalExpiredData(msgspec.Struct):
+    """Nobody decided in time, so the model hears of a rejection."""
+
+    execution_id: UUID
+    session_id: UUID
+    call_id: str
+    name: str
 
 
 class EndedData(msgspec.Struct):
@@ -86,22 +160,31 @@ DATA: dict[EventType, type[msgspec.Struct]] = {
     EventType.TOKEN: TokenData,
     EventType.REASONING: ReasoningData,
     EventType.SNAPSHOT: SnapshotData,
+    EventType.PROGRESS: ProgressData,
     EventType.COMPLETED: EndedData,
     EventType.FAILED: FailedData,
     EventType.CANCELLED: EndedData,
+    EventType.TOOL_STARTED: ToolStartedData,
+    EventType.TOOL_COMPLETED: ToolEndedData,
+    EventType.TOOL_FAILED: ToolEndedData,
+    EventType.APPROVAL_REQUESTED: ApprovalRequestedData,
+    EventType.APPROVAL_RESOLVED: ApprovalResolvedData,
+    EventType.APPROVAL_EXPIRED: ApprovalExpiredData,
 }
 """What the `data` of each type holds."""
 
 
-class StoredEvent(msgspec.Struct, frozen=True):
-    """One row of the log: `seq` grows by one per execution."""
+class NewEvent(msgspec.Struct, frozen=True):
+    """An event on its way to a log. `eid` is the publisher's: what is appended twice is there once."""
 
-    execution_id: UUID
-    seq: int
-    eid: UUID
     type: EventType
-    created_at: datetime
     data: StoredJson
+    eid: UUID
+    ts: int
+
+    @classmethod
+    def of(cls, kind: EventType, data: object) -> "NewEvent":
+        return cls(kind, to_json(data), new_id(), time.time_ns() // 1_000_000)
 
 
 class EventFrame(msgspec.Struct, frozen=True):
@@ -114,11 +197,6 @@ class EventFrame(msgspec.Struct, frozen=True):
     ts: int
     data: StoredJson
     t: Literal["event"] = "event"
-
-    @classmethod
-    def of(cls, event: StoredEvent) -> "EventFrame":
-        ts = int(event.created_at.timestamp() * 1000)
-        return cls(f"execution:{event.execution_id}", event.seq, event.eid, event.type, ts, event.data)
 
 
 class EventPage(Page):

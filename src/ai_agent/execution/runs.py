@@ -7,12 +7,13 @@ from uuid import UUID
 import msgspec
 
 from ai_agent.domain.agents import AgentContent, AgentStatus
-from ai_agent.domain.events import EventType
+from ai_agent.domain.events import EventType, NewEvent
 from ai_agent.domain.executions import ExecutionError, ExecutionStatus, Usage
 from ai_agent.domain.fields import new_id, now, to_json
 from ai_agent.domain.messages import HistoryEntry, Message, Role
 from ai_agent.domain.sessions import SessionStatus
-from ai_agent.realtime.execution_log import ExecutionLog
+from ai_agent.realtime.event_log import EventLog, Fenced
+from ai_agent.realtime.publisher import Publisher
 from ai_agent.storage import agents, executions, messages, sessions
 from ai_agent.storage.database import Connection, Database
 from ai_agent.storage.executions import Claim
@@ -44,9 +45,12 @@ class LostClaim(Exception):
 
 
 class Runs:
-    def __init__(self, database: Database, log: ExecutionLog, *, lease_seconds: float, max_attempts: int):
+    def __init__(
+        self, database: Database, log: EventLog, publisher: Publisher, *, lease_seconds: float, max_attempts: int
+    ):
         self._database = database
         self._log = log
+        self._publisher = publisher
         self._lease = lease_seconds
         self._max_attempts = max_attempts
 
@@ -57,24 +61,20 @@ class Runs:
             if claim is None:
                 return None
             event = EventType.STARTED if claim.fence == 1 else EventType.RESTARTED
-            await self._log.append(rows, claim.id, (event, {"attempt": claim.attempt}))
+            data = {"attempt": claim.attempt}
+            await self._publisher.record(rows, f"execution:{claim.id}", (event, data), fence=claim.fence)
             agent = await agents.at_version(rows, claim.owner_id, claim.agent_id, claim.agent_version)
             if agent is None:  # Written by a node of a release that kept no versions, or deleted.
                 agent = await agents.content(rows, claim.owner_id, claim.agent_id)
             branch = await messages.branch(rows, claim.input_message_id)
-        self._log.announce(claim.id)
         return claim, RunInput(agent, branch)
 
-    async def speak(self, claim: Claim, events: Sequence[tuple[EventType, Any]], *, first: bool) -> None:
+    async def speak(self, claim: Claim, events: Sequence[NewEvent]) -> None:
         """Logs tokens. Raises LostClaim when the run is no longer this worker's."""
-        async with self._database.unit_of_work() as rows:
-            if first:
-                mine = await executions.set_first_token(rows, claim, now())
-            else:
-                mine = await executions.renew(rows, claim, lease=self._lease) is not None
-            if not mine or not await self._log.append(rows, claim.id, *events):
-                raise LostClaim
-        self._log.announce(claim.id)
+        try:
+            await self._log.append(f"execution:{claim.id}", events, fence=claim.fence)
+        except Fenced as error:
+            raise LostClaim from error
 
     async def renew(self, claim: Claim) -> bool:
         """Keeps the lease; tells whether a cancel was asked for. Raises LostClaim."""
@@ -104,8 +104,7 @@ class Runs:
             failed = outcome.status is ExecutionStatus.FAILED
             await agents.set_status(rows, claim.agent_id, AgentStatus.ERROR if failed else AgentStatus.COMPLETED)
             event = (_TERMINAL_EVENT[outcome.status], _terminal_data(claim, output, outcome))
-            await self._log.append(rows, claim.id, event)
-        self._log.announce(claim.id)
+            await self._publisher.record(rows, f"execution:{claim.id}", event, fence=claim.fence)
 
     async def _store_answer(self, rows: Connection, claim: Claim, message_id: UUID, outcome: Outcome) -> UUID | None:
         if not outcome.content and outcome.status is not ExecutionStatus.COMPLETED:

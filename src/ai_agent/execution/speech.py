@@ -3,10 +3,9 @@
 import asyncio
 import contextlib
 import time
-from typing import Any
 
 from ai_agent.domain.errors import AIAgentError, ServiceUnavailable
-from ai_agent.domain.events import EventType
+from ai_agent.domain.events import EventType, NewEvent
 from ai_agent.domain.executions import ExecutionError, ExecutionStatus, Usage
 from ai_agent.domain.fields import new_id
 from ai_agent.execution.runs import LostClaim, Outcome, Runs
@@ -56,7 +55,7 @@ class Speech:
                 return
             pieces = len(self._waiting)
             events, length = self._events(_joined(self._waiting))
-            spoken = self._runs.speak(self._claim, events, first=not self._last_flush)
+            spoken = self._runs.speak(self._claim, events)
             _, cancelled = await undisturbed(spoken)
             del self._waiting[:pieces]
             self._logged = length
@@ -64,17 +63,18 @@ class Speech:
         if cancelled:
             raise asyncio.CancelledError
 
-    def _events(self, pieces: list[tuple[str, str]]) -> tuple[list[tuple[EventType, Any]], int]:
+    def _events(self, pieces: list[tuple[str, str]]) -> tuple[list[NewEvent], int]:
         """The pieces as events, and how many characters have been said with them."""
-        events: list[tuple[EventType, Any]] = []
+        events: list[NewEvent] = []
         offset = self._logged
         for kind, text in pieces:
             if kind == "token":
                 data = {"message_id": self.message_id, "offset": offset, "text": text}
-                events.append((EventType.TOKEN, data))
+                events.append(NewEvent.of(EventType.TOKEN, data))
                 offset += len(text)
             else:
-                events.append((EventType.REASONING, {"message_id": self.message_id, "text": text}))
+                data = {"message_id": self.message_id, "text": text}
+                events.append(NewEvent.of(EventType.REASONING, data))
         return events, offset
 
     async def close(self) -> None:

@@ -18,7 +18,7 @@ from ai_agent.domain.errors import (
     ServiceUnavailable,
     SessionBusy,
 )
-from ai_agent.domain.events import TERMINAL, EventFrame, EventPage, EventType, StoredEvent
+from ai_agent.domain.events import TERMINAL, EventFrame, EventType
 from ai_agent.domain.executions import (
     ExecuteAgent,
     Execution,
@@ -33,8 +33,9 @@ from ai_agent.domain.messages import CreateMessage
 from ai_agent.domain.sessions import CreateSession, SessionStatus
 from ai_agent.execution.job_queue import JobQueue
 from ai_agent.execution.runs import Runs
-from ai_agent.realtime.execution_log import ExecutionLog
+from ai_agent.realtime.publisher import Publisher
 from ai_agent.services.agents import found as found_agent
+from ai_agent.services.execution_streams import ExecutionStreams
 from ai_agent.services.idempotency import WAIT_SECONDS, claim
 from ai_agent.services.messages import add_message
 from ai_agent.services.sessions import new_session
@@ -51,10 +52,13 @@ _STATUS_OF = {
 
 
 class ExecutionService:
-    def __init__(self, database: Database, log: ExecutionLog, queue: JobQueue, runs: Runs):
+    def __init__(
+        self, database: Database, streams: ExecutionStreams, publisher: Publisher, queue: JobQueue, runs: Runs
+    ):
         self._database = database
         self._runs = runs
-        self._log = log
+        self._streams = streams
+        self._publisher = publisher
         self._queue = queue
 
     async def start(
@@ -111,7 +115,7 @@ class ExecutionService:
         await sessions.set_status(rows, session_id, SessionStatus.ACTIVE)
         await agents.set_status(rows, agent.id, AgentStatus.PROCESSING)
         data = {"agent_id": agent.id, "session_id": session_id, "input_message_id": message.id}
-        await self._log.append(rows, execution.id, (EventType.QUEUED, data))
+        await self._publisher.record(rows, f"execution:{execution.id}", (EventType.QUEUED, data))
         return execution
 
     async def get(self, principal: Principal, execution_id: UUID) -> Execution:
@@ -127,7 +131,7 @@ class ExecutionService:
         details = {"execution_id": str(execution_id)}
         try:
             async with asyncio.timeout(WAIT_SECONDS if key is not None and key.replayed else None):
-                ended = await self._log.ended(execution_id)
+                ended = await self._streams.ended(execution_id)
         except TimeoutError:
             assert key is not None  # noqa: S101  # only a repeat has a time to wait
             key.replayed = False
@@ -165,31 +169,18 @@ class ExecutionService:
             await self._queue.cancel(execution_id)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1):
-                    await self._log.ended(execution_id)
+                    await self._streams.ended(execution_id)
         return await self.get(principal, execution_id)
-
-    async def epoch_of(self, principal: Principal, execution_id: UUID) -> str:
-        """The epoch of the execution's event log. Raises NotFound."""
-        epoch = await executions.epoch(self._database.reader, principal.subject, execution_id)
-        if epoch is None:
-            raise NotFound("Execution not found")
-        return epoch
-
-    async def events(self, principal: Principal, execution_id: UUID, after: int, limit: int) -> EventPage:
-        await self.epoch_of(principal, execution_id)
-        stored = await executions.events_after(self._database.reader, execution_id, after, limit + 1)
-        items = [EventFrame.of(event) for event in stored[:limit]]
-        return EventPage(items=items, has_more=len(stored) > limit)
 
     async def follow(
         self, principal: Principal, execution_id: UUID, after: int, *, cancel_on_leave: bool
-    ) -> AsyncIterator[StoredEvent | None]:
+    ) -> AsyncIterator[list[EventFrame]]:
         """Events in order until the end; with `cancel_on_leave` a reader that goes away stops the run."""
         ended = False
         try:
-            async for event in self._log.follow(execution_id, after):
-                ended = event is not None and event.type in TERMINAL
-                yield event
+            async for events in self._streams.follow(execution_id, after):
+                ended = bool(events) and events[-1].type in TERMINAL
+                yield events
         finally:
             if cancel_on_leave and not ended:
                 await asyncio.shield(self.cancel(principal, execution_id))

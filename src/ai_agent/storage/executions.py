@@ -11,13 +11,12 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from ai_agent.domain.events import StoredEvent
 from ai_agent.domain.executions import Execution
 from ai_agent.domain.fields import StoredJson
 from ai_agent.storage.database import Connection, Reader
 from ai_agent.storage.functions import among
 from ai_agent.storage.statements import VERSION, Statement
-from ai_agent.storage.tables import Time, execution_events, executions
+from ai_agent.storage.tables import Time, executions
 
 
 class seconds_from_now(FunctionElement[datetime]):  # noqa: N801  # a SQL function's name
@@ -155,28 +154,7 @@ _REQUEST_CANCEL = Statement(
     .returning(executions.c.status),
     str,
 )
-_TAKE_SEQ = Statement(
-    sa.update(executions)
-    .where(_id)
-    .values(next_seq=executions.c.next_seq + sa.bindparam("count", type_=sa.Integer))
-    .returning(executions.c.next_seq),
-    int,
-)
 _EPOCH = Statement(sa.select(executions.c.epoch).where(_id, executions.c.owner_id == sa.bindparam("owner")), str)
-_EVENT_COLUMNS = [execution_events.c[name] for name in StoredEvent.__struct_fields__]
-_APPEND: Statement[None] = Statement(
-    sa.insert(execution_events).values({name: sa.bindparam(name) for name in StoredEvent.__struct_fields__})
-)
-_EVENTS_AFTER = Statement(
-    sa.select(*_EVENT_COLUMNS)
-    .where(
-        execution_events.c.execution_id == sa.bindparam("execution_id"),
-        execution_events.c.seq > sa.bindparam("after_seq"),
-    )
-    .order_by(execution_events.c.seq)
-    .limit(sa.bindparam("row_limit", type_=sa.Integer)),
-    StoredEvent,
-)
 
 
 async def get(connection: Reader, owner: str, execution_id: UUID) -> Execution | None:
@@ -276,17 +254,3 @@ async def is_live(connection: Reader, execution_id: UUID) -> bool | None:
 async def epoch(connection: Reader, owner: str, execution_id: UUID) -> str | None:
     """The epoch of the execution's event log, None when it is not the owner's."""
     return await connection.first(_EPOCH, execution_id=execution_id, owner=owner)
-
-
-async def take_seqs(connection: Connection, execution_id: UUID, count: int) -> int | None:
-    """Reserves `count` numbers and answers the first; None when the execution is gone."""
-    next_seq = await connection.first(_TAKE_SEQ, execution_id=execution_id, count=count)
-    return None if next_seq is None else next_seq - count
-
-
-async def append_event(connection: Connection, event: StoredEvent) -> None:
-    await connection.run(_APPEND, **msgspec.structs.asdict(event))
-
-
-async def events_after(connection: Reader, execution_id: UUID, seq: int, limit: int) -> list[StoredEvent]:
-    return await connection.all(_EVENTS_AFTER, execution_id=execution_id, after_seq=seq, row_limit=limit)

@@ -162,8 +162,21 @@ executions = sa.Table(
     sa.Column("correlation_id", sa.String(128)),
     # One live execution per session: the partial unique index below.
     sa.Column("holds_session", sa.Boolean, nullable=False),
+    # What was asked for where the session is busy; of those that wait, who interrupts goes first.
+    sa.Column("on_busy", sa.String(16), nullable=False, server_default="reject"),
+    # Its messages go with it when it ends.
+    sa.Column("rolls_back", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("lease_owner", sa.String(64)),
+    sa.Column("callback_url", sa.String(2048)),
     sa.Column("epoch", sa.String(8), nullable=False),
     sa.Column("next_seq", sa.Integer, nullable=False, server_default="1"),
+    # What metrics are made of, written at the end. Times count from `queued_at`.
+    sa.Column("latency_ms", sa.Integer),
+    sa.Column("first_token_ms", sa.Integer),
+    sa.Column("input_tokens", sa.Integer),
+    sa.Column("output_tokens", sa.Integer),
+    sa.Column("cost", sa.Float),
+    sa.Column("tool_call_count", sa.Integer, nullable=False, server_default="0"),
     sa.Column("row_version", sa.Integer, nullable=False, server_default="1"),
     _time("queued_at"),
     _time("started_at", nullable=True),
@@ -185,8 +198,100 @@ executions = sa.Table(
     ),
     sa.Index("ix_executions_agent", "agent_id", "status"),
     sa.Index("ix_executions_session", "session_id"),
+    sa.Index("ix_executions_owner_queued_at", "owner_id", "queued_at", "id"),
+    sa.Index("ix_executions_agent_queued_at", "agent_id", "queued_at", "id"),
+    sa.Index("ix_executions_session_queued_at", "session_id", "queued_at", "id"),
 )
 
+# What a run has come to, for a worker that takes it over. A table of its own: it is large and seldom read.
+execution_states = sa.Table(
+    "execution_states",
+    metadata,
+    sa.Column("execution_id", Id, sa.ForeignKey("executions.id", ondelete="CASCADE"), primary_key=True),
+    _json("state"),
+)
+
+tool_calls = sa.Table(
+    "tool_calls",
+    metadata,
+    sa.Column("execution_id", Id, sa.ForeignKey("executions.id", ondelete="CASCADE"), primary_key=True),
+    # The model's own name for it.
+    sa.Column("call_id", sa.String(255), primary_key=True),
+    sa.Column("step", sa.Integer, nullable=False),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("kind", sa.String(16), nullable=False),
+    _json("arguments"),
+    sa.Column("status", sa.String(24), nullable=False),
+    # As JSON, null until it has ended.
+    sa.Column("output", Json),
+    sa.Column("is_error", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("reason", sa.Text),
+    sa.Column("duration_ms", sa.Integer),
+    # Until when somebody may answer.
+    _time("expires_at", nullable=True),
+    _time("created_at"),
+    _time("finished_at", nullable=True),
+    sa.Index(
+        "ix_tool_calls_expires_at",
+        "expires_at",
+        postgresql_where=sa.text("status IN ('awaiting_approval', 'awaiting_result')"),
+        sqlite_where=sa.text("status IN ('awaiting_approval', 'awaiting_result')"),
+    ),
+)
+
+webhook_deliveries = sa.Table(
+    "webhook_deliveries",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("owner_id", sa.String(255), nullable=False),
+    _id("execution_id", sa.ForeignKey("executions.id", ondelete="CASCADE")),
+    sa.Column("url", sa.String(2048), nullable=False),
+    sa.Column("event", sa.String(64), nullable=False),
+    # The body, byte for byte as it is signed.
+    sa.Column("payload", sa.Text, nullable=False),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("attempts", sa.Integer, nullable=False, server_default="0"),
+    # When it is tried next; a worker that tries moves it on first, so that no other one does.
+    _time("next_attempt_at", nullable=True),
+    sa.Column("response_status", sa.Integer),
+    sa.Column("error", sa.Text),
+    _time("created_at"),
+    _time("finished_at", nullable=True),
+    sa.Index("ix_webhook_deliveries_execution_id", "execution_id", "id"),
+    sa.Index(
+        "ix_webhook_deliveries_next_attempt_at",
+        "next_attempt_at",
+        postgresql_where=sa.text("status = 'pending'"),
+        sqlite_where=sa.text("status = 'pending'"),
+    ),
+)
+
+tools = sa.Table(
+    "tools",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("owner_id", sa.String(255), nullable=False),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("description", sa.Text),
+    _json("schema"),
+    sa.Column("kind", sa.String(16), nullable=False),
+    _json("config"),
+    _id("mcp_server_id", nullable=True),
+    sa.Column("enabled", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("requires_approval", sa.Boolean, nullable=False, server_default=sa.false()),
+    _json("metadata"),
+    _secrets(),
+    # Name and description, folded.
+    sa.Column("search_text", sa.Text, nullable=False, server_default=""),
+    sa.Column("row_version", sa.Integer, nullable=False, server_default="1"),
+    _time("created_at"),
+    _time("updated_at"),
+    sa.UniqueConstraint("owner_id", "name"),
+    sa.Index("ix_tools_owner_created_at", "owner_id", "created_at", "id"),
+    sa.Index("ix_tools_owner_updated_at", "owner_id", "updated_at", "id"),
+)
+
+# No more written: the event log keeps events. It goes when no node of a release that reads it is left.
 execution_events = sa.Table(
     "execution_events",
     metadata,
@@ -301,14 +406,21 @@ audit_log = sa.Table(
     sa.Index("ix_audit_log_target", "target_id", "created_at", "id"),
 )
 
+# Events that are committed with the change that they tell of, until the event log has them.
 outbox = sa.Table(
     "outbox",
     metadata,
-    sa.Column("id", Id, primary_key=True),
+    # In order within a channel: whoever writes to one holds the row that the channel is about.
+    sa.Column("seq", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True, autoincrement=True),
+    _id("eid"),
     sa.Column("channel", sa.String(300), nullable=False),
     sa.Column("type", sa.String(64), nullable=False),
     _json("data"),
+    # Under which a worker held its run.
+    sa.Column("fence", sa.Integer, nullable=False, server_default="0"),
     _time("created_at"),
+    sa.Index("ix_outbox_channel", "channel", "seq"),
+    sqlite_autoincrement=True,
 )
 
 idempotency_keys = sa.Table(

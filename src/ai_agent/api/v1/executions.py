@@ -20,6 +20,7 @@ from ai_agent.domain.events import EventPage
 from ai_agent.domain.executions import ExecuteAgent, Execution, ExecutionAnswer
 from ai_agent.domain.identity import Scope
 from ai_agent.domain.rate_limits import RouteClass
+from ai_agent.services.execution_streams import ExecutionStreams
 from ai_agent.services.executions import ExecutionService
 
 RUNS = needs(Scope.AGENTS_EXECUTE) | limited(RouteClass.EXECUTE) | ATTACHES
@@ -41,6 +42,7 @@ class ExecutionController(Controller):
         agent_id: FromPath[UUID],
         data: JSONBody[ExecuteAgent],
         executions: NamedDependency[ExecutionService],
+        streams: NamedDependency[ExecutionStreams],
     ) -> Response[object]:
         """Execute an agent
 
@@ -53,7 +55,7 @@ class ExecutionController(Controller):
         if "respond-async" in request.headers.get("prefer", ""):
             return accepted(execution)
         if data.stream:
-            return await stream(request, executions, execution.id, None, cancel=False)
+            return await stream(request, executions, streams, execution.id, None, cancel=False)
         answer: ExecutionAnswer = await executions.answer(request.user, execution.id, key)
         return Answer(answer)
 
@@ -64,6 +66,7 @@ class ExecutionController(Controller):
         agent_id: FromPath[UUID],
         data: JSONBody[ExecuteAgent],
         executions: NamedDependency[ExecutionService],
+        streams: NamedDependency[ExecutionStreams],
         cancel_on_disconnect: FromQuery[bool] = False,
     ) -> Response[object]:
         """Execute an agent and stream its events
@@ -75,7 +78,7 @@ class ExecutionController(Controller):
         execution = await executions.start(
             request.user, agent_id, data, correlation_id(request), idempotency_key(request)
         )
-        return await stream(request, executions, execution.id, None, cancel=cancel_on_disconnect)
+        return await stream(request, executions, streams, execution.id, None, cancel=cancel_on_disconnect)
 
     @get("/executions/{execution_id:uuid}", opt=needs(Scope.AGENTS_EXECUTE))
     async def get_execution(
@@ -97,6 +100,7 @@ class ExecutionController(Controller):
         request: Caller,
         execution_id: FromPath[UUID],
         executions: NamedDependency[ExecutionService],
+        streams: NamedDependency[ExecutionStreams],
         after: FromQuery[str | None] = None,
         limit: LongLimit = 50,
         last_event_id: Annotated[str | None, HeaderParameter(name="Last-Event-ID")] = None,
@@ -108,9 +112,9 @@ class ExecutionController(Controller):
         """
         position = after or last_event_id
         if "text/event-stream" in request.headers.get("accept", ""):
-            return await stream(request, executions, execution_id, position, cancel=False)
-        after_seq = resume_position(position, await executions.epoch_of(request.user, execution_id))
-        page: EventPage = await executions.events(request.user, execution_id, after_seq, limit)
+            return await stream(request, executions, streams, execution_id, position, cancel=False)
+        after_seq = resume_position(position, await streams.epoch_of(request.user, execution_id))
+        page: EventPage = await streams.page(request.user, execution_id, after_seq, limit)
         return Answer(page)
 
     @post("/executions/{execution_id:uuid}/cancel", status_code=202, opt=needs(Scope.AGENTS_EXECUTE) | ATTACHES)
@@ -125,9 +129,15 @@ class ExecutionController(Controller):
 
 
 async def stream(
-    request: Caller, executions: ExecutionService, execution_id: UUID, position: str | None, *, cancel: bool
+    request: Caller,
+    executions: ExecutionService,
+    streams: ExecutionStreams,
+    execution_id: UUID,
+    position: str | None,
+    *,
+    cancel: bool,
 ) -> Response[object]:
-    epoch = await executions.epoch_of(request.user, execution_id)
+    epoch = await streams.epoch_of(request.user, execution_id)
     after = resume_position(position, epoch)
     events = executions.follow(request.user, execution_id, after, cancel_on_leave=cancel)
     return event_stream(epoch, events, execution_id)  # type: ignore[return-value]  # a Stream is a Response of chunks

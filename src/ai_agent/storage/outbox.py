@@ -1,0 +1,72 @@
+"""Events that are committed with the change that they tell of, until the event log has them."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
+
+import msgspec
+import sqlalchemy as sa
+
+from ai_agent.domain.events import EventType, NewEvent
+from ai_agent.domain.fields import StoredJson, now
+from ai_agent.storage.database import Connection, Reader
+from ai_agent.storage.statements import Statement
+from ai_agent.storage.tables import outbox
+
+
+class Unconfirmed(msgspec.Struct, frozen=True):
+    """An event that the log may not have yet."""
+
+    seq: int
+    eid: UUID
+    channel: str
+    type: EventType
+    data: StoredJson
+    fence: int
+    created_at: datetime
+
+    @property
+    def event(self) -> NewEvent:
+        return NewEvent(self.type, self.data, self.eid, int(self.created_at.timestamp() * 1000))
+
+
+_COLUMNS = [outbox.c[name] for name in Unconfirmed.__struct_fields__]
+_ADDED = ("eid", "channel", "type", "data", "fence", "created_at")
+_ADD: Statement[None] = Statement(sa.insert(outbox).values({name: sa.bindparam(name) for name in _ADDED}))
+_OF_CHANNEL = Statement(
+    sa.select(*_COLUMNS).where(outbox.c.channel == sa.bindparam("channel")).order_by(outbox.c.seq), Unconfirmed
+)
+_OLDEST = Statement(
+    sa.select(*_COLUMNS)
+    .where(outbox.c.created_at < sa.bindparam("before"))
+    .order_by(outbox.c.seq)
+    .limit(sa.bindparam("row_limit", type_=sa.Integer)),
+    Unconfirmed,
+)
+_CONFIRM: Statement[None] = Statement(
+    sa.delete(outbox).where(outbox.c.channel == sa.bindparam("channel"), outbox.c.seq <= sa.bindparam("last"))
+)
+
+
+async def add(connection: Connection, channel: str, events: Sequence[NewEvent], fence: int = 0) -> None:
+    """The caller holds the row that the channel is about, so that the order of the rows is that of the commits."""
+    at = now()
+    rows = [
+        {"eid": e.eid, "channel": channel, "type": e.type, "data": e.data, "fence": fence, "created_at": at}
+        for e in events
+    ]
+    await connection.many(_ADD, rows)
+
+
+async def of_channel(reader: Reader, channel: str) -> list[Unconfirmed]:
+    return await reader.all(_OF_CHANNEL, channel=channel)
+
+
+async def oldest(reader: Reader, before: datetime, limit: int) -> list[Unconfirmed]:
+    """Those from before a time, in order: what nobody has published, for whoever wrote it is gone."""
+    return await reader.all(_OLDEST, before=before, row_limit=limit)
+
+
+async def confirm(connection: Connection, channel: str, last: int) -> None:
+    """The log has the events of a channel up to this one."""
+    await connection.run(_CONFIRM, channel=channel, last=last)
