@@ -61,19 +61,25 @@ _KEEP_VERSION: Statement[None] = Statement(
     )
 )
 _DELETE: Statement[None] = Statement(sa.delete(agents).where(*_MINE))
-_busy = sa.exists().where(
-    executions.c.agent_id == sa.bindparam("agent_id"),
-    sa.or_(
-        executions.c.status == ExecutionStatus.QUEUED.value,
-        executions.c.status == ExecutionStatus.RUNNING.value,
-    ),
-)
+
+
+def _has(*statuses: ExecutionStatus) -> "sa.Exists":
+    return sa.exists().where(
+        executions.c.agent_id == sa.bindparam("agent_id"),
+        sa.or_(*(executions.c.status == status.value for status in statuses)),
+    )
+
+
 _LOCK = Statement(sa.select(agents.c.id).where(agents.c.id == sa.bindparam("agent_id")).with_for_update(), UUID)
 _SET_STATUS: Statement[None] = Statement(
     sa.update(agents)
     .where(agents.c.id == sa.bindparam("agent_id"))
     .values(
-        status=sa.case((_busy, AgentStatus.PROCESSING.value), else_=sa.bindparam("otherwise", type_=sa.String)),
+        status=sa.case(
+            (_has(ExecutionStatus.QUEUED, ExecutionStatus.RUNNING), AgentStatus.PROCESSING.value),
+            (_has(ExecutionStatus.WAITING), AgentStatus.WAITING.value),
+            else_=sa.bindparam("otherwise", type_=sa.String),
+        ),
         row_version=agents.c.row_version + 1,
     )
 )
@@ -120,7 +126,7 @@ async def delete(connection: Connection, owner: str, agent_id: UUID) -> None:
 
 
 async def set_status(connection: Connection, agent_id: UUID, otherwise: AgentStatus) -> None:
-    """`processing` while a run of the agent is live, else `otherwise`."""
+    """`processing` or `waiting` while a run of the agent is, else `otherwise`."""
     # Locked by a statement of its own: of two runs that end together, the second looks when the first has committed.
     await connection.first(_LOCK, agent_id=agent_id)
     await connection.run(_SET_STATUS, agent_id=agent_id, otherwise=otherwise)
