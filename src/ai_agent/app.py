@@ -24,6 +24,7 @@ from ai_agent.api.proxies import TrustedProxies
 from ai_agent.api.rate_limits import declare_rate_limits
 from ai_agent.api.v1.admin import AdminController
 from ai_agent.api.v1.agents import AgentController
+from ai_agent.api.v1.approvals import ApprovalController
 from ai_agent.api.v1.auth import AuthController
 from ai_agent.api.v1.executions import ExecutionController
 from ai_agent.api.v1.health import HealthController
@@ -47,6 +48,7 @@ from ai_agent.security.secret_box import SecretBox
 from ai_agent.security.secret_fields import SecretFields
 from ai_agent.services.agents import AgentService
 from ai_agent.services.api_keys import ApiKeyService
+from ai_agent.services.approvals import ApprovalService
 from ai_agent.services.audit import AuditService
 from ai_agent.services.execution_streams import ExecutionStreams
 from ai_agent.services.executions import ExecutionService
@@ -76,6 +78,7 @@ RESOURCES = [
     MessageController,
     AgentController,
     ExecutionController,
+    ApprovalController,
     RateLimitController,
     AdminController,
     AuthController,
@@ -90,7 +93,7 @@ class _Server:
         self.settings = settings
         self.database = _database(settings)
         hasher = KeyHasher(settings.secret, settings.secret_key_fallbacks)
-        guard = OutboundGuard(settings.outbound_networks)
+        self._guard = guard = OutboundGuard(settings.outbound_networks)
         self._limiter = _limiter(settings)
         self.rate_limits = RateLimitService(settings, self._limiter)
         self._pager = Pager(self.database, CursorCodec(settings.secret))
@@ -119,9 +122,8 @@ class _Server:
         self._log = MemoryLog()
         self._publisher = Publisher(self.database, self._log)
         self._streams = ExecutionStreams(self.database, self._log)
-        lease, attempts = settings.execution_lease_seconds, settings.execution_max_attempts
-        self._runs = Runs(self.database, self._log, self._publisher, lease_seconds=lease, max_attempts=attempts)
         self._queue = LitestarJobQueue(concurrency=settings.execution_concurrency)
+        self._runs = Runs(self.database, self._log, self._publisher, self._queue, settings)
         self._local_model = LocalModel()
         access = ModelAccess(settings, self._local_model, agent_secrets, guard)
         self._worker = Worker(settings, self._runs, self._queue, access)
@@ -134,9 +136,10 @@ class _Server:
             "messages": given(MessageService(self.database, self._pager)),
             "agents": given(self._agents),
             "executions": given(
-                ExecutionService(self.database, self._streams, self._publisher, self._queue, self._runs)
+                ExecutionService(self.database, self._streams, self._publisher, self._queue, self._runs, self._guard)
             ),
             "streams": given(self._streams),
+            "approvals": given(ApprovalService(self.database, self._publisher, self._runs)),
             "rate_limits": given(self.rate_limits),
             "api_keys": given(self._api_keys),
             "audit": given(AuditService(self._pager)),

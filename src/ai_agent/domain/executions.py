@@ -99,6 +99,7 @@ class ExecuteAgent(Input):
     stream: bool = False
     on_busy: OnBusy | None = None
     timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] | None = None
+    callback_url: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
 
     def check(self) -> list[FieldError]:
         blank = [] if self.message.strip() else [FieldError("message", "Must not be blank", self.message)]

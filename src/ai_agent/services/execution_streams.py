@@ -5,6 +5,7 @@ from uuid import UUID
 
 from ai_agent.domain.errors import NotFound
 from ai_agent.domain.events import TERMINAL, EventFrame, EventPage
+from ai_agent.domain.executions import FINAL, ExecutionStatus
 from ai_agent.domain.identity import Principal
 from ai_agent.realtime.event_log import EventLog, Subscription
 from ai_agent.storage import executions
@@ -40,16 +41,18 @@ class ExecutionStreams:
         page = await self._log.read(channel(execution_id), after, limit + 1)
         return EventPage(items=page.events[:limit], has_more=len(page.events) > limit)
 
-    async def ended(self, execution_id: UUID) -> bool:
-        """Waits for the end of a run; False when the process stops first."""
+    async def ended(self, execution_id: UUID, *, or_waits: bool = False) -> bool:
+        """Waits for the end of a run, or until it waits for somebody; False when the process stops first."""
         with self._log.subscribe(channel(execution_id)) as subscription:
             self._open.add(subscription)
             try:
-                while await executions.is_live(self._database.reader, execution_id):
+                while True:
+                    status = await executions.status(self._database.reader, execution_id)
+                    if status is None or status in FINAL or (or_waits and status is ExecutionStatus.WAITING):
+                        return True
                     if self._draining:
                         return False
                     await subscription.next(LOOK_SECONDS)
-                return True
             finally:
                 self._open.discard(subscription)
 

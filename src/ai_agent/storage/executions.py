@@ -1,5 +1,6 @@
 """Executions as their owners see them; the worker's side is in `leases.py`."""
 
+import secrets
 from collections.abc import Sequence
 from uuid import UUID
 
@@ -7,6 +8,7 @@ import msgspec
 import sqlalchemy as sa
 
 from ai_agent.domain.executions import FINAL, Execution, ExecutionStatus, OnBusy
+from ai_agent.storage import sessions
 from ai_agent.storage.database import Connection, Reader
 from ai_agent.storage.functions import among
 from ai_agent.storage.statements import VERSION, Statement
@@ -18,6 +20,23 @@ class LiveRun(msgspec.Struct, frozen=True):
     agent_id: UUID
 
 
+class Order(msgspec.Struct, frozen=True):
+    """How a run was asked for."""
+
+    owner: str
+    on_busy: OnBusy
+    timeout_seconds: float | None
+    correlation_id: str | None
+    callback_url: str | None
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What of an order a second run takes over."""
+
+    timeout_seconds: float | None
+    callback_url: str | None
+
+
 class Occupant(msgspec.Struct, frozen=True):
     """A run that has not ended, in a session that somebody wants."""
 
@@ -25,6 +44,14 @@ class Occupant(msgspec.Struct, frozen=True):
     status: ExecutionStatus
     on_busy: OnBusy
     holds_session: bool
+
+
+class Located(msgspec.Struct, frozen=True):
+    id: UUID
+    owner_id: str
+    session_id: UUID
+    agent_id: UUID
+    status: ExecutionStatus
 
 
 _id = executions.c.id == sa.bindparam("execution_id")
@@ -62,6 +89,10 @@ _OF_SESSION = Statement(
     .limit(sa.bindparam("row_limit", type_=sa.Integer)),
     Execution,
 )
+_located = sa.select(*[executions.c[name] for name in Located.__struct_fields__]).where(_id)
+_LOCATE = Statement(_located, Located)
+_LOCK = Statement(_located.with_for_update(), Located)
+_ASKED = Statement(sa.select(*[executions.c[name] for name in Asked.__struct_fields__]).where(_id), Asked)
 _STATUS = Statement(sa.select(executions.c.status).where(_id), ExecutionStatus)
 _REQUEST_CANCEL = Statement(
     sa.update(executions)
@@ -80,31 +111,24 @@ async def get(connection: Reader, owner: str, execution_id: UUID) -> Execution |
     return await connection.first(_GET, execution_id=execution_id, owner=owner)
 
 
-async def insert(
-    connection: Connection,
-    owner: str,
-    execution: Execution,
-    *,
-    holds_session: bool,
-    on_busy: OnBusy,
-    epoch: str,
-    timeout: float | None,
-    correlation_id: str | None,
-    callback_url: str | None,
-) -> None:
+async def insert(connection: Connection, execution: Execution, order: Order, *, holds_session: bool) -> None:
     """Raises UniqueViolation when it is to hold a session that another one holds."""
-    values = msgspec.structs.asdict(execution) | {"error": None, "usage": None}
-    await connection.run(
-        _INSERT,
-        **values,
-        owner_id=owner,
-        holds_session=holds_session,
-        on_busy=on_busy,
-        epoch=epoch,
-        timeout_seconds=timeout,
-        correlation_id=correlation_id,
-        callback_url=callback_url,
-    )
+    values = msgspec.structs.asdict(execution) | {"error": None, "usage": None} | msgspec.structs.asdict(order)
+    epoch = secrets.token_hex(4)
+    await connection.run(_INSERT, **values, owner_id=order.owner, holds_session=holds_session, epoch=epoch)
+
+
+async def asked(connection: Connection, execution_id: UUID) -> Asked:
+    return await connection.first(_ASKED, execution_id=execution_id) or Asked(None, None)
+
+
+async def lock(connection: Connection, execution_id: UUID) -> Located | None:
+    """Locks the run's session and then the run, in the order in which everybody does; None when it is gone."""
+    found = await connection.first(_LOCATE, execution_id=execution_id)
+    if found is None:
+        return None
+    await sessions.lock(connection, found.owner_id, [found.session_id])
+    return await connection.first(_LOCK, execution_id=execution_id)
 
 
 async def live_of_sessions(connection: Connection, owner: str, session_ids: Sequence[UUID]) -> list[LiveRun]:

@@ -127,7 +127,7 @@ _GO_ON: Statement[None] = Statement(
     .where(_id, executions.c.status == ExecutionStatus.WAITING.value)
     .values(status=ExecutionStatus.QUEUED.value, **_CHANGED)
 )
-_figures = {name: sa.bindparam(name) for name in Figures.__struct_fields__}
+_figures: dict[str, Any] = {name: sa.bindparam(name) for name in Figures.__struct_fields__}
 _FINISH: Statement[None] = Statement(
     sa.update(executions)
     .where(*_fenced)
@@ -172,9 +172,8 @@ _PROMOTE = Statement(
     .returning(*_CLAIM_COLUMNS),
     Claim,
 )
-_STATE = Statement(
-    sa.select(execution_states.c.state).where(execution_states.c.execution_id == sa.bindparam("id")), msgspec.Raw
-)
+_of_run = execution_states.c.execution_id == sa.bindparam("id")
+_STATE = Statement(sa.select(execution_states.c.state).where(_of_run), msgspec.Raw)
 _KEEP: Statement[None] = Statement(sa.update(execution_states).where(_of_run).values(state=sa.bindparam("state")))
 _KEEP_FIRST: Statement[None] = Statement(
     sa.insert(execution_states).values(execution_id=sa.bindparam("id"), state=sa.bindparam("state"))

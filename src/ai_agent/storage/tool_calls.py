@@ -1,6 +1,5 @@
 """Calls of tools in a run. Who changes one holds the execution's row."""
 
-from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -30,7 +29,7 @@ _ADD: Statement[None] = Statement(
 )
 _OF_RUN = Statement(sa.select(*_COLUMNS).where(_of_run).order_by(tool_calls.c.step, tool_calls.c.created_at), ToolCall)
 _GET = Statement(sa.select(*_COLUMNS).where(*_one), ToolCall)
-_CHANGED = ("arguments", "status", "output", "is_error", "reason", "duration_ms", "finished_at")
+_CHANGED = ("arguments", "status", "output", "is_error", "reason", "duration_ms", "expires_at", "finished_at")
 _UPDATE: Statement[None] = Statement(
     sa.update(tool_calls)
     .where(*_one)
@@ -49,12 +48,11 @@ _EXPIRE = Statement(
 )
 
 
-async def add(connection: Connection, execution_id: UUID, calls: Sequence[ToolCall]) -> None:
-    await connection.many(_ADD, [_values(execution_id, call) for call in calls])
-
-
-async def update(connection: Connection, execution_id: UUID, call: ToolCall) -> None:
-    await connection.run(_UPDATE, **_values(execution_id, call))
+async def keep(connection: Connection, execution_id: UUID, call: ToolCall) -> None:
+    """Writes down a call as it is now."""
+    values = _values(execution_id, call)
+    if not await connection.run(_UPDATE, **values):
+        await connection.run(_ADD, **values)
 
 
 def _values(execution_id: UUID, call: ToolCall) -> dict[str, Any]:

@@ -56,8 +56,8 @@ class ExecutionController(Controller):
             return accepted(execution)
         if data.stream:
             return await stream(request, executions, streams, execution.id, None, cancel=False)
-        answer: ExecutionAnswer = await executions.answer(request.user, execution.id, key)
-        return Answer(answer)
+        answer = await executions.answer(request.user, execution.id, key)
+        return accepted(answer) if isinstance(answer, Execution) else Answer(answer)
 
     @post("/agents/{agent_id:uuid}/execute/stream", status_code=200, opt=RUNS | STREAMS)
     async def stream_agent(
@@ -126,6 +126,37 @@ class ExecutionController(Controller):
         It stops within a second, and what it has said is kept. One that has ended stays as it is.
         """
         return await executions.cancel(request.user, execution_id, idempotency_key(request))
+
+    @post("/executions/{execution_id:uuid}/retry", status_code=202, responses={202: ResponseSpec(Execution)}, opt=RUNS)
+    async def retry_execution(
+        self, request: Caller, execution_id: FromPath[UUID], executions: NamedDependency[ExecutionService]
+    ) -> Response[object]:
+        """Retry an execution
+
+        Runs the agent, as it is now, once more on the same message: a new execution, for one that failed or was
+        cancelled. 409 for any other, and where the session has a live one.
+        """
+        return accepted(
+            await executions.retry(request.user, execution_id, correlation_id(request), idempotency_key(request))
+        )
+
+    @post("/agents/{agent_id:uuid}/executions", status_code=202, responses={202: ResponseSpec(Execution)}, opt=RUNS)
+    async def create_execution(
+        self,
+        request: Caller,
+        agent_id: FromPath[UUID],
+        data: JSONBody[ExecuteAgent],
+        executions: NamedDependency[ExecutionService],
+    ) -> Response[object]:
+        """Execute an agent in the background
+
+        Stores the message, queues the run and answers at once; `Location` names it. Follow it with its events, wait
+        for it with `?wait`, or be called at `callback_url`. `stream` has no meaning here.
+        """
+        execution = await executions.start(
+            request.user, agent_id, data, correlation_id(request), idempotency_key(request)
+        )
+        return accepted(execution)
 
 
 async def stream(
