@@ -59,6 +59,7 @@ class Figures(msgspec.Struct, frozen=True):
 
 
 _id = executions.c.id == sa.bindparam("execution_id")
+_queued = executions.c.status == ExecutionStatus.QUEUED.value
 _running = executions.c.status == ExecutionStatus.RUNNING.value
 _fenced = (_id, executions.c.fence == sa.bindparam("my_fence"), _running)
 _CHANGED = {VERSION: executions.c.row_version + 1}
@@ -70,7 +71,7 @@ _taken = {"status": ExecutionStatus.RUNNING.value, "fence": executions.c.fence +
 
 _CLAIM = Statement(
     sa.update(executions)
-    .where(_id, executions.c.status == ExecutionStatus.QUEUED.value, executions.c.holds_session)
+    .where(_id, _queued, executions.c.holds_session)
     .values(
         lease_until=_lease,
         lease_owner=sa.bindparam("worker"),
@@ -82,7 +83,7 @@ _CLAIM = Statement(
 )
 _TAKE = Statement(
     sa.update(executions)
-    .where(_id, executions.c.status.in_([ExecutionStatus.QUEUED.value, ExecutionStatus.WAITING.value]))
+    .where(_id, sa.or_(_queued, executions.c.status == ExecutionStatus.WAITING.value))
     .values(lease_until=_lease, **_taken)
     .returning(*_CLAIM_COLUMNS),
     Claim,
@@ -150,7 +151,7 @@ _LOST = Statement(
 )
 _QUEUED = Statement(
     sa.select(executions.c.id)
-    .where(executions.c.status == ExecutionStatus.QUEUED.value, executions.c.holds_session)
+    .where(_queued, executions.c.holds_session)
     .order_by(executions.c.id)
     .limit(sa.bindparam("row_limit", type_=sa.Integer)),
     UUID,
@@ -159,7 +160,7 @@ _next = (
     sa.select(executions.c.id)
     .where(
         executions.c.session_id == sa.bindparam("session_id"),
-        executions.c.status == ExecutionStatus.QUEUED.value,
+        _queued,
         ~executions.c.holds_session,
     )
     .order_by(executions.c.on_busy == OnBusy.ENQUEUE.value, executions.c.id)

@@ -21,7 +21,7 @@ _FIELDS = ToolCall.__struct_fields__
 _COLUMNS = [tool_calls.c[name] for name in _FIELDS]
 _of_run = tool_calls.c.execution_id == sa.bindparam("execution_id")
 _one = (_of_run, tool_calls.c.call_id == sa.bindparam("call_id"))
-_open = tool_calls.c.status.in_([status.value for status in OPEN])
+_open = sa.or_(*(tool_calls.c.status == status.value for status in OPEN))
 _due = tool_calls.c.expires_at < seconds_from_now(sa.literal_column("0"))
 
 _ADD: Statement[None] = Statement(
