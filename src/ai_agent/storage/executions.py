@@ -11,7 +11,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
-from ai_agent.domain.executions import Execution
+from ai_agent.domain.executions import Execution, ExecutionStatus
 from ai_agent.domain.fields import StoredJson
 from ai_agent.storage.database import Connection, Reader
 from ai_agent.storage.functions import among
@@ -53,6 +53,19 @@ class Claim(msgspec.Struct, frozen=True):
     correlation_id: str | None
     queued_at: datetime
     cancel_requested: bool
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Where a run stands, for those to whom it is told."""
+
+    owner_id: str
+    status: ExecutionStatus
+    epoch: str
+    output_message_id: UUID | None
+    error: StoredJson
+    usage: StoredJson
+    queued_at: datetime
+    finished_at: datetime | None
 
 
 class LiveRun(msgspec.Struct, frozen=True):
@@ -147,6 +160,13 @@ _OF_SESSION = Statement(
     Execution,
 )
 _IS_LIVE = Statement(sa.select(executions.c.finished_at.is_(None)).where(_id), bool)
+_STANDING = Statement(sa.select(*(executions.c[name] for name in Standing.__struct_fields__)).where(_id), Standing)
+_OF_SESSIONS = Statement(
+    sa.select(executions.c.id).where(
+        among(executions.c.session_id, sa.bindparam("ids")), executions.c.owner_id == sa.bindparam("owner")
+    ),
+    UUID,
+)
 _REQUEST_CANCEL = Statement(
     sa.update(executions)
     .where(_id, executions.c.owner_id == sa.bindparam("owner"), executions.c.finished_at.is_(None))
@@ -249,6 +269,16 @@ async def request_cancel(connection: Connection, owner: str, execution_id: UUID)
 async def is_live(connection: Reader, execution_id: UUID) -> bool | None:
     """Whether the run has not ended; None when it is gone."""
     return await connection.first(_IS_LIVE, execution_id=execution_id)
+
+
+async def standing(reader: Reader, execution_id: UUID) -> Standing | None:
+    """Where the run stands, whoever owns it; None when it is gone."""
+    return await reader.first(_STANDING, execution_id=execution_id)
+
+
+async def of_sessions(connection: Connection, owner: str, session_ids: Sequence[UUID]) -> list[UUID]:
+    """All runs of these sessions, also those that have ended."""
+    return await connection.all(_OF_SESSIONS, ids=list(session_ids), owner=owner)
 
 
 async def epoch(connection: Reader, owner: str, execution_id: UUID) -> str | None:
