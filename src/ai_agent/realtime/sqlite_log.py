@@ -65,9 +65,9 @@ class SqliteLog:
             try:
                 events_file.create(self._path)
                 break
-            except sqlite3.OperationalError:
+            except sqlite3.OperationalError as error:
                 # Two processes that make the file at once: the journal's mode is changed without a wait.
-                if time.monotonic() > deadline:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)
         self._connection = events_file.connect(self._path)
