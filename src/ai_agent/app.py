@@ -38,8 +38,8 @@ from ai_agent.execution.runs import Runs
 from ai_agent.execution.worker import Worker
 from ai_agent.observability.logging import configure_logging
 from ai_agent.observability.tracing import traced
-from ai_agent.realtime.memory_log import MemoryLog
 from ai_agent.realtime.publisher import Publisher
+from ai_agent.realtime.sqlite_log import SqliteLog
 from ai_agent.security.api_keys import REFRESH_TOKEN, TICKET, KeyHasher
 from ai_agent.security.jwks import Jwks, fetcher
 from ai_agent.security.jwt import Jwt
@@ -111,15 +111,16 @@ class _Server:
         )
         self.idempotency = IdempotencyService(self.database)
         self.health = HealthService(self.database, self._limiter)
+        self._log = SqliteLog(settings.directory / "events.db")
         self.housekeeping = Housekeeping(
             {
                 "idempotency keys": self.idempotency.forget_expired,
                 "tokens": self._tokens.forget_expired,
                 "credential changes": self.identity.changes.forget_expired,
+                "events": self._log.forget_expired,
             }
         )
         agent_secrets = SecretFields(SecretBox(settings.secret, settings.secret_key_fallbacks), "agents")
-        self._log = MemoryLog()
         self._publisher = Publisher(self.database, self._log)
         self._streams = ExecutionStreams(self.database, self._log)
         self._queue = LitestarJobQueue(concurrency=settings.execution_concurrency)

@@ -19,7 +19,7 @@ from ai_agent.domain.errors import (
     ServiceUnavailable,
     SessionBusy,
 )
-from ai_agent.domain.events import TERMINAL, EventFrame, EventType
+from ai_agent.domain.events import TERMINAL, EventType
 from ai_agent.domain.executions import (
     FINAL,
     ExecuteAgent,
@@ -36,6 +36,8 @@ from ai_agent.domain.messages import CreateMessage
 from ai_agent.domain.sessions import CreateSession, SessionStatus
 from ai_agent.execution.job_queue import JobQueue
 from ai_agent.execution.runs import Runs, channel
+from ai_agent.realtime.event_log import Position
+from ai_agent.realtime.follow import Batch
 from ai_agent.realtime.publisher import Publisher
 from ai_agent.security.outbound import OutboundGuard
 from ai_agent.services.agents import found as found_agent
@@ -222,14 +224,15 @@ class ExecutionService:
         return await self.get(principal, execution_id)
 
     async def follow(
-        self, principal: Principal, execution_id: UUID, after: int, *, cancel_on_leave: bool
-    ) -> AsyncIterator[list[EventFrame]]:
+        self, principal: Principal, execution_id: UUID, since: Position, *, cancel_on_leave: bool
+    ) -> AsyncIterator[Batch]:
         """Events in order until the end; with `cancel_on_leave` a reader that goes away stops the run."""
         ended = False
         try:
-            async for events in self._streams.follow(execution_id, after):
-                ended = bool(events) and events[-1].type in TERMINAL
-                yield events
+            async with contextlib.aclosing(self._streams.follow(execution_id, since)) as batches:
+                async for batch in batches:
+                    ended = bool(batch.events) and batch.events[-1].type in TERMINAL
+                    yield batch
         finally:
             if cancel_on_leave and not ended:
                 await asyncio.shield(self.cancel(principal, execution_id))

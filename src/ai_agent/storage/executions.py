@@ -2,17 +2,32 @@
 
 import secrets
 from collections.abc import Sequence
+from datetime import datetime
 from uuid import UUID
 
 import msgspec
 import sqlalchemy as sa
 
 from ai_agent.domain.executions import FINAL, Execution, ExecutionStatus, OnBusy
+from ai_agent.domain.fields import StoredJson
 from ai_agent.storage import sessions
 from ai_agent.storage.database import Connection, Reader
 from ai_agent.storage.functions import among
 from ai_agent.storage.statements import VERSION, Statement
 from ai_agent.storage.tables import executions
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """Where a run stands, for those to whom it is told."""
+
+    owner_id: str
+    status: ExecutionStatus
+    epoch: str
+    output_message_id: UUID | None
+    error: StoredJson
+    usage: StoredJson
+    queued_at: datetime
+    finished_at: datetime | None
 
 
 class LiveRun(msgspec.Struct, frozen=True):
@@ -94,6 +109,13 @@ _LOCATE = Statement(_located, Located)
 _LOCK = Statement(_located.with_for_update(), Located)
 _ASKED = Statement(sa.select(*[executions.c[name] for name in Asked.__struct_fields__]).where(_id), Asked)
 _STATUS = Statement(sa.select(executions.c.status).where(_id), ExecutionStatus)
+_STANDING = Statement(sa.select(*(executions.c[name] for name in Standing.__struct_fields__)).where(_id), Standing)
+_OF_SESSIONS = Statement(
+    sa.select(executions.c.id).where(
+        among(executions.c.session_id, sa.bindparam("ids")), executions.c.owner_id == sa.bindparam("owner")
+    ),
+    UUID,
+)
 _REQUEST_CANCEL = Statement(
     sa.update(executions)
     .where(_id, _unfinished)
@@ -161,6 +183,16 @@ async def is_live(connection: Reader, execution_id: UUID) -> bool | None:
     """Whether the run has not ended; None when it is gone."""
     found = await status(connection, execution_id)
     return None if found is None else found not in FINAL
+
+
+async def standing(reader: Reader, execution_id: UUID) -> Standing | None:
+    """Where the run stands, whoever owns it; None when it is gone."""
+    return await reader.first(_STANDING, execution_id=execution_id)
+
+
+async def of_sessions(connection: Connection, owner: str, session_ids: Sequence[UUID]) -> list[UUID]:
+    """All runs of these sessions, also those that have ended."""
+    return await connection.all(_OF_SESSIONS, ids=list(session_ids), owner=owner)
 
 
 async def epoch(connection: Reader, owner: str, execution_id: UUID) -> str | None:

@@ -15,11 +15,12 @@ from ai_agent.api.idempotency import ATTACHES, idempotency_key
 from ai_agent.api.openapi import STREAMS, may_answer
 from ai_agent.api.parameters import LongLimit
 from ai_agent.api.rate_limits import limited
-from ai_agent.api.sse import event_stream, resume_position
+from ai_agent.api.sse import START, event_stream, resume_position
 from ai_agent.domain.events import EventPage
 from ai_agent.domain.executions import ExecuteAgent, Execution, ExecutionAnswer
 from ai_agent.domain.identity import Scope
 from ai_agent.domain.rate_limits import RouteClass
+from ai_agent.realtime.event_log import Position
 from ai_agent.services.execution_streams import ExecutionStreams
 from ai_agent.services.executions import ExecutionService
 
@@ -55,7 +56,7 @@ class ExecutionController(Controller):
         if "respond-async" in request.headers.get("prefer", ""):
             return accepted(execution)
         if data.stream:
-            return await stream(request, executions, streams, execution.id, None, cancel=False)
+            return await stream(request, executions, streams, execution.id, START, cancel=False)
         answer = await executions.answer(request.user, execution.id, key)
         return accepted(answer) if isinstance(answer, Execution) else Answer(answer)
 
@@ -78,7 +79,7 @@ class ExecutionController(Controller):
         execution = await executions.start(
             request.user, agent_id, data, correlation_id(request), idempotency_key(request)
         )
-        return await stream(request, executions, streams, execution.id, None, cancel=cancel_on_disconnect)
+        return await stream(request, executions, streams, execution.id, START, cancel=cancel_on_disconnect)
 
     @get("/executions/{execution_id:uuid}", opt=needs(Scope.AGENTS_EXECUTE))
     async def get_execution(
@@ -110,11 +111,10 @@ class ExecutionController(Controller):
         A page of the event log, or with `Accept: text/event-stream` the stream of it: from `after` or `Last-Event-ID`
         to the end, also while it runs, and also after a restart of the server.
         """
-        position = after or last_event_id
+        position = resume_position(after or last_event_id)
         if "text/event-stream" in request.headers.get("accept", ""):
             return await stream(request, executions, streams, execution_id, position, cancel=False)
-        after_seq = resume_position(position, await streams.epoch_of(request.user, execution_id))
-        page: EventPage = await streams.page(request.user, execution_id, after_seq, limit)
+        page: EventPage = await streams.page(request.user, execution_id, position, limit)
         return Answer(page)
 
     @post("/executions/{execution_id:uuid}/cancel", status_code=202, opt=needs(Scope.AGENTS_EXECUTE) | ATTACHES)
@@ -164,14 +164,13 @@ async def stream(
     executions: ExecutionService,
     streams: ExecutionStreams,
     execution_id: UUID,
-    position: str | None,
+    position: Position,
     *,
     cancel: bool,
 ) -> Response[object]:
-    epoch = await streams.epoch_of(request.user, execution_id)
-    after = resume_position(position, epoch)
-    events = executions.follow(request.user, execution_id, after, cancel_on_leave=cancel)
-    return event_stream(epoch, events, execution_id)  # type: ignore[return-value]  # a Stream is a Response of chunks
+    await streams.check(request.user, execution_id)
+    batches = executions.follow(request.user, execution_id, position, cancel_on_leave=cancel)
+    return event_stream(batches, execution_id)  # type: ignore[return-value]  # a Stream is a Response of chunks
 
 
 def accepted(execution: Execution) -> Response[object]:
