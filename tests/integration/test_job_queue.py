@@ -1,13 +1,23 @@
-"""The queue: each job once, cancel wherever it is, and no memory of what is done."""
+"""The queue in memory and on Redis: each job once, cancel wherever it is, and no job lost with a worker or Redis."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import itertools
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from typing import Any
 from uuid import UUID
 
-from ai_agent.domain.fields import new_id
-from ai_agent.execution.job_queue import LitestarJobQueue
+import pytest
 
-Handler = Callable[[UUID], Awaitable[None]]
+from ai_agent.domain.fields import new_id
+from ai_agent.execution import job_queue
+from ai_agent.execution.job_queue import Handler, LitestarJobQueue
+from ai_agent.storage.redis import connect
+from tests.servers import ValkeyServer
+
+_names = itertools.count()
+LEASE_SECONDS = 1.5
+"""Short, so that what a lost worker had comes back soon."""
 
 
 class Endless:
@@ -25,89 +35,219 @@ class Endless:
             raise
 
 
-async def working(handler: Handler, concurrency: int = 4) -> LitestarJobQueue:
-    queue = LitestarJobQueue(concurrency=concurrency)
-    await queue.work(handler)
-    return queue
+class Queues:
+    """Queues of one name: in memory they are one object, on Redis each is what a process of its own would have."""
+
+    def __init__(self, valkey: ValkeyServer | None):
+        self._valkey = valkey
+        self._name = f"test-{next(_names)}"
+        self._made: list[LitestarJobQueue] = []
+
+    def another(self, concurrency: int = 4) -> LitestarJobQueue:
+        if self._valkey is None and self._made:
+            return self._made[0]
+        redis = connect(self._valkey.url, answer_seconds=1, reconnect=True) if self._valkey else None
+        queue = LitestarJobQueue(redis, concurrency=concurrency, lease_seconds=LEASE_SECONDS, name=self._name)
+        self._made.append(queue)
+        return queue
+
+    async def working(self, handler: Handler, concurrency: int = 4) -> LitestarJobQueue:
+        queue = self.another(concurrency)
+        await queue.work(handler)
+        return queue
+
+    async def close(self) -> None:
+        for queue in self._made:
+            await queue.close()
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+@pytest.fixture(params=["memory", "redis"])
+def store(request: pytest.FixtureRequest) -> ValkeyServer | None:
+    return None if request.param == "memory" else request.getfixturevalue("valkey")
+
+
+@pytest.fixture
+def redis(valkey: ValkeyServer) -> ValkeyServer:
+    return valkey
+
+
+def play(store: ValkeyServer | None, scenario: Callable[[Queues], Coroutine[Any, Any, None]]) -> None:
+    async def run() -> None:
+        queues = Queues(store)
+        try:
+            async with asyncio.timeout(30):
+                await scenario(queues)
+        finally:
+            await queues.close()
+
+    asyncio.run(run())
+
+
+async def until(condition: Callable[[], bool], seconds: float = 5) -> None:
+    async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.01)
 
 
-def test_each_job_is_done_once_and_then_forgotten() -> None:
-    async def scenario() -> None:
-        done: list[UUID] = []
+def counting(done: Counter[UUID], seconds: float = 0) -> Handler:
+    async def handler(job: UUID) -> None:
+        await asyncio.sleep(seconds)
+        done[job] += 1
 
-        async def handler(job: UUID) -> None:
-            done.append(job)
+    return handler
 
-        queue = await working(handler)
-        jobs = [new_id() for _ in range(50)]
+
+def test_each_job_is_done_once_however_often_it_is_queued(store: ValkeyServer | None) -> None:
+    async def scenario(queues: Queues) -> None:
+        done: Counter[UUID] = Counter()
+        queue, other = await queues.working(counting(done, 0.2)), queues.another()
+        jobs = [new_id() for _ in range(20)]
         for job in jobs:
             await queue.enqueue(job)
-            await queue.enqueue(job)
+            await other.enqueue(job)
         await until(lambda: len(done) == len(jobs))
-        assert sorted(done) == jobs
-        await asyncio.sleep(0.1)
-        await queue.enqueue(new_id())
-        await until(lambda: len(done) == len(jobs) + 1)
-        assert sum((await queue.status()).values()) < 5
-        await queue.close()
+        await asyncio.sleep(0.3)
+        assert done == Counter(jobs)
 
-    asyncio.run(scenario())
+    play(store, scenario)
 
 
-def test_a_running_job_is_interrupted_and_an_unknown_one_is_nothing() -> None:
-    async def scenario() -> None:
-        endless = Endless()
-        queue = await working(endless)
-        job = new_id()
-        await queue.enqueue(job)
+def test_a_job_that_is_done_may_be_queued_again(store: ValkeyServer | None) -> None:
+    async def scenario(queues: Queues) -> None:
+        done: Counter[UUID] = Counter()
+        queue, job = await queues.working(counting(done)), new_id()
+        for times in (1, 2, 3):
+            await queue.enqueue(job)
+            await until(lambda times=times: done[job] == times)  # type: ignore[misc]
+            await asyncio.sleep(0.1)
+
+    play(store, scenario)
+
+
+def test_jobs_that_are_done_are_forgotten(store: ValkeyServer | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_queue, "CLEAN_SECONDS", 0.1)
+    monkeypatch.setattr(job_queue, "KEPT_SECONDS", 0.0)
+
+    async def scenario(queues: Queues) -> None:
+        done: Counter[UUID] = Counter()
+        queue = await queues.working(counting(done))
+        for _ in range(20):
+            await queue.enqueue(new_id())
+        await until(lambda: len(done) == 20)
+        async with asyncio.timeout(3):
+            while sum((await queue.status()).values()):
+                await asyncio.sleep(0.05)
+
+    play(store, scenario)
+
+
+def test_a_running_job_is_interrupted_from_elsewhere_and_an_unknown_one_is_nothing(store: ValkeyServer | None) -> None:
+    async def scenario(queues: Queues) -> None:
+        endless, job = Endless(), new_id()
+        await queues.working(endless)
+        other = queues.another()
+        await other.enqueue(job)
         await endless.started.wait()
-        await queue.cancel(new_id())
+        await other.cancel(new_id())
+        await asyncio.sleep(0.1)
         assert not endless.interrupted.is_set()
-        await queue.cancel(job)
-        async with asyncio.timeout(1):
+        await other.cancel(job)
+        async with asyncio.timeout(0.25):
             await endless.interrupted.wait()
-        await queue.close()
 
-    asyncio.run(scenario())
+    play(store, scenario)
 
 
-def test_jobs_beyond_the_concurrency_wait_for_their_turn() -> None:
-    async def scenario() -> None:
-        running, most = 0, 0
+def test_a_cancelled_job_that_has_not_begun_never_does(store: ValkeyServer | None) -> None:
+    async def scenario(queues: Queues) -> None:
+        done: Counter[UUID] = Counter()
+        queue, (kept, cancelled) = queues.another(), (new_id(), new_id())
+        await queue.enqueue(cancelled)
+        await queue.cancel(cancelled)
+        await queue.enqueue(kept)
+        await queue.work(counting(done))
+        await until(lambda: bool(done))
+        await asyncio.sleep(0.1)
+        assert done == Counter([kept])
+
+    play(store, scenario)
+
+
+def test_many_jobs_wait_for_their_turn(store: ValkeyServer | None) -> None:
+    async def scenario(queues: Queues) -> None:
+        running, most, done = 0, 0, 0
 
         async def handler(_: UUID) -> None:
-            nonlocal running, most
+            nonlocal running, most, done
             running += 1
             most = max(most, running)
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.01)
             running -= 1
+            done += 1
 
-        queue = await working(handler, concurrency=2)
-        for _ in range(8):
+        queue = await queues.working(handler, concurrency=8)
+        for _ in range(200):
             await queue.enqueue(new_id())
-        async with asyncio.timeout(10):
-            while (status := await queue.status())["pending"] or status["running"]:
-                await asyncio.sleep(0.02)
-        assert most == 2
-        await queue.close()
+        await until(lambda: done == 200, 20)
+        assert most == 8
 
-    asyncio.run(scenario())
+    play(store, scenario)
 
 
-def test_closing_interrupts_what_runs() -> None:
-    async def scenario() -> None:
+def test_a_job_that_fails_takes_nothing_with_it(store: ValkeyServer | None) -> None:
+    async def scenario(queues: Queues) -> None:
+        done: Counter[UUID] = Counter()
+
+        async def handler(job: UUID) -> None:
+            done[job] += 1
+            if len(done) == 1:
+                raise ValueError("a bug")
+
+        queue = await queues.working(handler)
+        await queue.enqueue(new_id())
+        await until(lambda: len(done) == 1)
+        await queue.enqueue(new_id())
+        await until(lambda: len(done) == 2)
+        assert set(done.values()) == {1}
+
+    play(store, scenario)
+
+
+def test_closing_interrupts_what_runs(store: ValkeyServer | None) -> None:
+    async def scenario(queues: Queues) -> None:
         endless = Endless()
-        queue = await working(endless)
+        queue = await queues.working(endless)
         await queue.enqueue(new_id())
         await endless.started.wait()
-        async with asyncio.timeout(8):
+        async with asyncio.timeout(3):
             await queue.close()
         assert endless.interrupted.is_set()
 
-    asyncio.run(scenario())
+    play(store, scenario)
+
+
+def test_workers_share_the_jobs(redis: ValkeyServer) -> None:
+    async def scenario(queues: Queues) -> None:
+        done: list[Counter[UUID]] = [Counter(), Counter()]
+        first, _ = [await queues.working(counting(mine, 0.02), concurrency=2) for mine in done]
+        jobs = [new_id() for _ in range(40)]
+        for job in jobs:
+            await first.enqueue(job)
+        await until(lambda: sum(map(len, done)) == len(jobs))
+        assert done[0] + done[1] == Counter(jobs)
+        assert min(map(len, done)) > 5
+
+    play(redis, scenario)
+
+
+def test_what_a_closed_worker_leaves_goes_to_another_at_once(redis: ValkeyServer) -> None:
+    async def scenario(queues: Queues) -> None:
+        endless, job, done = Endless(), new_id(), Counter[UUID]()
+        leaving = await queues.working(endless)
+        await leaving.enqueue(job)
+        await endless.started.wait()
+        await queues.working(counting(done))
+        await leaving.close()
+        await until(lambda: done[job] == 1, 0.5)
+
+    play(redis, scenario)
