@@ -2,6 +2,11 @@
 
 import asyncio
 import itertools
+import signal
+import statistics
+import subprocess
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -40,14 +45,14 @@ class Queues:
 
     def __init__(self, valkey: ValkeyServer | None):
         self._valkey = valkey
-        self._name = f"test-{next(_names)}"
+        self.name = f"test-{next(_names)}"
         self._made: list[LitestarJobQueue] = []
 
     def another(self, concurrency: int = 4) -> LitestarJobQueue:
         if self._valkey is None and self._made:
             return self._made[0]
         redis = connect(self._valkey.url, answer_seconds=1, reconnect=True) if self._valkey else None
-        queue = LitestarJobQueue(redis, concurrency=concurrency, lease_seconds=LEASE_SECONDS, name=self._name)
+        queue = LitestarJobQueue(redis, concurrency=concurrency, lease_seconds=LEASE_SECONDS, name=self.name)
         self._made.append(queue)
         return queue
 
@@ -75,7 +80,7 @@ def play(store: ValkeyServer | None, scenario: Callable[[Queues], Coroutine[Any,
     async def run() -> None:
         queues = Queues(store)
         try:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(40):
                 await scenario(queues)
         finally:
             await queues.close()
@@ -251,3 +256,209 @@ def test_what_a_closed_worker_leaves_goes_to_another_at_once(redis: ValkeyServer
         await until(lambda: done[job] == 1, 0.5)
 
     play(redis, scenario)
+
+
+class Stranger:
+    """A worker in a process of its own, whose jobs never end."""
+
+    code = """
+import asyncio, sys
+from ai_agent.execution.job_queue import LitestarJobQueue
+from ai_agent.storage.redis import connect
+
+async def handler(job):
+    print(job, flush=True)
+    await asyncio.sleep(600)
+
+async def main(url, name, lease):
+    queue = LitestarJobQueue(connect(url, answer_seconds=1), concurrency=4, lease_seconds=float(lease), name=name)
+    await queue.work(handler)
+    await asyncio.sleep(600)
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+    def __init__(self, url: str, name: str):
+        command = [sys.executable, "-c", self.code, url, name, str(LEASE_SECONDS)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE)
+
+    async def begun(self) -> UUID:
+        assert self.process.stdout is not None
+        return UUID((await asyncio.to_thread(self.process.stdout.readline)).decode().strip())
+
+    def end(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_job_of_a_killed_or_frozen_worker_comes_back(redis: ValkeyServer, how: int) -> None:
+    async def scenario(queues: Queues) -> None:
+        job, done = new_id(), Counter[UUID]()
+        stranger = Stranger(redis.url, queues.name)
+        try:
+            await queues.another().enqueue(job)
+            assert await stranger.begun() == job
+            await queues.working(counting(done))
+            await asyncio.sleep(2 * LEASE_SECONDS)
+            assert not done
+            stranger.process.send_signal(how)
+            await until(lambda: done[job] == 1, LEASE_SECONDS + 0.5)
+        finally:
+            stranger.end()
+
+    play(redis, scenario)
+
+
+async def away(redis: ValkeyServer, seconds: float = 1) -> None:
+    """Kills Redis, and starts it again."""
+    redis.kill()
+    await asyncio.sleep(seconds)
+    await asyncio.to_thread(redis.start)
+
+
+def test_a_redis_that_was_killed_is_worked_with_again_within_two_seconds(redis: ValkeyServer) -> None:
+    async def scenario(queues: Queues) -> None:
+        done: Counter[UUID] = Counter()
+        await queues.working(counting(done))
+        kept, other = new_id(), queues.another()
+        await other.enqueue(new_id())
+        await until(lambda: len(done) == 1)
+        await away(redis)
+        async with asyncio.timeout(2):
+            while not done[kept]:
+                await other.enqueue(kept)
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
+        assert done[kept] == 1
+
+    play(redis, scenario)
+
+
+def test_what_runs_goes_on_while_redis_is_away(redis: ValkeyServer) -> None:
+    async def scenario(queues: Queues) -> None:
+        done, interrupted = Counter[UUID](), False
+
+        async def handler(job: UUID) -> None:
+            nonlocal interrupted
+            try:
+                await asyncio.sleep(4 * LEASE_SECONDS)
+            except asyncio.CancelledError:
+                interrupted = True
+                raise
+            done[job] += 1
+
+        queue = await queues.working(handler)
+        await queue.enqueue(new_id())
+        await until_running(queue)
+        redis.ask("FLUSHALL")
+        await away(redis, LEASE_SECONDS)
+        await until(lambda: bool(done), 5 * LEASE_SECONDS)
+        assert not interrupted
+
+    play(redis, scenario)
+
+
+async def until_running(queue: LitestarJobQueue) -> None:
+    async with asyncio.timeout(5):
+        while not (await queue.status())["running"]:
+            await asyncio.sleep(0.01)
+
+
+def test_nobody_waits_for_a_redis_that_is_frozen_or_away(
+    redis: ValkeyServer, caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async def scenario(queues: Queues) -> None:
+        queue = await queues.working(counting(Counter()))
+        await until_quiet(queue)
+        with redis.frozen():
+            began = time.monotonic()
+            await queue.enqueue(new_id())
+            await queue.cancel(new_id())
+            assert time.monotonic() - began < 0.6
+            began = time.monotonic()
+            for _ in range(1000):
+                await queue.enqueue(new_id())
+            assert time.monotonic() - began < 0.5
+        await asyncio.sleep(1.5)
+        redis.kill()
+        await queue.enqueue(new_id())
+        await queue.cancel(new_id())
+        await asyncio.sleep(3)
+        redis.start()
+        await asyncio.sleep(1.5)
+
+    play(redis, scenario)
+    told = capsys.readouterr().out
+    assert (told.count("queue_away"), told.count("queue_back")) == (2, 2), told
+    assert "Traceback" not in told + caplog.text
+
+
+async def until_quiet(queue: LitestarJobQueue) -> None:
+    await queue.status()
+    await asyncio.sleep(0.2)
+
+
+@pytest.mark.parametrize("first", ["queue", "worker"])
+def test_an_emptied_redis_lets_new_processes_start(redis: ValkeyServer, first: str) -> None:
+    async def scenario(queues: Queues) -> None:
+        done: Counter[UUID] = Counter()
+        queue = queues.another() if first == "queue" else await queues.working(counting(done))
+        await queue.enqueue(new_id())
+        redis.ask("FLUSHALL")
+        job = new_id()
+        await queue.enqueue(job)
+        await queues.working(counting(done))
+        await until(lambda: done[job] == 1, 2)
+
+    play(redis, scenario)
+
+
+def test_a_worker_starts_while_redis_is_away(redis: ValkeyServer) -> None:
+    async def scenario(queues: Queues) -> None:
+        done, job = Counter[UUID](), new_id()
+        redis.kill()
+        queue = await queues.working(counting(done))
+        await asyncio.sleep(0.5)
+        await asyncio.to_thread(redis.start)
+        async with asyncio.timeout(2):
+            while not done[job]:
+                await queue.enqueue(job)
+                await asyncio.sleep(0.05)
+
+    play(redis, scenario)
+
+
+def test_queues_of_two_deployments_on_one_redis_do_not_meet(redis: ValkeyServer) -> None:
+    async def scenario(queues: Queues) -> None:
+        done, job = Counter[UUID](), new_id()
+        others = Queues(redis)
+        await others.working(counting(Counter()))
+        await queues.another().enqueue(job)
+        await asyncio.sleep(0.3)
+        await queues.working(counting(done))
+        await until(lambda: done[job] == 1)
+        await others.close()
+
+    play(redis, scenario)
+
+
+def test_a_job_begins_soon_after_it_was_queued(store: ValkeyServer | None) -> None:
+    async def scenario(queues: Queues) -> None:
+        began: dict[UUID, float] = {}
+        took: list[float] = []
+
+        async def handler(job: UUID) -> None:
+            took.append(time.perf_counter() - began[job])
+
+        await queues.working(handler)
+        queue = queues.another()
+        await asyncio.sleep(0.2)
+        for _ in range(50):
+            began[job := new_id()] = time.perf_counter()
+            await queue.enqueue(job)
+            await asyncio.sleep(0.03)
+        await until(lambda: len(took) == 50)
+        assert statistics.median(took) < 0.02
+
+    play(store, scenario)

@@ -207,7 +207,7 @@ def _config(redis: "Redis | None", concurrency: int, lease_seconds: float, name:
         return QueueConfig(namespace=NAMESPACE, queue_backend="memory", worker=worker)
     from litestar_queues.backends.redis import RedisBackendConfig
 
-    for part in ("worker", "worker.heartbeat"):
+    for part in ("worker", "worker.heartbeat", "backends.RedisQueueBackend"):
         logging.getLogger(f"{NAMESPACE}.{part}").addFilter(_not_of_redis)
     backend = RedisBackendConfig(client=redis, key_prefix=f"{NAMESPACE}:{name}")
     return QueueConfig(namespace=NAMESPACE, queue_backend=backend, worker=worker)
