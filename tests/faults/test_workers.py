@@ -14,8 +14,8 @@ from tests.conftest import Cluster, WorkerProcess
 from tests.integration.test_executions import agent, started, wait_for_end
 from tests.model_server import ModelServer, Reply
 
-LONG = Reply("word " * 60, delay=0.05)
-"""Three seconds: longer than the window of a stop in tests."""
+LONG = Reply("word " * 100, delay=0.05)
+"""Five seconds: longer than the window of a stop in tests."""
 
 
 @pytest.fixture
@@ -33,18 +33,21 @@ def begun(cluster: Cluster, api: httpx.Client, model: ModelServer) -> tuple[Work
     """A worker and the path of the run that it has begun, while the other one waits for work."""
     busy, idle = cluster.workers
     assert idle.stop() == 0
-    model.script(LONG)
-    path = started(api, agent(api))
-    wait_until_running(api, path)
+    path = speaking(api, model, LONG)
     idle.start()
     return busy, path
 
 
-def wait_until_running(api: httpx.Client, path: str) -> None:
-    deadline = time.monotonic() + 10
-    while api.get(path).json()["status"] != "running":
+def speaking(api: httpx.Client, model: ModelServer, reply: Reply) -> str:
+    """The path of a run whose model has begun to say something."""
+    asked = len(model.requests)
+    model.script(reply)
+    path = started(api, agent(api))
+    deadline = time.monotonic() + 15
+    while len(model.requests) == asked:
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    return path
 
 
 def answer(api: httpx.Client, execution: dict[str, Any]) -> list[str]:
@@ -62,9 +65,7 @@ def test_runs_begin_at_once_and_each_ends_once(cluster: Cluster, api: httpx.Clie
     warm = [started(api, agent_id) for _ in range(8)]  # Each worker's first run imports the agent library.
     for path in warm:
         wait_for_end(api, path)
-    runs = []
-    for _ in range(30):
-        runs.append(wait_for_end(api, started(api, agent_id)))
+    runs = [wait_for_end(api, started(api, agent_id)) for _ in range(30)]
     waited = [(at(run["started_at"]) - at(run["queued_at"])).total_seconds() for run in runs]
     assert {run["status"] for run in runs} == {"completed"}
     assert all(answer(api, run) == ["x", "You said: x"] for run in runs)
@@ -113,9 +114,7 @@ def test_a_stopped_worker_leaves_its_run_to_another(begun: tuple[WorkerProcess, 
 def test_a_stopped_worker_ends_a_run_that_is_nearly_done(
     cluster: Cluster, api: httpx.Client, model: ModelServer
 ) -> None:
-    model.script(Reply("word " * 10, delay=0.1))
-    path = started(api, agent(api))
-    wait_until_running(api, path)
+    path = speaking(api, model, Reply("word " * 10, delay=0.1))
     codes = [worker.stop() for worker in cluster.workers]
     execution = api.get(path).json()
     assert (execution["status"], execution["attempt"], codes) == ("completed", 1, [0, 0])
@@ -144,10 +143,7 @@ def test_a_run_in_another_process_is_cancelled_within_a_second(
 def test_runs_that_were_accepted_while_redis_was_away_end(
     cluster: Cluster, api: httpx.Client, model: ModelServer, fault: str
 ) -> None:
-    agent_id = agent(api)
-    model.script(LONG)
-    paths = [started(api, agent_id)]
-    wait_until_running(api, paths[0])
+    agent_id, paths = agent(api), [speaking(api, model, LONG)]
     if fault == "flush":
         cluster.redis.ask("FLUSHALL")
     else:
@@ -159,5 +155,5 @@ def test_runs_that_were_accepted_while_redis_was_away_end(
         cluster.redis.start(empty=fault == "lose")
     back = time.monotonic()
     runs = [wait_for_end(api, path) for path in paths]
-    assert time.monotonic() - back < 6
+    assert time.monotonic() - back < 8
     assert {(run["status"], run["attempt"]) for run in runs} == {("completed", 1)}
