@@ -31,7 +31,7 @@ from ai_agent.api.v1.health import HealthController
 from ai_agent.api.v1.messages import MessageController
 from ai_agent.api.v1.rate_limits import RateLimitController
 from ai_agent.api.v1.sessions import SessionController
-from ai_agent.execution.job_queue import LitestarJobQueue
+from ai_agent.execution.job_queue import JobQueue, LitestarJobQueue
 from ai_agent.execution.local_model import LocalModel
 from ai_agent.execution.model_access import ModelAccess
 from ai_agent.execution.runs import Runs
@@ -123,7 +123,7 @@ class _Server:
         agent_secrets = SecretFields(SecretBox(settings.secret, settings.secret_key_fallbacks), "agents")
         self._publisher = Publisher(self.database, self._log)
         self._streams = ExecutionStreams(self.database, self._log)
-        self._queue = LitestarJobQueue(concurrency=settings.execution_concurrency)
+        self._queue = _queue(settings)
         self._runs = Runs(self.database, self._log, self._publisher, self._queue, settings)
         self._local_model = LocalModel()
         access = ModelAccess(settings, self._local_model, agent_secrets, guard)
@@ -155,32 +155,45 @@ class _Server:
         self._worker.drain()
 
     @contextlib.asynccontextmanager
-    async def lifespan(self, _: Litestar) -> AsyncIterator[None]:
-        """What was begun is ended, in the opposite order, also when the start fails half-way."""
+    async def serving(self, *, worker: bool) -> AsyncIterator[None]:
+        """All that answers requests, and the worker unless others do its part."""
+        async with self._ground(), contextlib.AsyncExitStack() as ends:
+            for room in (self._api_keys, self._limiter, self.identity):
+                ends.push_async_callback(room.close)
+            await self._limiter.start()
+            await first_start(self.settings, self._api_keys, self._agents)
+            await self.identity.start()
+            async with self._working() if worker else contextlib.nullcontext():
+                yield
+                self.drain()
+
+    @contextlib.asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """The worker without the API."""
+        async with self._ground(), self._working():
+            yield
+            self.drain()
+
+    @contextlib.asynccontextmanager
+    async def _ground(self) -> AsyncIterator[None]:
+        """What each process has open. What was begun is ended, in the opposite order, also when the start fails."""
         async with contextlib.AsyncExitStack() as ends:
-            for room in (
-                self.database,
-                self._log,
-                self._publisher,
-                self._api_keys,
-                self._limiter,
-                self._local_model,
-                self.identity,
-            ):
+            for room in (self.database, self._log, self._publisher, self._queue, self.housekeeping):
                 ends.push_async_callback(room.close)
             await self.database.open()
             await self._log.open()
-            await self._limiter.start()
             await migrations.prepare(self.database, self.settings.database)
-            await first_start(self.settings, self._api_keys, self._agents)
-            await self.identity.start()
-            ends.push_async_callback(self.housekeeping.close)
-            ends.push_async_callback(self._worker.close)
             self._publisher.start()
-            await self._worker.start()
             self.housekeeping.start()
             yield
-            self.drain()
+
+    @contextlib.asynccontextmanager
+    async def _working(self) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as ends:
+            ends.push_async_callback(self._local_model.close)
+            ends.push_async_callback(self._worker.close)
+            await self._worker.start()
+            yield
 
 
 def _database(settings: Settings) -> Database:
@@ -188,6 +201,16 @@ def _database(settings: Settings) -> Database:
         settings.database, pool_size=settings.db_pool_size, statement_timeout=settings.db_statement_timeout
     )
     return TimedDatabase(database) if settings.environment is Environment.DEVELOPMENT else database
+
+
+def _queue(settings: Settings) -> JobQueue:
+    """Redis where processes share a database. Several deployments may share a Redis: each has its database's name."""
+    concurrency, lease = settings.execution_concurrency, settings.execution_lease_seconds
+    if settings.redis_url is None or not settings.shares_runs:
+        return LitestarJobQueue(concurrency=concurrency)
+    redis = connect(settings.redis_url, answer_seconds=1, reconnect=True)
+    name = settings.database.rpartition("/")[2].partition("?")[0]
+    return LitestarJobQueue(redis, concurrency=concurrency, lease_seconds=lease, name=name)
 
 
 def _limiter(settings: Settings) -> Limiter:
@@ -206,7 +229,15 @@ def _jwt(settings: Settings, guard: OutboundGuard) -> Jwt:
     return Jwt(secrets, algorithms, jwks, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
 
 
-def create_app(settings: Settings) -> Litestar:
+class WorkerProcess:
+    """The worker without an API, for a process of its own."""
+
+    def __init__(self, settings: Settings):
+        server = _Server(settings)
+        self.running, self.drain = server.working, server.drain
+
+
+def create_app(settings: Settings, *, worker: bool = True) -> Litestar:
     """The server as an ASGI application; its lifespan opens and closes all it needs."""
     server = _Server(settings)
     metrics = [get_metrics] if settings.metrics_enabled else []
@@ -222,7 +253,7 @@ def create_app(settings: Settings) -> Litestar:
         response_class=Answer,
         exception_handlers={Exception: answer_error, HTTPException: answer_error},
         dependencies=server.services(),
-        lifespan=[server.lifespan],
+        lifespan=[lambda _: server.serving(worker=worker)],
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,
         logging_config=None,

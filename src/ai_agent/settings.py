@@ -91,7 +91,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     redis_url: Annotated[
         str | None,
         Meta(
-            description="redis://:password@host:6379/0, so that nodes count rate limits together. Default: in-process."
+            description="redis://:password@host:6379/0: nodes count rate limits and run agents together. Default: none."
         ),
     ] = None
     rate_limit_enabled: Annotated[
@@ -194,6 +194,11 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     @property
     def database(self) -> str:
         return self.database_url or f"sqlite:///{self.directory / 'ai-agent.db'}"
+
+    @property
+    def shares_runs(self) -> bool:
+        """Whether several processes run what is queued: an embedded database belongs to one."""
+        return self.redis_url is not None and not self.database.startswith("sqlite")
 
     @property
     def format(self) -> LogFormat:
