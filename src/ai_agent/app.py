@@ -25,6 +25,7 @@ from ai_agent.api.rate_limits import declare_rate_limits
 from ai_agent.api.v1.admin import AdminController
 from ai_agent.api.v1.agents import AgentController
 from ai_agent.api.v1.auth import AuthController
+from ai_agent.api.v1.deliveries import DeliveryController
 from ai_agent.api.v1.executions import ExecutionController
 from ai_agent.api.v1.health import HealthController
 from ai_agent.api.v1.messages import MessageController
@@ -34,6 +35,8 @@ from ai_agent.execution.job_queue import LitestarJobQueue
 from ai_agent.execution.local_model import LocalModel
 from ai_agent.execution.model_access import ModelAccess
 from ai_agent.execution.runs import Runs
+from ai_agent.execution.webhook_post import WebhookPost
+from ai_agent.execution.webhooks import Webhooks
 from ai_agent.execution.worker import Worker
 from ai_agent.observability.logging import configure_logging
 from ai_agent.observability.tracing import traced
@@ -45,9 +48,11 @@ from ai_agent.security.jwt import Jwt
 from ai_agent.security.outbound import OutboundGuard
 from ai_agent.security.secret_box import SecretBox
 from ai_agent.security.secret_fields import SecretFields
+from ai_agent.security.webhook_signatures import WebhookSigner
 from ai_agent.services.agents import AgentService
 from ai_agent.services.api_keys import ApiKeyService
 from ai_agent.services.audit import AuditService
+from ai_agent.services.deliveries import DeliveryService
 from ai_agent.services.execution_streams import ExecutionStreams
 from ai_agent.services.executions import ExecutionService
 from ai_agent.services.first_start import first_start
@@ -76,6 +81,7 @@ RESOURCES = [
     MessageController,
     AgentController,
     ExecutionController,
+    DeliveryController,
     RateLimitController,
     AdminController,
     AuthController,
@@ -120,7 +126,13 @@ class _Server:
         self._publisher = Publisher(self.database, self._log)
         self._streams = ExecutionStreams(self.database, self._log)
         lease, attempts = settings.execution_lease_seconds, settings.execution_max_attempts
-        self._runs = Runs(self.database, self._log, self._publisher, lease_seconds=lease, max_attempts=attempts)
+        self._guard = guard
+        self._signer = WebhookSigner(settings.secret, settings.secret_key_fallbacks)
+        retry = settings.webhook_retry_seconds
+        self._webhooks = Webhooks(self.database, self._signer, WebhookPost(guard), retry_seconds=retry)
+        self._runs = Runs(
+            self.database, self._log, self._publisher, self._webhooks, lease_seconds=lease, max_attempts=attempts
+        )
         self._queue = LitestarJobQueue(concurrency=settings.execution_concurrency)
         self._local_model = LocalModel()
         access = ModelAccess(settings, self._local_model, agent_secrets, guard)
@@ -134,8 +146,9 @@ class _Server:
             "messages": given(MessageService(self.database, self._pager)),
             "agents": given(self._agents),
             "executions": given(
-                ExecutionService(self.database, self._streams, self._publisher, self._queue, self._runs)
+                ExecutionService(self.database, self._streams, self._publisher, self._queue, self._runs, self._guard)
             ),
+            "deliveries": given(DeliveryService(self.database, self._pager, self._webhooks, self._signer)),
             "streams": given(self._streams),
             "rate_limits": given(self.rate_limits),
             "api_keys": given(self._api_keys),
@@ -171,9 +184,11 @@ class _Server:
             await first_start(self.settings, self._api_keys, self._agents)
             await self.identity.start()
             ends.push_async_callback(self.housekeeping.close)
+            ends.push_async_callback(self._webhooks.close)
             ends.push_async_callback(self._worker.close)
             self._publisher.start()
             await self._worker.start()
+            self._webhooks.start()
             self.housekeeping.start()
             yield
             self.drain()

@@ -83,6 +83,7 @@ class ExecuteAgent(Input):
     stream: bool = False
     on_busy: Literal["reject"] = "reject"
     timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] | None = None
+    callback_url: Annotated[str, Meta(max_length=2048)] | None = None
 
     def check(self) -> list[FieldError]:
         blank = [] if self.message.strip() else [FieldError("message", "Must not be blank", self.message)]

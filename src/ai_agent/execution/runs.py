@@ -12,6 +12,7 @@ from ai_agent.domain.executions import ExecutionError, ExecutionStatus, Usage
 from ai_agent.domain.fields import new_id, now, to_json
 from ai_agent.domain.messages import HistoryEntry, Message, Role
 from ai_agent.domain.sessions import SessionStatus
+from ai_agent.execution.webhooks import Webhooks
 from ai_agent.realtime.event_log import EventLog, Fenced
 from ai_agent.realtime.publisher import Publisher
 from ai_agent.storage import agents, executions, messages, sessions
@@ -46,8 +47,16 @@ class LostClaim(Exception):
 
 class Runs:
     def __init__(
-        self, database: Database, log: EventLog, publisher: Publisher, *, lease_seconds: float, max_attempts: int
+        self,
+        database: Database,
+        log: EventLog,
+        publisher: Publisher,
+        webhooks: Webhooks,
+        *,
+        lease_seconds: float,
+        max_attempts: int,
     ):
+        self._webhooks = webhooks
         self._database = database
         self._log = log
         self._publisher = publisher
@@ -105,6 +114,7 @@ class Runs:
             await agents.set_status(rows, claim.agent_id, AgentStatus.ERROR if failed else AgentStatus.COMPLETED)
             event = (_TERMINAL_EVENT[outcome.status], _terminal_data(claim, output, outcome))
             await self._publisher.record(rows, f"execution:{claim.id}", event, fence=claim.fence)
+            await self._webhooks.announce(rows, claim.owner_id, claim.id, claim.callback_url)
 
     async def _store_answer(self, rows: Connection, claim: Claim, message_id: UUID, outcome: Outcome) -> UUID | None:
         if not outcome.content and outcome.status is not ExecutionStatus.COMPLETED:

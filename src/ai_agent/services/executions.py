@@ -34,7 +34,9 @@ from ai_agent.domain.sessions import CreateSession, SessionStatus
 from ai_agent.execution.job_queue import JobQueue
 from ai_agent.execution.runs import Runs
 from ai_agent.realtime.publisher import Publisher
+from ai_agent.security.outbound import OutboundGuard
 from ai_agent.services.agents import found as found_agent
+from ai_agent.services.deliveries import check_callback
 from ai_agent.services.execution_streams import ExecutionStreams
 from ai_agent.services.idempotency import WAIT_SECONDS, claim
 from ai_agent.services.messages import add_message
@@ -53,9 +55,16 @@ _STATUS_OF = {
 
 class ExecutionService:
     def __init__(
-        self, database: Database, streams: ExecutionStreams, publisher: Publisher, queue: JobQueue, runs: Runs
+        self,
+        database: Database,
+        streams: ExecutionStreams,
+        publisher: Publisher,
+        queue: JobQueue,
+        runs: Runs,
+        guard: OutboundGuard,
     ):
         self._database = database
+        self._guard = guard
         self._runs = runs
         self._streams = streams
         self._publisher = publisher
@@ -75,6 +84,7 @@ class ExecutionService:
         """
         if wanted.agent_id is not None and wanted.agent_id != agent_id:
             raise InvalidFields([FieldError("agent_id", "Differs from the agent in the path", str(wanted.agent_id))])
+        check_callback(self._guard, wanted.callback_url)
         owner, execution_id = principal.subject, new_id()
         try:
             async with self._database.unit_of_work(lock_seconds=WAIT_SECONDS if key else None) as rows:
@@ -111,6 +121,7 @@ class ExecutionService:
             epoch=secrets.token_hex(4),
             timeout=wanted.timeout_seconds,
             correlation_id=correlation_id,
+            callback_url=wanted.callback_url,
         )
         await sessions.set_status(rows, session_id, SessionStatus.ACTIVE)
         await agents.set_status(rows, agent.id, AgentStatus.PROCESSING)

@@ -53,6 +53,7 @@ class Claim(msgspec.Struct, frozen=True):
     correlation_id: str | None
     queued_at: datetime
     cancel_requested: bool
+    callback_url: str | None
 
 
 class LiveRun(msgspec.Struct, frozen=True):
@@ -71,7 +72,7 @@ _now = seconds_from_now(sa.literal_column("0"))
 _GET = Statement(sa.select(*_COLUMNS).where(_id, executions.c.owner_id == sa.bindparam("owner")), Execution)
 _INSERTED = [
     *Execution.__struct_fields__,
-    *("owner_id", "holds_session", "epoch", "timeout_seconds", "correlation_id"),
+    *("owner_id", "holds_session", "epoch", "timeout_seconds", "correlation_id", "callback_url"),
 ]
 _INSERT: Statement[None] = Statement(sa.insert(executions).values({name: sa.bindparam(name) for name in _INSERTED}))
 _CLAIM = Statement(
@@ -169,13 +170,14 @@ async def insert(
     epoch: str,
     timeout: float | None,
     correlation_id: str | None,
+    callback_url: str | None,
 ) -> None:
     """Raises UniqueViolation when the session has a live execution already."""
     values = msgspec.structs.asdict(execution) | {
         "error": None,
         "usage": None,
     }
-    own = {"owner_id": owner, "holds_session": True, "epoch": epoch}
+    own = {"owner_id": owner, "holds_session": True, "epoch": epoch, "callback_url": callback_url}
     await connection.run(_INSERT, **values, **own, timeout_seconds=timeout, correlation_id=correlation_id)
 
 
