@@ -43,7 +43,6 @@ def server(
         AI_AGENT_WEBHOOK_RETRY_SECONDS="0.05",
     )
     yield started
-    receiver.closed.set()
     started.stop()
 
 
@@ -322,7 +321,7 @@ def test_two_processes_make_each_attempt_once(
     try:
         with server.client() as api:
             agent_id = agent(api)
-            # So slow at last that one process alone, which sends four at a time, has work left when the other one looks.
+            # So slow at last that one process, which sends four at a time, leaves some to the other one.
             url = receiver.script(path, *[Says(500, {"Retry-After": "3"})] * 12, *[Says(hang=0.6)] * 12)
             runs = [run(api, url, agent_id) for _ in range(12)]
             ended = [finished(api, execution_id) for execution_id in runs]
