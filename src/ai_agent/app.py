@@ -26,6 +26,7 @@ from ai_agent.api.v1.admin import AdminController
 from ai_agent.api.v1.agents import AgentController
 from ai_agent.api.v1.approvals import ApprovalController
 from ai_agent.api.v1.auth import AuthController
+from ai_agent.api.v1.deliveries import DeliveryController
 from ai_agent.api.v1.executions import ExecutionController
 from ai_agent.api.v1.health import HealthController
 from ai_agent.api.v1.messages import MessageController
@@ -35,6 +36,8 @@ from ai_agent.execution.job_queue import JobQueue, LitestarJobQueue
 from ai_agent.execution.local_model import LocalModel
 from ai_agent.execution.model_access import ModelAccess
 from ai_agent.execution.runs import Runs
+from ai_agent.execution.webhook_post import WebhookPost
+from ai_agent.execution.webhooks import Webhooks
 from ai_agent.execution.worker import Worker
 from ai_agent.observability.logging import configure_logging
 from ai_agent.observability.tracing import traced
@@ -46,10 +49,12 @@ from ai_agent.security.jwt import Jwt
 from ai_agent.security.outbound import OutboundGuard
 from ai_agent.security.secret_box import SecretBox
 from ai_agent.security.secret_fields import SecretFields
+from ai_agent.security.webhook_signatures import WebhookSigner
 from ai_agent.services.agents import AgentService
 from ai_agent.services.api_keys import ApiKeyService
 from ai_agent.services.approvals import ApprovalService
 from ai_agent.services.audit import AuditService
+from ai_agent.services.deliveries import DeliveryService
 from ai_agent.services.execution_streams import ExecutionStreams
 from ai_agent.services.executions import ExecutionService
 from ai_agent.services.first_start import first_start
@@ -79,6 +84,7 @@ RESOURCES = [
     AgentController,
     ExecutionController,
     ApprovalController,
+    DeliveryController,
     RateLimitController,
     AdminController,
     AuthController,
@@ -124,7 +130,10 @@ class _Server:
         self._publisher = Publisher(self.database, self._log)
         self._streams = ExecutionStreams(self.database, self._log)
         self._queue = _queue(settings)
-        self._runs = Runs(self.database, self._log, self._publisher, self._queue, settings)
+        self._signer = WebhookSigner(settings.secret, settings.secret_key_fallbacks)
+        retry = settings.webhook_retry_seconds
+        self._webhooks = Webhooks(self.database, self._signer, WebhookPost(guard), retry_seconds=retry)
+        self._runs = Runs(self.database, self._log, self._publisher, self._queue, self._webhooks, settings)
         self._local_model = LocalModel()
         access = ModelAccess(settings, self._local_model, agent_secrets, guard)
         self._worker = Worker(settings, self._runs, self._queue, access)
@@ -139,6 +148,7 @@ class _Server:
             "executions": given(
                 ExecutionService(self.database, self._streams, self._publisher, self._queue, self._runs, self._guard)
             ),
+            "deliveries": given(DeliveryService(self.database, self._pager, self._webhooks, self._signer)),
             "streams": given(self._streams),
             "approvals": given(ApprovalService(self.database, self._publisher, self._runs)),
             "rate_limits": given(self.rate_limits),
@@ -190,8 +200,9 @@ class _Server:
     @contextlib.asynccontextmanager
     async def _working(self) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as ends:
-            ends.push_async_callback(self._local_model.close)
-            ends.push_async_callback(self._worker.close)
+            for room in (self._local_model, self._webhooks, self._worker):
+                ends.push_async_callback(room.close)
+            self._webhooks.start()
             await self._worker.start()
             yield
 

@@ -160,6 +160,9 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         Seconds,
         Meta(description="How long a run waits for an approval, or for a client's tool, before it goes on without."),
     ] = 900.0
+    webhook_retry_seconds: Annotated[
+        Seconds, Meta(description="From the first attempt to the second; each wait is four times the one before.")
+    ] = 1.0
     openai_api_key: Annotated[str | None, Meta(description="Key for OpenAI, or for what speaks its protocol.")] = None
     openai_base_url: Annotated[
         str | None, Meta(description="Another server that speaks OpenAI's protocol, up to /v1.")

@@ -14,6 +14,7 @@ from ai_agent.domain.fields import StoredJson, now, to_json
 from ai_agent.domain.messages import Message, Role
 from ai_agent.domain.sessions import SessionStatus
 from ai_agent.execution.job_queue import JobQueue
+from ai_agent.execution.webhooks import Webhooks
 from ai_agent.realtime.publisher import Publisher
 from ai_agent.storage import agents, leases, messages, sessions, tool_calls
 from ai_agent.storage.database import Connection
@@ -43,9 +44,10 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Endings:
-    def __init__(self, publisher: Publisher, queue: JobQueue):
+    def __init__(self, publisher: Publisher, queue: JobQueue, webhooks: Webhooks):
         self._publisher = publisher
         self._queue = queue
+        self._webhooks = webhooks
 
     async def end(self, rows: Connection, claim: Claim, outcome: Outcome) -> None:
         """Raises LostClaim when the run is not the claim's any more; the caller's transaction is then undone."""
@@ -95,6 +97,7 @@ class Endings:
         await agents.set_status(rows, claim.agent_id, AgentStatus.ERROR if failed else AgentStatus.COMPLETED)
         event = (_EVENT[outcome.status], _terminal_data(claim, outcome, answer, at))
         await self._publisher.record(rows, f"execution:{claim.id}", event, fence=claim.fence)
+        await self._webhooks.announce(rows, claim.owner_id, claim.id, claim.callback_url)
 
     async def _hand_over(self, rows: Connection, claim: Claim, tip: UUID | None) -> None:
         """Gives the session to the run that waits for it, whose message follows what was said last."""

@@ -18,6 +18,7 @@ from ai_agent.domain.tools import ToolKind
 from ai_agent.execution.endings import Endings, LostClaim, Outcome
 from ai_agent.execution.job_queue import JobQueue
 from ai_agent.execution.run_state import Answered, Approved, Delivered, Expired, Rejected, RunInput, RunState
+from ai_agent.execution.webhooks import Webhooks
 from ai_agent.realtime.event_log import EventLog, Fenced
 from ai_agent.realtime.publisher import Publisher
 from ai_agent.settings import Settings
@@ -40,7 +41,15 @@ class Begun(msgspec.Struct, frozen=True):
 
 
 class Runs:
-    def __init__(self, database: Database, log: EventLog, publisher: Publisher, queue: JobQueue, settings: Settings):
+    def __init__(
+        self,
+        database: Database,
+        log: EventLog,
+        publisher: Publisher,
+        queue: JobQueue,
+        webhooks: Webhooks,
+        settings: Settings,
+    ):
         self._database = database
         self._log = log
         self._publisher = publisher
@@ -48,7 +57,7 @@ class Runs:
         self._lease = settings.execution_lease_seconds
         self._max_attempts = settings.execution_max_attempts
         self._answer_seconds = settings.approval_timeout_seconds
-        self.endings = Endings(publisher, queue)
+        self.endings = Endings(publisher, queue, webhooks)
 
     async def begin(self, execution_id: UUID, worker: str) -> Begun | None:
         """Claims a queued run and tells readers. None when it is no longer queued."""

@@ -41,6 +41,7 @@ from ai_agent.realtime.follow import Batch
 from ai_agent.realtime.publisher import Publisher
 from ai_agent.security.outbound import OutboundGuard
 from ai_agent.services.agents import found as found_agent
+from ai_agent.services.deliveries import check_callback
 from ai_agent.services.execution_streams import ExecutionStreams
 from ai_agent.services.idempotency import WAIT_SECONDS, claim
 from ai_agent.services.messages import add_message
@@ -73,6 +74,7 @@ class ExecutionService:
         guard: OutboundGuard,
     ):
         self._database = database
+        self._guard = guard
         self._runs = runs
         self._streams = streams
         self._publisher = publisher
@@ -93,8 +95,7 @@ class ExecutionService:
         """
         if wanted.agent_id is not None and wanted.agent_id != agent_id:
             raise InvalidFields([FieldError("agent_id", "Differs from the agent in the path", str(wanted.agent_id))])
-        if wanted.callback_url is not None and (fault := self._guard.fault(wanted.callback_url)):
-            raise InvalidFields([FieldError("callback_url", fault, wanted.callback_url)])
+        check_callback(self._guard, wanted.callback_url)
         owner, execution_id = principal.subject, new_id()
         async with self._database.unit_of_work(lock_seconds=WAIT_SECONDS if key else None) as rows:
             if key is not None and (first := await claim(rows, owner, key, execution_id)) is not None:

@@ -14,7 +14,7 @@ from ai_agent.storage.tables import Time
 
 
 class among(FunctionElement[Any]):  # noqa: N801  # a SQL function's name
-    """`among(column, ids)`: whether the id is in a list, which is one parameter however long it is."""
+    """`among(column, values)`: whether the id or text is in a list, which is one parameter however long it is."""
 
     # Not a boolean: to one of those SQLAlchemy adds `= 1` on SQLite, which looks then for no index.
     type = sa.types.NULLTYPE
@@ -23,8 +23,9 @@ class among(FunctionElement[Any]):  # noqa: N801  # a SQL function's name
 
 @compiles(among, "postgresql")
 def _among_on_postgresql(element: FunctionElement[bool], compiler: SQLCompiler, **kw: Any) -> str:
+    kind = "UUID" if isinstance(next(iter(element.clauses)).type, sa.Uuid) else "TEXT"
     column, ids = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"{column} = ANY (CAST({ids} AS UUID[]))"
+    return f"{column} = ANY (CAST({ids} AS {kind}[]))"
 
 
 @compiles(among, "sqlite")

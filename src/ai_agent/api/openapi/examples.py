@@ -10,6 +10,7 @@ from ai_agent.api.v1.rate_limits import RateLimits
 from ai_agent.domain.agents import Agent, AgentVersion, CreateAgent, PatchAgent, ReplaceAgent
 from ai_agent.domain.api_keys import ApiKey, CreateApiKey, NewApiKey, RotateApiKey
 from ai_agent.domain.audit import AuditEntry
+from ai_agent.domain.deliveries import Delivery, WebhookSecret
 from ai_agent.domain.events import EventFrame
 from ai_agent.domain.executions import ExecuteAgent, Execution, ExecutionAnswer
 from ai_agent.domain.exports import SessionLine
@@ -23,6 +24,7 @@ ANSWER = "01930e5c-7a10-7000-8000-000000000003"
 AGENT = "01930e5c-7a10-7000-8000-000000000004"
 EXECUTION = "01930e5c-7a10-7000-8000-000000000005"
 EVENT = "01930e5c-7a10-7000-8000-000000000006"
+DELIVERY = "01930e5c-7a10-7000-8000-00000000000b"
 KEY = "01930e5c-7a10-7000-8000-000000000008"
 
 _USAGE = {"input_tokens": 31, "output_tokens": 9, "cached_tokens": 0, "cost": None, "estimated": False}
@@ -162,6 +164,20 @@ EXAMPLES: dict[type, Any] = {
         "data": {"message_id": ANSWER, "offset": 0, "text": "The second"},
         "t": "event",
     },
+    Delivery: {
+        "id": DELIVERY,
+        "execution_id": EXECUTION,
+        "url": "https://example.com/hooks/ai-agent",
+        "event": "execution.completed",
+        "status": "delivered",
+        "attempts": 2,
+        "response_status": 204,
+        "error": None,
+        "next_attempt_at": None,
+        "created_at": "2026-01-01T12:00:02.150000Z",
+        "finished_at": "2026-01-01T12:00:03.400000Z",
+    },
+    WebhookSecret: {"secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="},
     RateLimits: {"tier": "authenticated", "limits": _LIMITS},
     Health: {"status": "ok", "version": "0.1.0", "uptime": 86400.5, "degraded": []},
     ApiKey: _KEY,

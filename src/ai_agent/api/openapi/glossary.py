@@ -100,6 +100,17 @@ GLOSSARY = {
     "cost": "In the currency of the provider's prices; null when they are not known",
     "estimated": "The run ended before the provider told; the numbers are estimates",
     "retryable": "Whether trying again may help",
+    # Webhooks
+    "callback_url": "Is sent the execution when it has ended, signed; see the tag Webhooks",
+    "delivery_id": "The delivery",
+    "Delivery.id": "UUIDv7, made by the server; the `webhook-id` of every attempt",
+    "url": "Where it is sent",
+    "event": "What it tells: `execution.completed`, `execution.failed` or `execution.cancelled`",
+    "attempts": "How often it was tried since it was made, or sent again",
+    "response_status": "What the receiver answered to the last attempt; null when it did not",
+    "Delivery.error": "Why the last attempt failed; null when it did not",
+    "next_attempt_at": "When it is tried next, or how long others leave an attempt alone; null when it is finished",
+    "secret": "`whsec_` and the key in base64",
     # Administration
     "key_id": "The API key",
     "ApiKey.name": "What the key is for",
