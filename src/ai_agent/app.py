@@ -25,6 +25,7 @@ from ai_agent.api.rate_limits import declare_rate_limits
 from ai_agent.api.v1.admin import AdminController
 from ai_agent.api.v1.agents import AgentController
 from ai_agent.api.v1.auth import AuthController
+from ai_agent.api.v1.execution_history import ExecutionHistoryController
 from ai_agent.api.v1.executions import ExecutionController
 from ai_agent.api.v1.health import HealthController
 from ai_agent.api.v1.messages import MessageController
@@ -48,6 +49,7 @@ from ai_agent.security.secret_fields import SecretFields
 from ai_agent.services.agents import AgentService
 from ai_agent.services.api_keys import ApiKeyService
 from ai_agent.services.audit import AuditService
+from ai_agent.services.execution_history import ExecutionHistory
 from ai_agent.services.execution_streams import ExecutionStreams
 from ai_agent.services.executions import ExecutionService
 from ai_agent.services.first_start import first_start
@@ -76,6 +78,7 @@ RESOURCES = [
     MessageController,
     AgentController,
     ExecutionController,
+    ExecutionHistoryController,
     RateLimitController,
     AdminController,
     AuthController,
@@ -136,6 +139,7 @@ class _Server:
             "executions": given(
                 ExecutionService(self.database, self._streams, self._publisher, self._queue, self._runs)
             ),
+            "history": given(ExecutionHistory(self.database, self._pager, self._streams)),
             "streams": given(self._streams),
             "rate_limits": given(self.rate_limits),
             "api_keys": given(self._api_keys),
