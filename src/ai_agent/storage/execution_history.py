@@ -57,7 +57,7 @@ def _totals() -> sa.Select[Any]:
 def _runs() -> "sa.CTE":
     table = executions.c
     since = sa.bindparam("since_epoch", type_=sa.BigInteger)
-    ended = table.status.in_([ExecutionStatus.COMPLETED.value, ExecutionStatus.FAILED.value])
+    ended = sa.or_(table.status == ExecutionStatus.COMPLETED.value, table.status == ExecutionStatus.FAILED.value)
     return (
         sa.select(
             ((epoch_seconds(table.queued_at) - since) // sa.bindparam("bucket_seconds", type_=sa.BigInteger)).label(
