@@ -50,6 +50,7 @@ from ai_agent.services.agents import AgentService
 from ai_agent.services.api_keys import ApiKeyService
 from ai_agent.services.audit import AuditService
 from ai_agent.services.execution_history import ExecutionHistory
+from ai_agent.services.execution_queue import ExecutionQueue
 from ai_agent.services.execution_streams import ExecutionStreams
 from ai_agent.services.executions import ExecutionService
 from ai_agent.services.first_start import first_start
@@ -140,6 +141,7 @@ class _Server:
                 ExecutionService(self.database, self._streams, self._publisher, self._queue, self._runs)
             ),
             "history": given(ExecutionHistory(self.database, self._pager, self._streams)),
+            "execution_queue": given(ExecutionQueue(self.database)),
             "streams": given(self._streams),
             "rate_limits": given(self.rate_limits),
             "api_keys": given(self._api_keys),

@@ -1,18 +1,26 @@
 """Runs to look back on: lists, the wait for an end, and the metrics of an agent."""
 
-import json
+import asyncio
+import re
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
+import msgspec
 import pytest
 
-from ai_agent.domain.execution_history import Window
+from ai_agent.domain.execution_history import ExecutionFilter, Window
 from ai_agent.storage import execution_history
+from ai_agent.storage.database import Database, Reader
+from ai_agent.storage.engine import create_database
+from ai_agent.storage.keyset import Bounds
+from ai_agent.storage.statements import Statement
 from tests.conftest import Server
 from tests.integration.test_executions import agent
 from tests.integration.test_identity import Caller
@@ -43,7 +51,9 @@ def run(database_url: str, agent_id: str, session_id: str, status: str, ago: tim
         "lease_until": "2999-01-01T00:00:00.000000Z",
         **columns,
     }
-    values = ", ".join("NULL" if v is None else repr(v) if isinstance(v, (str, float)) else str(v) for v in row.values())
+    values = ", ".join(
+        "NULL" if v is None else repr(v) if isinstance(v, (str, float)) else str(v) for v in row.values()
+    )
     execute(database_url, f"INSERT INTO executions ({', '.join(row)}) VALUES ({values})")
     return str(row["id"])
 
@@ -268,47 +278,128 @@ def test_a_window_has_all_its_buckets(api: httpx.Client, database_url: str, sess
     assert (metrics["total"], sum(totals), totals[0], totals[-1]) == (3, 3, 1, 1)
 
 
-def plan(database_url: str, since: datetime, until: datetime) -> str:
-    compiled = execution_history.TOTALS.compiled("sqlite" if database_url.startswith("sqlite") else "postgresql")
-    named = {"owner": "admin", "agent_id": NOBODY, "since": since.isoformat(), "until": until.isoformat()}
-    values = list(compiled.arguments(named | {"since_epoch": 0, "bucket_seconds": 60}))
-    sql = compiled.sql
-    for place in range(len(values), 0, -1):
-        literal = str(values[place - 1]) if isinstance(values[place - 1], int) else f"'{values[place - 1]}'"
-        sql = sql.replace(f"${place}", literal)
-    for value in values:
-        sql = sql.replace("?", str(value) if isinstance(value, int) else f"'{value}'", 1)
-    prefix = "EXPLAIN QUERY PLAN " if database_url.startswith("sqlite") else "EXPLAIN "
-    return json.dumps(execute(database_url, prefix + sql), default=str)
+class Explaining:
+    """A reader that answers how a statement would be answered."""
+
+    def __init__(self, database: Database):
+        self._database = database
+        self.plan = ""
+
+    async def all(self, statement: Statement[Any], **parameters: Any) -> list[Any]:
+        dialect = self._database.dialect
+        explained: Statement[Any] = Statement(statement.element, str)
+        compiled = statement.compiled(dialect)
+        word = "EXPLAIN QUERY PLAN" if dialect == "sqlite" else "EXPLAIN"
+        explained._compiled[dialect] = msgspec.structs.replace(compiled, sql=f"{word} {compiled.sql}", build=list)
+        rows = await self._database.patient.all(explained, **parameters)
+        self.plan = "\n".join(row[-1] for row in rows)
+        return []
+
+    async def first(self, statement: Statement[Any], **parameters: Any) -> Any:
+        return await self.all(statement, **parameters)
+
+    @property
+    def reads(self) -> list[str]:
+        """How it reads the table of executions, once for each time."""
+        lines = [re.sub(r"  \(cost.*", "", line).strip(" ->") for line in self.plan.splitlines()]
+        return [line for line in lines if re.match(r"(SEARCH|SCAN) executions|.*Scan.* on ", line)]
 
 
 MANY = {
     "sqlite": (
         "lower(hex(randomblob(16)))",
+        "{id}",
         "strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', '-' || n || ' minutes')",
     ),
-    "postgresql": ("gen_random_uuid()", "now() - n * interval '1 minute'"),
+    "postgresql": ("gen_random_uuid()", "CAST({id} AS uuid)", "now() - n * interval '1 minute'"),
 }
 
 
-@pytest.mark.usefixtures("server")
-def test_metrics_read_nothing_but_the_window_in_their_index(
-    api: httpx.Client, database_url: str, session: str
-) -> None:
-    identity, at = MANY[database_url.partition(":")[0]]
+@pytest.fixture(scope="module")
+def many(server: Server, database_url: str) -> str:
+    """20 000 runs of an agent in two weeks."""
+    with server.client() as api:
+        of_agent, of_session = agent(api), api.post("/sessions", json={}).json()["id"]
+    identity, given, at = MANY[database_url.partition(":")[0]]
     execute(
         database_url,
-        f"""WITH RECURSIVE numbers(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM numbers WHERE n < 20000)
+        f"""WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 20000)
         INSERT INTO executions (id, owner_id, agent_id, agent_version, session_id, status, metadata, holds_session,
         epoch, queued_at, latency_ms, first_token_ms, input_tokens, output_tokens)
-        SELECT {identity}, 'admin', {'' if 'randomblob' in identity else 'uuid'} '{NOBODY}', 1, s.id, 'completed', '{{}}', false,
-        '0', {at}, n, n, n, n FROM numbers, (SELECT id FROM sessions LIMIT 1) s""",
+        SELECT {identity}, 'admin', {given.format(id=f"'{of_agent}'")}, 1, {given.format(id=f"'{of_session}'")},
+        'completed', '{{}}', false, '0', {at}, n, n, n, n FROM numbers""",
     )
     if database_url.startswith("postgresql"):
         execute(database_url, "VACUUM ANALYZE executions")
+    return of_agent
+
+
+@pytest.fixture
+def explain(database_url: str) -> Callable[[Callable[[Reader], Awaitable[Any]]], list[str]]:
+    """Tells how something reads the table of executions."""
+
+    async def explained(ask: Callable[[Reader], Awaitable[Any]]) -> list[str]:
+        database = create_database(database_url, pool_size=1, statement_timeout=2)
+        await database.open()
+        reader = Explaining(database)
+        await ask(reader)
+        await database.close()
+        return reader.reads
+
+    return lambda ask: asyncio.run(explained(ask))
+
+
+Explain = Callable[[Callable[[Reader], Awaitable[Any]]], list[str]]
+
+
+def test_metrics_read_their_window_of_an_index_and_nothing_else(
+    api: httpx.Client, database_url: str, many: str, explain: Explain
+) -> None:
     starts = Window.DAY.starts(datetime.now(UTC))
-    seen = plan(database_url, starts[0], starts[-1] + timedelta(hours=1))
-    covering = "Index Only Scan using" if database_url.startswith("postgresql") else "USING COVERING INDEX"
-    assert f"{covering} ix_executions_agent_queued_at" in seen, seen
-    assert "Seq Scan" not in seen, seen
-    assert seen.count("executions") == seen.count("ix_executions_agent_queued_at") + ("SEARCH executions" in seen or " on executions" in seen)
+    window = {"since": starts[0], "until": starts[-1] + timedelta(hours=1), "bucket_seconds": 3600}
+    reads = explain(lambda reader: execution_history.totals(reader, "admin", UUID(many), **window))
+    bounds = "(owner_id=? AND agent_id=? AND queued_at>? AND queued_at<?)"
+    on_sqlite = f"SEARCH executions USING COVERING INDEX ix_executions_agent_queued_at {bounds}"
+    on_postgresql = "Index Only Scan using ix_executions_agent_queued_at on executions"
+    assert reads == [on_sqlite if database_url.startswith("sqlite") else on_postgresql]
+    assert api.get(f"/agents/{many}/metrics", params={"window": "24h"}).json()["total"] in {1439, 1440}
+
+
+def test_a_page_of_runs_reads_an_index_in_its_order(database_url: str, many: str, explain: Explain) -> None:
+    for name, index in (("agent_id", "agent"), ("session_id", "session"), (None, "owner")):
+        wanted = ExecutionFilter(**{name: UUID(many)} if name else {})
+
+        async def page(reader: Reader, wanted: ExecutionFilter = wanted) -> None:
+            await execution_history.LIST.page(reader, "admin", wanted, "queued_at", descending=True, bounds=Bounds(21))
+
+        (read,) = explain(page)
+        assert f"ix_executions_{index}_queued_at" in read
+        assert "TEMP B-TREE" not in read
+
+
+def test_the_queue_is_counted_in_the_index_of_what_has_not_ended(many: str, explain: Explain) -> None:
+    (read,) = explain(execution_history.ready)
+    assert "ix_executions_unfinished" in read
+
+
+def measured(server: Server, name: str) -> float:
+    (line,) = [text for text in httpx.get(f"{server.url}/metrics").text.splitlines() if text.startswith(f"{name} ")]
+    return float(line.split()[1])
+
+
+def test_prometheus_is_told_how_many_runs_wait_for_a_worker(
+    database_url: str, model: ModelServer, tmp_path: Path
+) -> None:
+    server = Server(database_url, tmp_path, AI_AGENT_EXECUTION_CONCURRENCY="1", OPENAI_BASE_URL=f"{model.url}/v1")
+    with server.client() as api:
+        model.script(Reply("one two three four", delay=0.5))
+        runs = [started(api, model, Reply("one", delay=0.5)) for _ in range(3)]
+        time.sleep(0.2)
+        assert measured(server, "ai_agent_execution_queue_depth") == 2
+        assert 0.1 < measured(server, "ai_agent_execution_queue_age_seconds") < 30
+        for path in runs:
+            assert api.get(path, params={"wait": 20}).json()["status"] == "completed"
+        time.sleep(5)
+        assert measured(server, "ai_agent_execution_queue_depth") == 0
+        assert measured(server, "ai_agent_execution_queue_age_seconds") == 0
+    server.stop()

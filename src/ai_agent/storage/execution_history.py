@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+import msgspec
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -17,6 +18,24 @@ from ai_agent.storage.statements import Statement
 from ai_agent.storage.tables import executions
 
 LIST = Listing(executions, Execution, created="queued_at")
+
+
+class Ready(msgspec.Struct, frozen=True):
+    """The runs that a worker could begin."""
+
+    count: int
+    oldest: datetime | None
+
+
+# Literal, because SQLite takes a partial index only for a condition that says what the index says. Who waits for his
+# session's run to end waits for no worker.
+_READY = sa.text("status IN ('queued', 'running') AND status = 'queued' AND holds_session")
+READY = Statement(
+    sa.select(sa.func.count().label("count"), sa.func.min(executions.c.queued_at).label("oldest"))
+    .select_from(executions)
+    .where(_READY),
+    Ready,
+)
 
 
 class epoch_seconds(FunctionElement[int]):  # noqa: N801  # a SQL function's name
@@ -122,3 +141,9 @@ async def totals(
         since_epoch=int(since.timestamp()),
         bucket_seconds=bucket_seconds,
     )
+
+
+async def ready(reader: Reader) -> Ready:
+    found = await reader.first(READY)
+    assert found is not None  # noqa: S101  # a count always answers
+    return found
