@@ -73,6 +73,8 @@ class Percentiles(msgspec.Struct):
 
 
 class TokenCounts(msgspec.Struct):
+    """Tokens as the providers count them."""
+
     input: int = 0
     output: int = 0
 

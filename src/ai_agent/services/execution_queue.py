@@ -9,7 +9,7 @@ from ai_agent.observability.execution_metrics import queue_is
 from ai_agent.storage import execution_history
 from ai_agent.storage.database import Database
 
-GOOD_FOR_SECONDS = 5.0
+GOOD_FOR_SECONDS = 2.0
 
 
 class ExecutionQueue:
