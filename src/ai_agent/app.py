@@ -27,6 +27,7 @@ from ai_agent.api.v1.agents import AgentController
 from ai_agent.api.v1.approvals import ApprovalController
 from ai_agent.api.v1.auth import AuthController
 from ai_agent.api.v1.deliveries import DeliveryController
+from ai_agent.api.v1.execution_history import ExecutionHistoryController
 from ai_agent.api.v1.executions import ExecutionController
 from ai_agent.api.v1.health import HealthController
 from ai_agent.api.v1.messages import MessageController
@@ -55,6 +56,8 @@ from ai_agent.services.api_keys import ApiKeyService
 from ai_agent.services.approvals import ApprovalService
 from ai_agent.services.audit import AuditService
 from ai_agent.services.deliveries import DeliveryService
+from ai_agent.services.execution_history import ExecutionHistory
+from ai_agent.services.execution_queue import ExecutionQueue
 from ai_agent.services.execution_streams import ExecutionStreams
 from ai_agent.services.executions import ExecutionService
 from ai_agent.services.first_start import first_start
@@ -85,6 +88,7 @@ RESOURCES = [
     ExecutionController,
     ApprovalController,
     DeliveryController,
+    ExecutionHistoryController,
     RateLimitController,
     AdminController,
     AuthController,
@@ -149,6 +153,8 @@ class _Server:
                 ExecutionService(self.database, self._streams, self._publisher, self._queue, self._runs, self._guard)
             ),
             "deliveries": given(DeliveryService(self.database, self._pager, self._webhooks, self._signer)),
+            "history": given(ExecutionHistory(self.database, self._pager, self._streams)),
+            "execution_queue": given(ExecutionQueue(self.database)),
             "streams": given(self._streams),
             "approvals": given(ApprovalService(self.database, self._publisher, self._runs)),
             "rate_limits": given(self.rate_limits),

@@ -22,6 +22,7 @@ _COLUMNS = [agents.c[name] for name in (*Agent.__struct_fields__, VERSION)]
 _WRITTEN = AgentContent.__struct_fields__[1:]
 _MINE = (agents.c.id == sa.bindparam("agent_id"), agents.c.owner_id == sa.bindparam("owner"))
 _GET = Statement(sa.select(*_COLUMNS).where(*_MINE), Agent)
+_EXISTS = Statement(sa.select(agents.c.id).where(*_MINE), UUID)
 _GET_FOR_UPDATE = Statement(sa.select(*_COLUMNS).where(*_MINE).with_for_update(), Agent)
 _CONTENT = sa.select(agents.c.id, *(agents.c[name] for name in (*_WRITTEN, VERSION))).where(*_MINE)
 _GET_CONTENT = Statement(_CONTENT, AgentContent)
@@ -88,6 +89,10 @@ _SET_STATUS: Statement[None] = Statement(
 async def get(connection: Reader, owner: str, agent_id: UUID, *, for_update: bool = False) -> Agent | None:
     statement = _GET_FOR_UPDATE if for_update else _GET
     return await connection.first(statement, agent_id=agent_id, owner=owner)
+
+
+async def exists(connection: Reader, owner: str, agent_id: UUID) -> bool:
+    return await connection.first(_EXISTS, agent_id=agent_id, owner=owner) is not None
 
 
 async def content(connection: Reader, owner: str, agent_id: UUID, *, for_update: bool = False) -> AgentContent | None:

@@ -12,6 +12,7 @@ from ai_agent.domain.api_keys import ApiKey, CreateApiKey, NewApiKey, RotateApiK
 from ai_agent.domain.audit import AuditEntry
 from ai_agent.domain.deliveries import Delivery, WebhookSecret
 from ai_agent.domain.events import EventFrame
+from ai_agent.domain.execution_history import AgentMetrics
 from ai_agent.domain.executions import ExecuteAgent, Execution, ExecutionAnswer
 from ai_agent.domain.exports import SessionLine
 from ai_agent.domain.messages import CreateMessage, FoundMessage, Message, PatchMessage, ReplaceMessage, Thread
@@ -144,6 +145,21 @@ EXAMPLES: dict[type, Any] = {
         "first_token_at": "2026-01-01T12:00:00.940000Z",
         "finished_at": "2026-01-01T12:00:02.150000Z",
         "metadata": {},
+    },
+    AgentMetrics: {
+        "window": "24h",
+        "total": 3,
+        "by_status": {"queued": 0, "running": 1, "waiting": 0, "completed": 1, "failed": 1, "cancelled": 0},
+        "success_rate": 0.5,
+        "latency_ms": {"p50": 1650, "p95": 4210, "p99": 4210},
+        "time_to_first_token_ms": {"p50": 440, "p95": 510, "p99": 510},
+        "tokens": {"input": 62, "output": 18},
+        "cost": 0.0021,
+        "tool_calls": 1,
+        "series": [
+            {"start": "2026-01-01T11:00:00Z", "total": 3, "failed": 1, "latency_p95_ms": 4210, "tokens": 80},
+            {"start": "2026-01-01T12:00:00Z", "total": 0, "failed": 0, "latency_p95_ms": None, "tokens": 0},
+        ],
     },
     ExecutionAnswer: {
         "execution_id": EXECUTION,

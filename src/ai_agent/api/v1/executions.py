@@ -81,16 +81,6 @@ class ExecutionController(Controller):
         )
         return await stream(request, executions, streams, execution.id, START, cancel=cancel_on_disconnect)
 
-    @get("/executions/{execution_id:uuid}", opt=needs(Scope.AGENTS_EXECUTE))
-    async def get_execution(
-        self, request: Caller, execution_id: FromPath[UUID], executions: NamedDependency[ExecutionService]
-    ) -> Execution:
-        """Get an execution
-
-        One run of an agent: where it stands, what it used, and why it failed if it did.
-        """
-        return await executions.get(request.user, execution_id)
-
     @get(
         "/executions/{execution_id:uuid}/events",
         responses={200: ResponseSpec(EventPage)},
