@@ -30,6 +30,7 @@ from ai_agent.api.v1.health import HealthController
 from ai_agent.api.v1.messages import MessageController
 from ai_agent.api.v1.rate_limits import RateLimitController
 from ai_agent.api.v1.sessions import SessionController
+from ai_agent.api.v1.tools import ToolController
 from ai_agent.execution.job_queue import LitestarJobQueue
 from ai_agent.execution.local_model import LocalModel
 from ai_agent.execution.model_access import ModelAccess
@@ -60,6 +61,7 @@ from ai_agent.services.paging import Pager
 from ai_agent.services.rate_limits import RateLimitService
 from ai_agent.services.sessions import SessionService
 from ai_agent.services.tokens import Lifetimes, TokenService
+from ai_agent.services.tools import ToolService
 from ai_agent.settings import Algorithm, Auth, Environment, LogFormat, Settings, load_settings
 from ai_agent.storage import migrations
 from ai_agent.storage.database import Database
@@ -76,6 +78,7 @@ RESOURCES = [
     MessageController,
     AgentController,
     ExecutionController,
+    ToolController,
     RateLimitController,
     AdminController,
     AuthController,
@@ -137,6 +140,7 @@ class _Server:
                 ExecutionService(self.database, self._streams, self._publisher, self._queue, self._runs)
             ),
             "streams": given(self._streams),
+            "tools": given(ToolService(self.database, self._pager)),
             "rate_limits": given(self.rate_limits),
             "api_keys": given(self._api_keys),
             "audit": given(AuditService(self._pager)),

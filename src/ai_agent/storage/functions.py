@@ -11,7 +11,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 
 class among(FunctionElement[Any]):  # noqa: N801  # a SQL function's name
-    """`among(column, ids)`: whether the id is in a list, which is one parameter however long it is."""
+    """`among(column, values)`: whether an id or a text is in a list, which is one parameter however long it is."""
 
     # Not a boolean: to one of those SQLAlchemy adds `= 1` on SQLite, which looks then for no index.
     type = sa.types.NULLTYPE
@@ -20,14 +20,15 @@ class among(FunctionElement[Any]):  # noqa: N801  # a SQL function's name
 
 @compiles(among, "postgresql")
 def _among_on_postgresql(element: FunctionElement[bool], compiler: SQLCompiler, **kw: Any) -> str:
-    column, ids = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"{column} = ANY (CAST({ids} AS UUID[]))"
+    column, values = (compiler.process(clause, **kw) for clause in element.clauses)
+    kind = "UUID" if isinstance(next(iter(element.clauses)).type, sa.Uuid) else "TEXT"
+    return f"{column} = ANY (CAST({values} AS {kind}[]))"
 
 
 @compiles(among, "sqlite")
 def _among_on_sqlite(element: FunctionElement[bool], compiler: SQLCompiler, **kw: Any) -> str:
-    column, ids = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"{column} IN (SELECT value FROM json_each({ids}))"  # noqa: S608  # of compiled parts
+    column, values = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608  # of compiled parts
 
 
 class contains(FunctionElement[bool]):  # noqa: N801  # a SQL function's name

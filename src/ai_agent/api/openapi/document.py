@@ -24,6 +24,7 @@ TAGS = {
     "Messages": "What is said in a session: a tree, each message follows its parent.",
     "Agents": "A model, its instructions and its tools, under a name.",
     "Executions": "Runs of agents, and their events.",
+    "Tools": "What agents may do: the server's own tools, and those that the client runs.",
     "Rate limits": "How much is allowed, and what is left of it.",
     "Administration": "API keys of all owners, and the audit log.",
     "Auth": "Tokens in place of an API key, and who the caller is.",
