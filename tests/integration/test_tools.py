@@ -124,9 +124,9 @@ def deep(levels: int) -> dict[str, Any]:
 
 def doubling(times: int) -> dict[str, Any]:
     """Each definition refers twice to the next one."""
-    names = [f"#/$defs/d{number}" for number in range(times)]
-    halves = {f"d{number}": {"allOf": [{"$ref": name}] * 2} for number, name in enumerate(names[1:])}
-    return {"type": "object", "$ref": names[0], "$defs": {**halves, f"d{times - 1}": {"minProperties": 1}}}
+    names = [f"#/$defs/d~1{number}" for number in range(times)]
+    halves = {f"d/{number}": {"allOf": [{"$ref": name}] * 2} for number, name in enumerate(names[1:])}
+    return {"type": "object", "$ref": names[0], "$defs": {**halves, f"d/{times - 1}": {"minProperties": 1}}}
 
 
 @pytest.mark.parametrize(

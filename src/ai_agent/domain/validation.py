@@ -1,7 +1,7 @@
 """Every bad field of a value at once. msgspec stops at the first: this is for the way to an error only."""
 
 from collections.abc import Iterator
-from enum import EnumType
+from enum import Enum
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -25,8 +25,8 @@ def field_errors(value: Any, kind: Any, path: str = "") -> Iterator[FieldError]:
 
 def _enum_error(value: Any, kind: Any, path: str) -> FieldError | None:
     """A name that is none of an enumeration's: whoever gave it is told all of them."""
-    kinds = [option for option in get_args(kind) or (kind,) if isinstance(option, EnumType)]
-    names = [str(name) for option in kinds for name in option]
+    kinds = [one for one in get_args(kind) or (kind,) if isinstance(one, type) and issubclass(one, Enum)]
+    names = [str(option.value) for one in kinds for option in one]
     return FieldError(path, f"Must be one of {', '.join(names)}", value) if names and path else None
 
 
