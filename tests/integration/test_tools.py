@@ -303,6 +303,7 @@ def test_a_run_finds_its_owners_tools_by_name(clean: httpx.Client, database_url:
     make(clean, "unused")
     off, mine = sorted(asyncio.run(named(database_url, "admin")), key=lambda spec: spec.enabled)
     assert (mine.name, mine.description, mine.kind, mine.requires_approval) == ("mine", "d", ToolKind.CLIENT, True)
+    assert (mine.schema, mine.idempotent) == (SCHEMA, False)
     assert (off.name, off.enabled) == ("off", False)
     assert asyncio.run(named(database_url, "somebody")) == []
 

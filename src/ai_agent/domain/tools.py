@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -29,17 +29,18 @@ class Builtin(msgspec.Struct, frozen=True):
     schema: JsonObject
 
 
-def _arguments(properties: JsonObject, required: list[str]) -> JsonObject:
-    return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+def _arguments(properties: JsonObject, **more: Any) -> JsonObject:
+    return {"type": "object", "additionalProperties": False, "properties": properties, **more}
 
 
-_ZONE = {"type": "string", "description": "IANA name such as Europe/Berlin; UTC when absent", "maxLength": 64}
-_EXPRESSION = {"type": "string", "description": "Such as (2 + 3) * 4 / 7", "minLength": 1, "maxLength": 1000}
+_ZONE = {"type": "string", "maxLength": 64, "description": "IANA name. Default: UTC"}
+_EXPRESSION = {"type": "string", "maxLength": 1000, "description": "As (2 + 3) * 4"}
 
 BUILTINS = {
-    "current_time": Builtin("Tells the present date and time.", _arguments({"timezone": _ZONE}, [])),
+    "current_time": Builtin("Tells the date and the time.", _arguments({"timezone": _ZONE})),
     "calculator": Builtin(
-        "Calculates an arithmetic expression exactly.", _arguments({"expression": _EXPRESSION}, ["expression"])
+        "Calculates an expression: + - * / // % **, parentheses, sqrt, round, min, max, log, sin, pi and the like.",
+        _arguments({"expression": _EXPRESSION}, required=["expression"]),
     ),
 }
 """By name. Agents may name them without registering them; a registered one says otherwise how it is to be called."""
@@ -49,14 +50,18 @@ ToolName = Annotated[str, Meta(pattern=r"^\s*[a-zA-Z0-9_-]{1,64}\s*$", max_lengt
 
 
 class ToolSpec(msgspec.Struct, frozen=True):
-    """What a run needs to know of a registered tool."""
+    """What a run needs to know of a tool that the owner registered.
+
+    One that is `idempotent` may be called again when nobody knows what came of the first time.
+    """
 
     name: str
-    description: str | None
-    schema: StoredJson
     kind: ToolKind
-    requires_approval: bool
-    enabled: bool
+    description: str | None = None
+    schema: JsonObject = {}
+    requires_approval: bool = False
+    idempotent: bool = False
+    enabled: bool = True
 
 
 class Tool(Resource):

@@ -7,7 +7,7 @@ import msgspec
 import sqlalchemy as sa
 
 from ai_agent.domain.search import fold
-from ai_agent.domain.tools import Tool, ToolSpec
+from ai_agent.domain.tools import Tool, ToolKind, ToolSpec
 from ai_agent.storage.database import Connection, Reader
 from ai_agent.storage.functions import among
 from ai_agent.storage.keyset import Listing, containing
@@ -21,10 +21,8 @@ _MINE = (tools.c.id == sa.bindparam("tool_id"), tools.c.owner_id == sa.bindparam
 _GET = Statement(sa.select(*_COLUMNS).where(*_MINE), Tool)
 _GET_FOR_UPDATE = Statement(sa.select(*_COLUMNS).where(*_MINE).with_for_update(), Tool)
 _NAMED = Statement(
-    sa.select(*(tools.c[name] for name in ToolSpec.__struct_fields__)).where(
-        tools.c.owner_id == sa.bindparam("owner"), among(tools.c.name, sa.bindparam("names"))
-    ),
-    ToolSpec,
+    sa.select(*_COLUMNS).where(tools.c.owner_id == sa.bindparam("owner"), among(tools.c.name, sa.bindparam("names"))),
+    Tool,
 )
 _INSERT: Statement[None] = Statement(
     sa.insert(tools).values({name: sa.bindparam(name) for name in (*Tool.__struct_fields__, "owner_id", "search_text")})
@@ -51,7 +49,19 @@ async def get(connection: Reader, owner: str, tool_id: UUID, *, for_update: bool
 
 async def named(connection: Reader, owner: str, names: Sequence[str]) -> list[ToolSpec]:
     """Those of the names that are registered, also when they are disabled; in no order."""
-    return await connection.all(_NAMED, owner=owner, names=list(names))
+    return [_spec(tool) for tool in await connection.all(_NAMED, owner=owner, names=list(names))]
+
+
+def _spec(tool: Tool) -> ToolSpec:
+    return ToolSpec(
+        tool.name,
+        tool.kind,
+        tool.description,
+        msgspec.json.decode(tool.schema),
+        tool.requires_approval,
+        tool.kind is ToolKind.BUILTIN,
+        tool.enabled,
+    )
 
 
 async def insert(connection: Connection, owner: str, tool: Tool) -> None:
