@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ai_agent.domain.errors import FieldError
-from ai_agent.domain.fields import Description, Input, JsonObject, StoredJson, StoredObject, check_metadata
+from ai_agent.domain.fields import Description, Input, JsonObject, StoredObject, check_metadata
 from ai_agent.domain.json_schema import check_schema
 from ai_agent.domain.pages import Filter, Page
 from ai_agent.domain.resources import Resource
