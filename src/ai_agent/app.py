@@ -33,6 +33,7 @@ from ai_agent.api.v1.health import HealthController
 from ai_agent.api.v1.messages import MessageController
 from ai_agent.api.v1.rate_limits import RateLimitController
 from ai_agent.api.v1.sessions import SessionController
+from ai_agent.api.v1.tools import ToolController
 from ai_agent.execution.job_queue import JobQueue, LitestarJobQueue
 from ai_agent.execution.local_model import LocalModel
 from ai_agent.execution.model_access import ModelAccess
@@ -70,6 +71,7 @@ from ai_agent.services.paging import Pager
 from ai_agent.services.rate_limits import RateLimitService
 from ai_agent.services.sessions import SessionService
 from ai_agent.services.tokens import Lifetimes, TokenService
+from ai_agent.services.tools import ToolService
 from ai_agent.settings import Algorithm, Auth, Environment, LogFormat, Settings, load_settings
 from ai_agent.storage import migrations
 from ai_agent.storage.database import Database
@@ -89,6 +91,7 @@ RESOURCES = [
     ApprovalController,
     DeliveryController,
     ExecutionHistoryController,
+    ToolController,
     RateLimitController,
     AdminController,
     AuthController,
@@ -157,6 +160,7 @@ class _Server:
             "execution_queue": given(ExecutionQueue(self.database)),
             "streams": given(self._streams),
             "approvals": given(ApprovalService(self.database, self._publisher, self._runs)),
+            "tools": given(ToolService(self.database, self._pager)),
             "rate_limits": given(self.rate_limits),
             "api_keys": given(self._api_keys),
             "audit": given(AuditService(self._pager)),

@@ -30,8 +30,8 @@ def _among_on_postgresql(element: FunctionElement[bool], compiler: SQLCompiler, 
 
 @compiles(among, "sqlite")
 def _among_on_sqlite(element: FunctionElement[bool], compiler: SQLCompiler, **kw: Any) -> str:
-    column, ids = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"{column} IN (SELECT value FROM json_each({ids}))"  # noqa: S608  # of compiled parts
+    column, values = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608  # of compiled parts
 
 
 class contains(FunctionElement[bool]):  # noqa: N801  # a SQL function's name

@@ -143,6 +143,27 @@ GLOSSARY = {
     "Delivery.error": "Why the last attempt failed; null when it did not",
     "next_attempt_at": "When it is tried next, or how long others leave an attempt alone; null when it is finished",
     "secret": "`whsec_` and the key in base64",
+    # Tools
+    "tool_id": "The tool",
+    **{
+        f"{struct}.{name}": text
+        for struct in ("Tool", "CreateTool", "ReplaceTool", "PatchTool")
+        for name, text in {
+            "name": "What models call it by, unique among the tools of their owner: letters, digits, `_` and `-`, at "
+            "most 64 of them; stripped of outer white space",
+            "description": "What models are told of it; at most 4 096 characters",
+        }.items()
+    },
+    "schema": "JSON Schema 2020-12 of the arguments: at most 64 KiB encoded and 32 levels deep, of type `object`, and "
+    "without references to elsewhere; `builtin` tools have their own",
+    "kind": "Who runs it: the server (`builtin`), or the client (`client`), which posts the result",
+    "config": "Settings of its kind; `builtin` and `client` have none",
+    "mcp_server_id": "The MCP server that it comes from; null for all others",
+    "enabled": "Whether agents may call it",
+    "requires_approval": "Whether each call waits until somebody allows it",
+    "listTools.search": "Only tools whose name or description contains this, in any case",
+    "listTools.kind": "Only tools of this kind",
+    "listTools.enabled": "Only tools that are enabled, or only those that are not",
     # Administration
     "key_id": "The API key",
     "ApiKey.name": "What the key is for",
