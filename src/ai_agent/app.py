@@ -33,6 +33,7 @@ from ai_agent.api.v1.sessions import SessionController
 from ai_agent.execution.job_queue import LitestarJobQueue
 from ai_agent.execution.local_model import LocalModel
 from ai_agent.execution.model_access import ModelAccess
+from ai_agent.execution.prices import Prices
 from ai_agent.execution.runs import Runs
 from ai_agent.execution.worker import Worker
 from ai_agent.observability.logging import configure_logging
@@ -123,7 +124,7 @@ class _Server:
         self._runs = Runs(self.database, self._log, self._publisher, lease_seconds=lease, max_attempts=attempts)
         self._queue = LitestarJobQueue(concurrency=settings.execution_concurrency)
         self._local_model = LocalModel()
-        access = ModelAccess(settings, self._local_model, agent_secrets, guard)
+        access = ModelAccess(settings, self._local_model, agent_secrets, guard, Prices.load(settings.model_prices))
         self._worker = Worker(settings, self._runs, self._queue, access)
         self._agents = AgentService(self.database, self._pager, agent_secrets, guard)
 

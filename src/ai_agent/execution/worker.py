@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import time
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -11,8 +12,10 @@ import structlog
 
 from ai_agent.domain.errors import AIAgentError, OperationTimeout, ServiceUnavailable
 from ai_agent.domain.executions import ExecutionStatus
+from ai_agent.execution import run_state
 from ai_agent.execution.job_queue import JobQueue
 from ai_agent.execution.model_access import ModelAccess
+from ai_agent.execution.run_state import CallRecord, RunState
 from ai_agent.execution.runs import LostClaim, Outcome, RunInput, Runs
 from ai_agent.execution.speech import Speech
 from ai_agent.execution.undisturbed import undisturbed
@@ -20,7 +23,7 @@ from ai_agent.settings import Settings
 from ai_agent.storage.executions import Claim
 
 if TYPE_CHECKING:
-    from ai_agent.execution.agent_loop import RunBranch, RunResult
+    from ai_agent.execution.run_state import RunAgent
 
 PATIENCE_SECONDS = 60.0
 RETRY_SECONDS = 0.5
@@ -134,9 +137,12 @@ class Worker:
         metadata = {"context_truncated": True} if result.context_truncated else {}
         return Outcome(ExecutionStatus.COMPLETED, result.content, result.usage, metadata=metadata)
 
-    async def _call_model(self, given: RunInput, speech: Speech) -> "RunResult":
-        run_branch = _agent_loop() if _agent_loop.cache_info().currsize else await asyncio.to_thread(_agent_loop)
-        return await run_branch(given.agent, given.branch, self._models, speech.say)
+    async def _call_model(self, given: RunInput, speech: Speech) -> RunState:
+        run_agent = _agent_loop() if _agent_loop.cache_info().currsize else await asyncio.to_thread(_agent_loop)
+        state = RunState(speech.message_id)
+        whole = run_state.RunInput(given.agent, given.branch, "")
+        await run_agent(whole, state, [], frozenset(), self._models, _Unsaved(speech))
+        return state
 
     async def _heartbeat(self, claim: Claim, run: "asyncio.Task[Any] | None") -> None:
         """Keeps the lease; stops the run when it is lost or cancelled. A database that is away is tried again."""
@@ -152,10 +158,23 @@ class Worker:
                 log.warning("heartbeat_failed")
 
 
+class _Unsaved:
+    def __init__(self, speech: Speech):
+        self.say = speech.say
+
+    async def step(self, step: int, steps: int) -> None: ...
+
+    async def save(self, state: RunState, calls: Sequence[CallRecord]) -> None: ...
+
+    async def tool_started(self, call: CallRecord) -> None: ...
+
+    async def tool_ended(self, call: CallRecord) -> None: ...
+
+
 @cache
-def _agent_loop() -> "RunBranch":
+def _agent_loop() -> "RunAgent":
     """Imports the agent library: it costs seconds and 80 MiB, which only a process that runs agents pays, once."""
-    from ai_agent.execution.agent_loop import run_branch
+    from ai_agent.execution.agent_loop import run_agent
 
     gc.freeze()  # As at the start: what it made stays, and no request shall wait while the collector looks at it.
-    return run_branch
+    return run_agent

@@ -46,7 +46,13 @@ _STATUS_OF = {
     "external_service_error": 502,
     "timeout_error": 504,
     "service_unavailable": 503,
+    "circuit_breaker_open": 503,
     "limit_exceeded": 422,
+    "max_steps_exceeded": 422,
+    "max_total_tokens_exceeded": 422,
+    "max_cost_exceeded": 422,
+    "max_tool_calls_exceeded": 422,
+    "price_unknown": 422,
     "validation_error": 422,
 }
 
