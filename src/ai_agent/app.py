@@ -37,6 +37,7 @@ from ai_agent.api.v1.tools import ToolController
 from ai_agent.execution.job_queue import JobQueue, LitestarJobQueue
 from ai_agent.execution.local_model import LocalModel
 from ai_agent.execution.model_access import ModelAccess
+from ai_agent.execution.prices import Prices
 from ai_agent.execution.runs import Runs
 from ai_agent.execution.webhook_post import WebhookPost
 from ai_agent.execution.webhooks import Webhooks
@@ -142,7 +143,7 @@ class _Server:
         self._webhooks = Webhooks(self.database, self._signer, WebhookPost(guard), retry_seconds=retry)
         self._runs = Runs(self.database, self._log, self._publisher, self._queue, self._webhooks, settings)
         self._local_model = LocalModel()
-        access = ModelAccess(settings, self._local_model, agent_secrets, guard)
+        access = ModelAccess(settings, self._local_model, agent_secrets, guard, Prices.load(settings.model_prices))
         self._worker = Worker(settings, self._runs, self._queue, access)
         self._agents = AgentService(self.database, self._pager, agent_secrets, guard)
 

@@ -171,6 +171,13 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     anthropic_base_url: Annotated[str | None, Meta(description="Another server that speaks Anthropic's protocol.")] = (
         None
     )
+    model_prices: Annotated[
+        Path | None,
+        Meta(
+            description='JSON file of prices, US dollars a million tokens: {"openai/m": {"input": 1, "output": 2}}. '
+            "Default: the models that the price list knows."
+        ),
+    ] = None
     outbound_allow: Annotated[
         tuple[str, ...],
         Meta(description="Private networks that users may name, as 10.0.0.0/8,192.168.1.7/32."),

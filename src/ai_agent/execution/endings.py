@@ -15,6 +15,7 @@ from ai_agent.domain.messages import Message, Role
 from ai_agent.domain.sessions import SessionStatus
 from ai_agent.execution.job_queue import JobQueue
 from ai_agent.execution.webhooks import Webhooks
+from ai_agent.observability import execution_metrics
 from ai_agent.realtime.publisher import Publisher
 from ai_agent.storage import agents, leases, messages, sessions, tool_calls
 from ai_agent.storage.database import Connection
@@ -75,6 +76,7 @@ class Endings:
         if not ended:
             raise LostClaim
         await self._tell(rows, current, outcome, answer, at)
+        rows.after_commit(partial(_count, current, outcome, at, len(calls)))
         await self._hand_over(rows, current, answer or question)
 
     async def _settle_messages(
@@ -111,6 +113,17 @@ class Endings:
             place = await sessions.take_place(rows, claim.session_id)
             await messages.place(rows, following.input_message_id, place, tip)
         rows.after_commit(partial(self._queue.enqueue, following.id))
+
+
+async def _count(claim: Claim, outcome: Outcome, at: datetime, calls: int) -> None:
+    execution_metrics.ended(
+        outcome.status,
+        outcome.usage,
+        queued_at=claim.queued_at,
+        first_token_at=outcome.first_token_at,
+        finished_at=at,
+        tool_calls=calls,
+    )
 
 
 async def _store_answer(

@@ -6,6 +6,7 @@ from datetime import datetime
 from ai_agent.domain.events import EventType, NewEvent
 from ai_agent.domain.fields import now, to_json
 from ai_agent.domain.tool_calls import ToolCall, ToolCallStatus
+from ai_agent.domain.tools import ToolKind
 from ai_agent.execution.run_state import CallRecord, RunState
 from ai_agent.execution.runs import Runs
 from ai_agent.execution.speech import Speech
@@ -18,6 +19,7 @@ _SAID = {
     ToolCallStatus.INTERRUPTED,
 }
 """What is told of a call by the run; of those that wait, `Runs` tells when the run waits."""
+_ENDED = {ToolCallStatus.COMPLETED, ToolCallStatus.FAILED}
 
 
 class LiveRun:
@@ -42,7 +44,8 @@ class LiveRun:
 
     async def save(self, state: RunState, calls: Sequence[CallRecord]) -> None:
         await self._speech.flush()
-        kept = [stored(call) for call in calls]
+        # What a client answered was written down, and told, when it came.
+        kept = [stored(call) for call in calls if call.kind is not ToolKind.CLIENT or call.status not in _ENDED]
         told = [call for call in kept if self._is_news(call)]
         await self._runs.save(self._claim, state, kept, told)
 
@@ -51,7 +54,7 @@ class LiveRun:
 
     async def tool_ended(self, call: CallRecord) -> None:
         ended = stored(call)
-        if self._is_news(ended):
+        if call.kind is not ToolKind.CLIENT and self._is_news(ended):
             await self._runs.keep_call(self._claim, ended)
 
     def _is_news(self, call: ToolCall) -> bool:

@@ -15,19 +15,7 @@ from ai_agent.domain.executions import Usage
 from ai_agent.domain.fields import JsonObject
 from ai_agent.domain.messages import HistoryEntry
 from ai_agent.domain.tool_calls import ToolCallStatus
-from ai_agent.domain.tools import ToolKind
-
-
-class ToolSpec(msgspec.Struct, frozen=True):
-    """A tool that the owner registered: a row of `tools`. A builtin's schema and description may be empty."""
-
-    name: str
-    kind: ToolKind
-    description: str | None = None
-    schema: JsonObject = {}
-    requires_approval: bool = False
-    idempotent: bool = False
-    enabled: bool = True
+from ai_agent.domain.tools import ToolKind, ToolSpec
 
 
 class RunInput(msgspec.Struct, frozen=True):
@@ -86,7 +74,7 @@ class PendingCall(msgspec.Struct, frozen=True):
 
 
 class Approved(msgspec.Struct, frozen=True, tag="approved"):
-    """`arguments` are those that the human put in place of the model's."""
+    """`arguments` are those that the call is to be made with; None leaves the model's own."""
 
     call_id: str
     arguments: JsonObject | None = None

@@ -22,7 +22,7 @@ from ai_agent.execution.webhooks import Webhooks
 from ai_agent.realtime.event_log import EventLog, Fenced
 from ai_agent.realtime.publisher import Publisher
 from ai_agent.settings import Settings
-from ai_agent.storage import agents, executions, leases, messages, sessions, tool_calls
+from ai_agent.storage import agents, executions, leases, messages, sessions, tool_calls, tools
 from ai_agent.storage.database import Connection, Database
 from ai_agent.storage.leases import Claim, Held
 
@@ -245,7 +245,9 @@ async def _input(rows: Connection, claim: Claim) -> RunInput:
     if agent is None:  # Written by a node of a release that kept no versions, or deleted.
         agent = await agents.content(rows, claim.owner_id, claim.agent_id)
     branch = await messages.branch(rows, claim.input_message_id) if claim.input_message_id else []
-    return RunInput(agent, branch, claim.owner_id)
+    names = msgspec.json.decode(agent.tools, type=list[str]) if agent else []
+    specs = await tools.named(rows, claim.owner_id, names) if names else []
+    return RunInput(agent, branch, claim.owner_id, specs)
 
 
 def _snapshot(state: RunState) -> dict[str, Any]:

@@ -58,6 +58,7 @@ _STATUS_OF = {
     "timeout_error": 504,
     "service_unavailable": 503,
     "circuit_breaker_open": 503,
+    "price_unknown": 422,
     "validation_error": 422,
 }
 """Of the errors that end a run; those that name a bound of its own, `…_exceeded`, are 422."""
