@@ -72,7 +72,7 @@ class Runs:
     async def speak(self, claim: Claim, events: Sequence[NewEvent]) -> None:
         """Logs tokens. Raises LostClaim when the run is no longer this worker's."""
         try:
-            await self._log.append(f"execution:{claim.id}", events, fence=claim.fence)
+            await self._publisher.tell(f"execution:{claim.id}", events, fence=claim.fence)
         except Fenced as error:
             raise LostClaim from error
 

@@ -149,7 +149,7 @@ def _frame(channel: str, row: Sequence[Any]) -> EventFrame:
     return EventFrame(channel, seq, UUID(bytes=eid), _TYPES[kind], ts, msgspec.Raw(data))
 
 
-_TYPES = EventType._value2member_map_
+_TYPES = {kind.value: kind for kind in EventType}
 
 
 def newest(connection: sqlite3.Connection) -> int:
