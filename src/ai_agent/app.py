@@ -150,7 +150,7 @@ class _Server:
     def services(self) -> dict[str, Provide]:
         """What handlers may ask for, by the names of their parameters."""
         return {
-            "sessions": given(SessionService(self.database, self._pager, self._queue)),
+            "sessions": given(SessionService(self.database, self._pager, self._queue, self._log)),
             "messages": given(MessageService(self.database, self._pager)),
             "agents": given(self._agents),
             "executions": given(

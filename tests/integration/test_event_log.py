@@ -15,6 +15,7 @@ import pytest
 
 from ai_agent.domain.errors import ConfigurationError, ServiceUnavailable
 from ai_agent.domain.events import EventFrame, EventType, NewEvent
+from ai_agent.realtime import events_file
 from ai_agent.realtime.event_log import BUFFERED_EVENTS, TRIM_STEP, EventLog, Fenced, Subscription
 from ai_agent.realtime.memory_log import MemoryLog
 from ai_agent.realtime.sqlite_log import SqliteLog
@@ -401,3 +402,45 @@ class TestSqlite:
         (tmp_path / "events.db").mkdir()
         with pytest.raises(ConfigurationError, match=r"events\.db"):
             using(Logs("sqlite", tmp_path), 1, lambda _: asyncio.sleep(0))
+
+    def test_whoever_listens_waits_until_the_file_is_watched(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        newest = events_file.newest
+
+        def slowly(connection: sqlite3.Connection) -> int:
+            time.sleep(0.1)
+            return newest(connection)
+
+        async def test(log: EventLog, other: EventLog) -> None:
+            monkeypatch.setattr(events_file, "newest", slowly)
+            async with log.subscribe(CHANNEL) as subscription:
+                await other.append(CHANNEL, [said("at once")])
+                assert texts(await heard(subscription, 1)) == ["at once"]
+
+        using(Logs("sqlite", tmp_path), 2, test)
+
+    def test_the_file_is_watched_only_while_somebody_listens(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        looks: list[float] = []
+        version = events_file.version
+
+        def counted(connection: sqlite3.Connection) -> int:
+            looks.append(time.monotonic())
+            return version(connection)
+
+        async def test(log: EventLog) -> None:
+            monkeypatch.setattr(events_file, "version", counted)
+            await log.append(CHANNEL, [said("unheard")])
+            assert looks == []
+            async with log.subscribe(CHANNEL):
+                await asyncio.sleep(0.1)
+            await asyncio.sleep(0.05)
+            count = len(looks)
+            assert count > 5
+            await log.append(CHANNEL, [said("unheard")])
+            await asyncio.sleep(0.05)
+            assert len(looks) == count
+
+        using(Logs("sqlite", tmp_path), 1, test)

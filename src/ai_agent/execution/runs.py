@@ -81,7 +81,7 @@ class Runs:
     async def speak(self, claim: Claim, events: Sequence[NewEvent]) -> None:
         """Logs what is not worth a transaction: tokens and progress. Raises LostClaim."""
         try:
-            await self._log.append(channel(claim.id), events, fence=claim.fence)
+            await self._publisher.tell(f"execution:{claim.id}", events, fence=claim.fence)
         except Fenced as error:
             raise LostClaim from error
 

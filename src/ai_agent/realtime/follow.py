@@ -77,7 +77,8 @@ class Follower:
     def _follows(self, new: list[EventFrame]) -> bool:
         """Whether nothing is missing. The first of a channel that was empty has an epoch that only the log knows."""
         first = self.position.seq + 1
-        return bool(new and self.position.epoch) and new[0].seq == first and new[-1].seq == first + len(new) - 1
+        fits = [event.seq for event in new] == list(range(first, first + len(new)))
+        return bool(new and self.position.epoch) and fits
 
     def _advance(self, events: list[EventFrame]) -> Batch:
         if events:

@@ -6,10 +6,11 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import structlog
 from msgspec import UNSET, UnsetType
 
 from ai_agent.domain.agents import AgentStatus
-from ai_agent.domain.errors import FieldError, InvalidFields, NotFound
+from ai_agent.domain.errors import FieldError, InvalidFields, NotFound, ServiceUnavailable
 from ai_agent.domain.exports import ExecutionLine, ExportLine, MessageLine, SessionLine
 from ai_agent.domain.fields import StoredJson, check_metadata, merge_patch, new_id, now, to_json
 from ai_agent.domain.identity import Principal
@@ -26,6 +27,7 @@ from ai_agent.domain.sessions import (
     SessionStatus,
 )
 from ai_agent.execution.job_queue import JobQueue
+from ai_agent.realtime.event_log import EventLog
 from ai_agent.services.paging import Pager
 from ai_agent.storage import agents, executions, messages, sessions, threads
 from ai_agent.storage.database import Connection, Database
@@ -34,12 +36,15 @@ EXPORTED_AT_ONCE = 50
 FORKED_AT_MOST = 5000
 """A copy is one transaction, and those who write meanwhile wait for it."""
 
+log = structlog.get_logger()
+
 
 class SessionService:
-    def __init__(self, database: Database, pager: Pager, queue: JobQueue):
+    def __init__(self, database: Database, pager: Pager, queue: JobQueue, log: EventLog):
         self._database = database
         self._pager = pager
         self._queue = queue
+        self._log = log
 
     async def create(self, principal: Principal, wanted: CreateSession) -> Session:
         session = new_session(wanted)
@@ -146,12 +151,21 @@ class SessionService:
     async def _delete(self, rows: Connection, owner: str, session_ids: Sequence[UUID]) -> None:
         """Deletes sessions whose rows are locked, so that no run begins in them meanwhile."""
         live = await executions.live_of_sessions(rows, owner, session_ids)
+        channels = [f"execution:{run}" for run in await executions.of_sessions(rows, owner, session_ids)]
         await sessions.delete_all(rows, owner, session_ids)
         # In one order, so that two of these never wait for each other.
         for agent_id in sorted({run.agent_id for run in live}):
             await agents.set_status(rows, agent_id, AgentStatus.IDLE)
         for run in live:
             rows.after_commit(partial(self._queue.cancel, run.id))
+        rows.after_commit(partial(self._forget, channels))
+
+    async def _forget(self, channels: Sequence[str]) -> None:
+        """Events hold what was said in the sessions."""
+        try:
+            await self._log.forget(channels)
+        except ServiceUnavailable:
+            log.warning("events_not_forgotten", channels=channels, exc_info=True)
 
 
 async def _branch(rows: Connection, owner: str, session_id: UUID, message_id: UUID | None) -> list[threads.Node]:

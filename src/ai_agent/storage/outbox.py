@@ -1,6 +1,6 @@
 """Events that are committed with the change that they tell of, until the event log has them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from ai_agent.domain.events import EventType, NewEvent
 from ai_agent.domain.fields import StoredJson, now
-from ai_agent.storage.database import Connection, Reader
+from ai_agent.storage.database import Connection, Database, Reader
 from ai_agent.storage.statements import Statement
 from ai_agent.storage.tables import outbox
 
@@ -36,12 +36,13 @@ _ADD: Statement[None] = Statement(sa.insert(outbox).values({name: sa.bindparam(n
 _OF_CHANNEL = Statement(
     sa.select(*_COLUMNS).where(outbox.c.channel == sa.bindparam("channel")).order_by(outbox.c.seq), Unconfirmed
 )
-_OLDEST = Statement(
-    sa.select(*_COLUMNS)
+_LEFT_BEHIND = Statement(
+    sa.select(outbox.c.channel)
     .where(outbox.c.created_at < sa.bindparam("before"))
-    .order_by(outbox.c.seq)
+    .group_by(outbox.c.channel)
+    .order_by(sa.func.min(outbox.c.seq))
     .limit(sa.bindparam("row_limit", type_=sa.Integer)),
-    Unconfirmed,
+    str,
 )
 _CONFIRM: Statement[None] = Statement(
     sa.delete(outbox).where(outbox.c.channel == sa.bindparam("channel"), outbox.c.seq <= sa.bindparam("last"))
@@ -62,11 +63,13 @@ async def of_channel(reader: Reader, channel: str) -> list[Unconfirmed]:
     return await reader.all(_OF_CHANNEL, channel=channel)
 
 
-async def oldest(reader: Reader, before: datetime, limit: int) -> list[Unconfirmed]:
-    """Those from before a time, in order: what nobody has published, for whoever wrote it is gone."""
-    return await reader.all(_OLDEST, before=before, row_limit=limit)
+async def left_behind(reader: Reader, before: datetime, limit: int) -> list[str]:
+    """Channels with events from before a time: nobody has published them, for whoever wrote them is gone."""
+    return await reader.all(_LEFT_BEHIND, before=before, row_limit=limit)
 
 
-async def confirm(connection: Connection, channel: str, last: int) -> None:
-    """The log has the events of a channel up to this one."""
-    await connection.run(_CONFIRM, channel=channel, last=last)
+async def confirm(database: Database, confirmed: Mapping[str, int]) -> None:
+    """The log has the events of each channel up to the one with this number."""
+    async with database.unit_of_work() as connection:
+        # In one order, so that two processes that confirm the same never wait for each other.
+        await connection.many(_CONFIRM, [{"channel": name, "last": last} for name, last in sorted(confirmed.items())])
