@@ -206,7 +206,8 @@ class Cluster:
         self.workers = [WorkerProcess(self.api) for _ in range(2)]
 
     def stop(self) -> None:
-        for process in (*self.workers, self.api):
+        processes: list[WorkerProcess | Server] = [*self.workers, self.api]
+        for process in processes:
             if process.process.poll() is None:
                 process.stop()
 

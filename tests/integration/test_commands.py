@@ -217,7 +217,18 @@ def test_wrong_usage_exits_with_2_and_names_the_help(tmp_path: Path, arguments: 
 
 @pytest.mark.parametrize(
     "command",
-    [[], ["serve"], ["chat"], ["doctor"], ["db"], ["db", "upgrade"], ["keys"], ["keys", "create"], ["keys", "rotate"]],
+    [
+        [],
+        ["serve"],
+        ["worker"],
+        ["chat"],
+        ["doctor"],
+        ["db"],
+        ["db", "upgrade"],
+        ["keys"],
+        ["keys", "create"],
+        ["keys", "rotate"],
+    ],
 )
 def test_help_is_everywhere(tmp_path: Path, command: list[str]) -> None:
     run = ai_agent(tmp_path, *command, "--help")
@@ -269,6 +280,32 @@ def test_doctor_looks_whether_redis_keeps_what_it_is_told(tmp_path: Path) -> Non
         valkey.stop()
     away = ai_agent(tmp_path, "doctor", AI_AGENT_REDIS_URL=valkey.url)
     assert (away.returncode, "Check AI_AGENT_REDIS_URL" in away.stdout) == (1, True)
+
+
+def test_doctor_names_the_queue(command: Command, monkeypatch: pytest.MonkeyPatch, postgres_url: str) -> None:
+    assert "queue: in memory" in command("doctor").stdout
+    monkeypatch.setenv("AI_AGENT_REDIS_URL", "redis://127.0.0.1/0")
+    assert "queue: in memory" in command("doctor").stdout
+    monkeypatch.setenv("AI_AGENT_DATABASE_URL", postgres_url)
+    assert "queue: Redis" in command("doctor").stdout
+
+
+@pytest.mark.parametrize("command_line", ["worker", "serve --no-worker"])
+@pytest.mark.parametrize("missing", ["AI_AGENT_REDIS_URL", "AI_AGENT_DATABASE_URL"])
+def test_a_worker_apart_needs_a_database_and_a_redis_that_are_shared(
+    command: Command, monkeypatch: pytest.MonkeyPatch, command_line: str, missing: str
+) -> None:
+    monkeypatch.setenv("AI_AGENT_REDIS_URL", "redis://127.0.0.1/0")
+    monkeypatch.setenv("AI_AGENT_DATABASE_URL", "postgresql://127.0.0.1/x")
+    monkeypatch.delenv(missing)
+    assert_one_line_and_a_hint(command(*command_line.split()), "PostgreSQL and Redis", missing)
+
+
+def test_a_worker_names_a_database_that_is_away_or_old(tmp_path: Path, empty_postgres: str) -> None:
+    settings = {"AI_AGENT_REDIS_URL": "redis://127.0.0.1/0", "AI_AGENT_DATABASE_URL": empty_postgres}
+    assert_one_line_and_a_hint(ai_agent(tmp_path, "worker", **settings), "ai-agent db upgrade")
+    settings["AI_AGENT_DATABASE_URL"] = f"postgresql://nobody@127.0.0.1:{free_port()}/nothing"
+    assert_one_line_and_a_hint(ai_agent(tmp_path, "worker", **settings), "AI_AGENT_DATABASE_URL")
 
 
 def test_doctor_tells_a_refused_key_from_an_absent_server(tmp_path: Path) -> None:

@@ -79,16 +79,16 @@ class LitestarJobQueue:
             return
         with self._outage:
             async with asyncio.timeout(ANSWER_SECONDS):
-                await self._service.enqueue(self._service.task, str(execution_id), key=str(execution_id))
+                for key in _keys(execution_id):
+                    job = await self._service.enqueue(self._service.task, str(execution_id), key=key)
+                    if job.record is None or job.record.status != "running":
+                        return
 
     async def cancel(self, execution_id: UUID) -> None:
-        backend = self._service.get_queue_backend()
         with self._outage:
             async with asyncio.timeout(ANSWER_SECONDS):
-                for _ in range(3):  # A job that begins meanwhile is not cancelled at the first time.
-                    job = await backend.get_task_by_key(str(execution_id))
-                    if job is None or job.is_terminal or await self._service.cancel_task(job.id, include_running=True):
-                        return
+                for key in _keys(execution_id):
+                    await self._cancel(key)
 
     async def status(self) -> dict[str, int]:
         return dataclasses.asdict(await self._service.get_statistics())
@@ -111,6 +111,12 @@ class LitestarJobQueue:
             await self._service.close()
         if self._redis is not None:
             await self._redis.aclose()
+
+    async def _cancel(self, key: str) -> None:
+        for _ in range(3):  # A job that begins meanwhile is not cancelled at the first time.
+            job = await self._service.get_queue_backend().get_task_by_key(key)
+            if job is None or job.is_terminal or await self._service.cancel_task(job.id, include_running=True):
+                return
 
     async def _run(self, execution_id: str) -> None:
         assert self._handler is not None  # noqa: S101  # set by work() before the worker starts
@@ -180,6 +186,11 @@ class _Service(QueueService):
 
     def resolve_task(self, task: "str | Task[Any, Any]") -> "Task[Any, Any]":  # noqa: ARG002  # the library's signature
         return self.task
+
+
+def _keys(execution_id: UUID) -> tuple[str, str]:
+    """A run that is queued again while its job has not quite ended, as one that waited, gets a second job behind it."""
+    return str(execution_id), f"{execution_id}:next"
 
 
 def _config(redis: "Redis | None", concurrency: int, lease_seconds: float, name: str) -> QueueConfig:
