@@ -1,5 +1,6 @@
 """Webhooks: what a `callback_url` is told, how often it is tried, and where the server does not go."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -15,8 +16,12 @@ from typing import Any
 import httpx
 import pytest
 
+from ai_agent.storage import deliveries
+from ai_agent.storage.database import Database
+from ai_agent.storage.deliveries import Attempt
 from tests.conftest import SECRET, Server
 from tests.integration.test_agents import execute
+from tests.integration.test_database import opened
 from tests.integration.test_identity import Caller
 from tests.model_server import ModelServer, Reply
 from tests.webhook_receiver import Canary, Got, Receiver, Says
@@ -361,6 +366,28 @@ def test_two_processes_make_each_attempt_once(
         assert min(attempted) > 0, attempted
     finally:
         second.stop()
+
+
+def test_of_many_who_want_an_attempt_one_gets_it(
+    api: httpx.Client, receiver: Receiver, path: str, database_url: str
+) -> None:
+    execution_id = run(api, receiver.script(path, Says(503, {"Retry-After": "600"})))
+    item = settled(api, execution_id)
+
+    async def take(database: Database) -> Attempt | None:
+        async with database.unit_of_work() as rows:
+            return await deliveries.take(rows, uuid.UUID(item["id"]), 5)
+
+    async def race() -> list[Attempt | None]:
+        async with opened(database_url) as database:
+            execute(
+                database_url, f"UPDATE webhook_deliveries SET next_attempt_at = created_at WHERE id = '{item['id']}'"
+            )
+            return await asyncio.gather(*[take(database) for _ in range(8)])
+
+    taken = [attempt for attempt in asyncio.run(race()) if attempt is not None]
+    assert len(taken) <= 1  # None where the server was faster than all of them.
+    assert delivery(api, execution_id)["attempts"] == 2
 
 
 def test_after_a_change_of_the_secret_key_there_is_a_signature_of_each(
