@@ -154,7 +154,7 @@ def test_an_answer_goes_on_after_a_restart_of_the_server(chat: Terminal, server:
     server.stop(signal.SIGKILL)
     time.sleep(0.5)
     server.start(server.port)
-    chat.expect("(starting over)", seconds=30)
+    assert chat.expect("(starting over)", seconds=30).count("(reconnecting)") == 1
     chat.expect("You said: hello")
     chat.type("/quit")
     assert chat.exit_code() == 0

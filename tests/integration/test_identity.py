@@ -24,6 +24,8 @@ BODIES: dict[str, object] = {
     "POST /admin/keys": {"name": "x", "scopes": ["agents:read"]},
     "POST /agents": {"name": "x"},
     "PUT /agents/{agent_id}": {"name": "x"},
+    "POST /tools": {"name": "current_time", "kind": "builtin"},
+    "PUT /tools/{tool_id}": {"name": "calculator", "kind": "builtin"},
     "POST /sessions/bulk-create": [{}],
     "POST /sessions/bulk-delete": [str(uuid.uuid4())],
     "DELETE /sessions/bulk-delete": [str(uuid.uuid4())],
@@ -87,9 +89,10 @@ def ids(server: Server, database_url: str) -> dict[str, str]:
         execution = api.post(f"/agents/{agent}/execute", json=body).json()["execution_id"]
         delivery = api.get(f"/executions/{execution}/deliveries").json()["items"][0]["id"]
         execute(database_url, "UPDATE webhook_deliveries SET status = 'failed', next_attempt_at = NULL")
+        tool = api.post("/tools", json={"name": "calculator", "kind": "builtin"}).json()["id"]
         key = new_key(api)
     ids = {"session_id": session, "message_id": message, "agent_id": agent, "execution_id": execution, "key_id": key}
-    return ids | {"number": "1", "delivery_id": delivery}
+    return ids | {"number": "1", "delivery_id": delivery, "tool_id": tool, "call_id": "none"}
 
 
 def new_key(api: httpx.Client) -> str:
@@ -173,7 +176,7 @@ def test_another_owners_id_is_not_found(
     refused = caller.call(method, path, ids)
     assert (refused.status_code, refused.json()["code"]) == (404, "not_found")
     with server.client() as api:
-        for kind in ("session", "message", "agent", "execution"):
+        for kind in ("session", "message", "agent", "execution", "tool"):
             assert api.get(f"/{kind}s/{ids[f'{kind}_id']}").status_code == 200
 
 
@@ -239,7 +242,7 @@ def test_the_log_names_who_reads_and_not_the_owner(server: Server, other_admin: 
     assert json.loads(line)["principal"] == "other-admin"
 
 
-@pytest.mark.parametrize("path", ["/sessions", "/agents"])
+@pytest.mark.parametrize("path", ["/sessions", "/agents", "/tools"])
 def test_lists_hold_only_ones_own(ids: dict[str, str], stranger: Caller, path: str) -> None:
     assert stranger.http.get(path, params={"include_total": True}).json()["total"] == 0
 

@@ -7,20 +7,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from rich.console import Console
 from rich.markup import escape
 
+from ai_agent.cli.answer import Answer
 from ai_agent.cli.client import Client
+from ai_agent.cli.screen import ask, console, show
 from ai_agent.domain.errors import ConfigurationError
 from ai_agent.services.first_start import KEY_FILE, NO_MODEL
 from ai_agent.settings import Settings
 
 HELP = "/new starts a conversation, /history shows this one, /quit leaves. Ctrl-C stops an answer."
-
-console = Console(highlight=False, emoji=False)
-
-# What a model says may not move the cursor, name the window or ring the bell.
-_CONTROLS = {code: None for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"}
 
 
 def chat(agent: str, url: str, api_key: str | None, session_id: str | None, settings: Settings) -> None:
@@ -52,7 +48,7 @@ def _do(conversation: "Conversation", line: str) -> None:
 def _ask() -> str | None:
     """A line without its outer white space, None at the end of input. Ctrl-C only clears the line."""
     try:
-        return input("> ").strip()
+        return ask("> ")
     except KeyboardInterrupt:
         console.print()
         return ""
@@ -66,7 +62,6 @@ class Conversation:
         self._client = client
         self._agent_id = agent_id
         self._session_id = session_id
-        self._inside_a_line = False
         if session_id is not None:
             client.call("GET", f"/sessions/{quote(session_id, safe='')}")
 
@@ -81,53 +76,27 @@ class Conversation:
         page = self._client.call("GET", f"/sessions/{self._session_id}/messages", params={"limit": 200})
         for message in page["items"]:
             console.print(f"{message['role']}:", style="bold", end=" ")
-            _print(message["content"])
+            show(message["content"])
 
     def leave(self) -> None:
         if self._session_id is not None:
             console.print(f"[dim]Go on later with: ai-agent chat --session {self._session_id}[/]")
 
     def say(self, text: str) -> None:
-        """Prints the answer as it comes; Ctrl-C cancels the run and keeps what was said."""
+        """Shows the answer as it comes, and asks what it asks; Ctrl-C cancels the run and keeps what was said."""
         body: dict[str, Any] = {"message": text}
         if self._session_id is not None:
             body["session_id"] = self._session_id
-        execution_id = None
+        answer = Answer(self._client)
         try:
-            for frame in self._client.run(self._agent_id, body):
-                execution_id = frame["ch"].partition(":")[2]
-                self._hear(frame)
+            for frame in self._client.run(self._agent_id, body, lambda: answer.note("reconnecting")):
+                answer.hear(frame)
         except KeyboardInterrupt:
-            if execution_id is not None:
-                self._client.call("POST", f"/executions/{execution_id}/cancel")
+            if answer.execution_id is not None:
+                self._client.call("POST", f"/executions/{answer.execution_id}/cancel")
             console.print(" [dim](stopped)[/]")
-            self._inside_a_line = False
-
-    def _hear(self, frame: dict[str, Any]) -> None:
-        data = frame["data"]
-        match frame["type"]:
-            case "execution.queued":
-                self._session_id = data["session_id"]
-            case "execution.token":
-                _print(data["text"], end="")
-                self._inside_a_line = True
-            case "execution.restarted":
-                self._end_line()
-                console.print("[dim](starting over)[/]")
-            case "execution.completed" | "execution.cancelled":
-                self._end_line()
-            case "execution.failed":
-                self._end_line()
-                console.print(f"[red]{escape(data['message'])}[/]")
-
-    def _end_line(self) -> None:
-        if self._inside_a_line:
-            console.print()
-        self._inside_a_line = False
-
-
-def _print(text: str, end: str = "\n") -> None:
-    console.print(text.translate(_CONTROLS), end=end, markup=False, soft_wrap=True)
+        finally:
+            self._session_id = answer.session_id or self._session_id
 
 
 def _find_agent(client: Client, name: str) -> str:

@@ -1,6 +1,18 @@
-"""A tool that a model may call."""
+"""A tool that a model may call: one of the server's own, or one that the client runs."""
 
+from datetime import datetime
 from enum import StrEnum
+from typing import Annotated, Any
+from uuid import UUID
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from ai_agent.domain.errors import FieldError
+from ai_agent.domain.fields import Description, Input, JsonObject, StoredObject, check_metadata
+from ai_agent.domain.json_schema import check_schema
+from ai_agent.domain.pages import Filter, Page
+from ai_agent.domain.resources import Resource
 
 
 class ToolKind(StrEnum):
@@ -8,3 +20,127 @@ class ToolKind(StrEnum):
 
     BUILTIN = "builtin"
     CLIENT = "client"
+
+
+class Builtin(msgspec.Struct, frozen=True):
+    """What a model is told of a tool of the server's own."""
+
+    description: str
+    schema: JsonObject
+
+
+def _arguments(properties: JsonObject, **more: Any) -> JsonObject:
+    return {"type": "object", "additionalProperties": False, "properties": properties, **more}
+
+
+_ZONE = {"type": "string", "maxLength": 64, "description": "IANA name. Default: UTC"}
+_EXPRESSION = {"type": "string", "maxLength": 1000, "description": "As (2 + 3) * 4"}
+
+BUILTINS = {
+    "current_time": Builtin("Tells the date and the time.", _arguments({"timezone": _ZONE})),
+    "calculator": Builtin(
+        "Calculates an expression: + - * / // % **, parentheses, sqrt, round, min, max, log, sin, pi and the like.",
+        _arguments({"expression": _EXPRESSION}, required=["expression"]),
+    ),
+}
+"""By name. Agents may name them without registering them; a registered one says otherwise how it is to be called."""
+
+# What providers accept, and white space around it, which is taken away as from every name.
+ToolName = Annotated[str, Meta(pattern=r"^\s*[a-zA-Z0-9_-]{1,64}\s*$", max_length=255)]
+
+
+class ToolSpec(msgspec.Struct, frozen=True):
+    """What a run needs to know of a tool that the owner registered.
+
+    One that is `idempotent` may be called again when nobody knows what came of the first time.
+    """
+
+    name: str
+    kind: ToolKind
+    description: str | None = None
+    schema: JsonObject = {}
+    requires_approval: bool = False
+    idempotent: bool = False
+    enabled: bool = True
+
+
+class Tool(Resource):
+    """Something that a model may do, with the schema of its arguments."""
+
+    id: UUID
+    name: str
+    description: str | None
+    schema: StoredObject
+    kind: ToolKind
+    config: StoredObject
+    mcp_server_id: UUID | None
+    enabled: bool
+    requires_approval: bool
+    metadata: StoredObject
+    created_at: datetime
+    updated_at: datetime
+
+
+class ToolPage(Page):
+    """Tools of a list."""
+
+    items: list[Tool]
+
+
+class CreateTool(Input):
+    """A new tool. One of kind `client` needs a schema; one of kind `builtin` has its own, and one of their names."""
+
+    name: ToolName
+    kind: ToolKind
+    description: Description | None = None
+    schema: JsonObject | None = None
+    config: JsonObject = {}
+    enabled: bool = True
+    requires_approval: bool = False
+    metadata: JsonObject = {}
+
+    def check(self) -> list[FieldError]:
+        self.name = self.name.strip()
+        own = self._check_builtin() if self.kind is ToolKind.BUILTIN else self._check_client()
+        known = [FieldError(f"config.{name}", f"A {self.kind} tool has no such setting") for name in self.config]
+        return own + known + check_metadata(self.metadata)
+
+    def _check_builtin(self) -> list[FieldError]:
+        if self.name not in BUILTINS:
+            return [FieldError("name", f"A builtin tool is one of {', '.join(BUILTINS)}", self.name)]
+        if self.schema is not None:
+            return [FieldError("schema", "A builtin tool has a schema of its own")]
+        return []
+
+    def _check_client(self) -> list[FieldError]:
+        if self.schema is None:
+            return [FieldError("schema", "Is required for a client tool")]
+        return check_schema("schema", self.schema)
+
+    @property
+    def whole_schema(self) -> JsonObject:
+        """The schema of the arguments, wherever it comes from."""
+        return BUILTINS[self.name].schema if self.schema is None else self.schema
+
+
+class ReplaceTool(CreateTool):
+    """PUT: what is absent goes back to its default."""
+
+
+class PatchTool(Input):
+    """JSON Merge Patch: what is absent stays, null clears."""
+
+    name: ToolName | UnsetType = UNSET
+    kind: ToolKind | UnsetType = UNSET
+    description: Description | None | UnsetType = UNSET
+    schema: JsonObject | None | UnsetType = UNSET
+    config: JsonObject | None | UnsetType = UNSET
+    enabled: bool | UnsetType = UNSET
+    requires_approval: bool | UnsetType = UNSET
+    metadata: JsonObject | None | UnsetType = UNSET
+
+
+class ToolFilter(Filter, frozen=True, kw_only=True):
+    enabled: bool | None = None
+    kind: ToolKind | None = None
+    search: str | None = None

@@ -1,6 +1,7 @@
 """Every bad field of a value at once. msgspec stops at the first: this is for the way to an error only."""
 
 from collections.abc import Iterator
+from enum import Enum
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -19,7 +20,14 @@ def field_errors(value: Any, kind: Any, path: str = "") -> Iterator[FieldError]:
         except InvalidFields as error:
             yield from (FieldError(joined(path, e.field), e.message, e.value) for e in error.errors)
         except msgspec.ValidationError as error:
-            yield field_error(error, path, value)
+            yield _enum_error(value, kind, path) or field_error(error, path, value)
+
+
+def _enum_error(value: Any, kind: Any, path: str) -> FieldError | None:
+    """A name that is none of an enumeration's: whoever gave it is told all of them."""
+    kinds = [one for one in get_args(kind) or (kind,) if isinstance(one, type) and issubclass(one, Enum)]
+    names = [str(option.value) for one in kinds for option in one]
+    return FieldError(path, f"Must be one of {', '.join(names)}", value) if names and path else None
 
 
 def _errors_inside(value: Any, kind: Any, path: str) -> Iterator[FieldError]:

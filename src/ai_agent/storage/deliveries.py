@@ -9,8 +9,7 @@ import sqlalchemy as sa
 
 from ai_agent.domain.deliveries import Delivery, DeliveryStatus
 from ai_agent.storage.database import Connection, Reader
-from ai_agent.storage.executions import seconds_from_now
-from ai_agent.storage.functions import among
+from ai_agent.storage.functions import among, seconds_from_now
 from ai_agent.storage.keyset import Listing
 from ai_agent.storage.statements import Statement
 from ai_agent.storage.tables import webhook_deliveries as deliveries

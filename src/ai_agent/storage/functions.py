@@ -1,5 +1,6 @@
 """SQL that each database spells in its own way."""
 
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -8,6 +9,8 @@ import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
+
+from ai_agent.storage.tables import Time
 
 
 class among(FunctionElement[Any]):  # noqa: N801  # a SQL function's name
@@ -27,8 +30,8 @@ def _among_on_postgresql(element: FunctionElement[bool], compiler: SQLCompiler, 
 
 @compiles(among, "sqlite")
 def _among_on_sqlite(element: FunctionElement[bool], compiler: SQLCompiler, **kw: Any) -> str:
-    column, ids = (compiler.process(clause, **kw) for clause in element.clauses)
-    return f"{column} IN (SELECT value FROM json_each({ids}))"  # noqa: S608  # of compiled parts
+    column, values = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608  # of compiled parts
 
 
 class contains(FunctionElement[bool]):  # noqa: N801  # a SQL function's name
@@ -83,3 +86,22 @@ def json_text(document: str, key: str) -> str | None:
     if isinstance(value, int | float):
         return format(Decimal(str(value)), "f")
     return value if isinstance(value, str) else None
+
+
+class seconds_from_now(FunctionElement[datetime]):  # noqa: N801  # a SQL function's name
+    """The database's time and so many seconds: leases are compared on one clock, whatever the nodes' clocks say."""
+
+    type = Time
+    inherit_cache = True
+
+
+@compiles(seconds_from_now, "postgresql")
+def _seconds_from_now_on_postgresql(element: FunctionElement[datetime], compiler: SQLCompiler, **kw: Any) -> str:
+    seconds = compiler.process(element.clauses, **kw)
+    return f"clock_timestamp() + make_interval(secs => {seconds})"
+
+
+@compiles(seconds_from_now, "sqlite")
+def _seconds_from_now_on_sqlite(element: FunctionElement[datetime], compiler: SQLCompiler, **kw: Any) -> str:
+    seconds = compiler.process(element.clauses, **kw)
+    return f"strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', {seconds} || ' seconds')"

@@ -25,6 +25,7 @@ TAGS = {
     "Agents": "A model, its instructions and its tools, under a name.",
     "Executions": "Runs of agents, and their events.",
     "Webhooks": "What is sent to `callback_url` when an execution has ended, signed as Standard Webhooks has it.",
+    "Tools": "What agents may do: the server's own tools, and those that the client runs.",
     "Rate limits": "How much is allowed, and what is left of it.",
     "Administration": "API keys of all owners, and the audit log.",
     "Auth": "Tokens in place of an API key, and who the caller is.",

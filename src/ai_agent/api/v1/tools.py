@@ -1,0 +1,115 @@
+"""`/tools`."""
+
+from datetime import datetime
+from typing import Literal
+from uuid import UUID
+
+from litestar import Controller, Response, delete, get, patch, post, put
+from litestar.di import NamedDependency
+from litestar.params import FromPath, FromQuery, JSONBody
+
+from ai_agent.api.answers import expected
+from ai_agent.api.dependencies import Caller
+from ai_agent.api.guards import needs
+from ai_agent.api.openapi import may_answer
+from ai_agent.api.pages import linked
+from ai_agent.api.parameters import Cursor, Limit, Offset, SortOrder
+from ai_agent.domain.identity import Scope
+from ai_agent.domain.pages import PageRequest
+from ai_agent.domain.search import checked
+from ai_agent.domain.tools import CreateTool, PatchTool, ReplaceTool, Tool, ToolFilter, ToolKind, ToolPage
+from ai_agent.services.tools import ToolService
+
+
+class ToolController(Controller):
+    path = "/tools"
+    tags = ["Tools"]
+
+    @post(opt=needs(Scope.TOOLS_WRITE))
+    async def create_tool(
+        self, request: Caller, data: JSONBody[CreateTool], tools: NamedDependency[ToolService]
+    ) -> Tool:
+        """Register a tool
+
+        Agents call it by its name, unique among the tools of the caller. A `client` tool needs the `schema` of its
+        arguments: JSON Schema 2020-12, of type `object`, without references to elsewhere. A `builtin` tool has the
+        name and the schema of one of the server's own (`current_time`, `calculator`), which agents may name without
+        this: it is registered to be described otherwise, disabled, or called only when it was approved.
+        """
+        return await tools.create(request.user, data)
+
+    @get(opt=needs(Scope.TOOLS_READ))
+    async def list_tools(
+        self,
+        request: Caller,
+        tools: NamedDependency[ToolService],
+        limit: Limit = 20,
+        cursor: Cursor = None,
+        offset: Offset = 0,
+        include_total: FromQuery[bool] = False,
+        sort_by: FromQuery[Literal["created_at", "updated_at", "name"]] = "created_at",
+        sort_order: SortOrder = "desc",
+        enabled: FromQuery[bool | None] = None,
+        kind: FromQuery[ToolKind | None] = None,
+        search: FromQuery[str | None] = None,
+        created_after: FromQuery[datetime | None] = None,
+        created_before: FromQuery[datetime | None] = None,
+    ) -> Response[ToolPage]:
+        """List tools
+
+        Those that the caller has registered, the newest first unless sorted otherwise.
+        """
+        wanted = ToolFilter(
+            enabled=enabled,
+            kind=kind,
+            search=None if search is None else checked(search),
+            created_after=created_after,
+            created_before=created_before,
+        )
+        page = PageRequest(limit, cursor, offset, include_total, sort_by, sort_order == "desc")
+        return linked(request, await tools.list(request.user, wanted, page))
+
+    @get("/{tool_id:uuid}", opt=needs(Scope.TOOLS_READ))
+    async def get_tool(self, request: Caller, tool_id: FromPath[UUID], tools: NamedDependency[ToolService]) -> Tool:
+        """Get a tool
+
+        With the schema of its arguments.
+        """
+        return await tools.get(request.user, tool_id)
+
+    @put("/{tool_id:uuid}", opt=needs(Scope.TOOLS_WRITE) | may_answer(409))
+    async def replace_tool(
+        self,
+        request: Caller,
+        tool_id: FromPath[UUID],
+        data: JSONBody[ReplaceTool],
+        tools: NamedDependency[ToolService],
+    ) -> Tool:
+        """Replace a tool
+
+        What is absent goes back to its default. Calls that were made already are not affected.
+        """
+        return await tools.replace(request.user, tool_id, data, expected(request))
+
+    @patch("/{tool_id:uuid}", opt=needs(Scope.TOOLS_WRITE) | may_answer(409))
+    async def patch_tool(
+        self,
+        request: Caller,
+        tool_id: FromPath[UUID],
+        data: JSONBody[PatchTool],
+        tools: NamedDependency[ToolService],
+    ) -> Tool:
+        """Change a tool
+
+        JSON Merge Patch: what is absent stays, null clears, and `schema` and `metadata` are merged member by member.
+        What comes of it must be good as a new tool.
+        """
+        return await tools.patch(request.user, tool_id, data, expected(request))
+
+    @delete("/{tool_id:uuid}", opt=needs(Scope.TOOLS_WRITE))
+    async def delete_tool(self, request: Caller, tool_id: FromPath[UUID], tools: NamedDependency[ToolService]) -> None:
+        """Delete a tool
+
+        Agents that name it run without it from then on.
+        """
+        await tools.delete(request.user, tool_id, expected(request))

@@ -1,0 +1,82 @@
+"""Registered tools of an owner."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import msgspec
+import sqlalchemy as sa
+
+from ai_agent.domain.search import fold
+from ai_agent.domain.tools import Tool, ToolKind, ToolSpec
+from ai_agent.storage.database import Connection, Reader
+from ai_agent.storage.functions import among
+from ai_agent.storage.keyset import Listing, containing
+from ai_agent.storage.statements import VERSION, Statement
+from ai_agent.storage.tables import tools
+
+LIST = Listing(tools, Tool, {"search": containing(tools.c.search_text)})
+
+_COLUMNS = [tools.c[name] for name in (*Tool.__struct_fields__, VERSION)]
+_MINE = (tools.c.id == sa.bindparam("tool_id"), tools.c.owner_id == sa.bindparam("owner"))
+_GET = Statement(sa.select(*_COLUMNS).where(*_MINE), Tool)
+_GET_FOR_UPDATE = Statement(sa.select(*_COLUMNS).where(*_MINE).with_for_update(), Tool)
+_NAMED = Statement(
+    sa.select(*_COLUMNS).where(tools.c.owner_id == sa.bindparam("owner"), among(tools.c.name, sa.bindparam("names"))),
+    Tool,
+)
+_INSERT: Statement[None] = Statement(
+    sa.insert(tools).values({name: sa.bindparam(name) for name in (*Tool.__struct_fields__, "owner_id", "search_text")})
+)
+_KEPT = {"id", "created_at"}
+_CHANGED = [name for name in (*Tool.__struct_fields__, "search_text") if name not in _KEPT]
+_UPDATE = Statement(
+    sa.update(tools)
+    .where(*_MINE)
+    .values(
+        {name: sa.bindparam(name, type_=tools.c[name].type) for name in _CHANGED}
+        | {"row_version": tools.c.row_version + 1}
+    )
+    .returning(*_COLUMNS),
+    Tool,
+)
+_DELETE: Statement[None] = Statement(sa.delete(tools).where(*_MINE))
+
+
+async def get(connection: Reader, owner: str, tool_id: UUID, *, for_update: bool = False) -> Tool | None:
+    statement = _GET_FOR_UPDATE if for_update else _GET
+    return await connection.first(statement, tool_id=tool_id, owner=owner)
+
+
+async def named(connection: Reader, owner: str, names: Sequence[str]) -> list[ToolSpec]:
+    """Those of the names that are registered, also when they are disabled; in no order."""
+    return [_spec(tool) for tool in await connection.all(_NAMED, owner=owner, names=list(names))]
+
+
+def _spec(tool: Tool) -> ToolSpec:
+    return ToolSpec(
+        tool.name,
+        tool.kind,
+        tool.description,
+        msgspec.json.decode(tool.schema),
+        tool.requires_approval,
+        tool.kind is ToolKind.BUILTIN,
+        tool.enabled,
+    )
+
+
+async def insert(connection: Connection, owner: str, tool: Tool) -> None:
+    """Raises UniqueViolation when the owner has a tool of this name."""
+    await connection.run(_INSERT, **_values(tool), owner_id=owner)
+
+
+async def update(connection: Connection, owner: str, tool: Tool) -> Tool | None:
+    """Raises UniqueViolation when the owner has another tool of this name."""
+    return await connection.first(_UPDATE, **_values(tool), tool_id=tool.id, owner=owner)
+
+
+def _values(tool: Tool) -> dict[str, object]:
+    return msgspec.structs.asdict(tool) | {"search_text": fold(f"{tool.name}\n{tool.description or ''}")}
+
+
+async def delete(connection: Connection, owner: str, tool_id: UUID) -> None:
+    await connection.run(_DELETE, tool_id=tool_id, owner=owner)
