@@ -1,5 +1,6 @@
 """Webhooks: what a `callback_url` is told, how often it is tried, and where the server does not go."""
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -15,8 +16,12 @@ from typing import Any
 import httpx
 import pytest
 
+from ai_agent.storage import deliveries
+from ai_agent.storage.database import Database
+from ai_agent.storage.deliveries import Attempt
 from tests.conftest import SECRET, Server
 from tests.integration.test_agents import execute
+from tests.integration.test_database import opened
 from tests.integration.test_identity import Caller
 from tests.model_server import ModelServer, Reply
 from tests.webhook_receiver import Canary, Got, Receiver, Says
@@ -77,19 +82,30 @@ def finished(api: httpx.Client, execution_id: str, seconds: float = 20) -> dict[
     return item
 
 
-def verified(got: Got, secret: str) -> dict[str, Any]:
-    """The message, checked as the Standard Webhooks specification tells receivers to."""
+def signature(secret: str, message_id: str, timestamp: str, body: bytes) -> str:
+    """As the Standard Webhooks specification has it, "Signature scheme"."""
     prefix, _, encoded = secret.partition("_")
     assert prefix == "whsec"
-    assert abs(int(got.headers["webhook-timestamp"]) - time.time()) < 300
-    signed = b".".join([got.headers["webhook-id"].encode(), got.headers["webhook-timestamp"].encode(), got.body])
-    expected = base64.b64encode(hmac.new(base64.b64decode(encoded), signed, hashlib.sha256).digest()).decode()
-    assert f"v1,{expected}" in got.headers["webhook-signature"].split(" ")
+    signed = f"{message_id}.{timestamp}.".encode() + body
+    return "v1," + base64.b64encode(hmac.new(base64.b64decode(encoded), signed, hashlib.sha256).digest()).decode()
+
+
+def verified(got: Got, secret: str) -> dict[str, Any]:
+    """The message, checked as receivers are told to."""
+    message_id, timestamp = got.headers["webhook-id"], got.headers["webhook-timestamp"]
+    assert abs(int(timestamp) - time.time()) < 300
+    assert signature(secret, message_id, timestamp, got.body) in got.headers["webhook-signature"].split(" ")
     return dict(json.loads(got.body))
 
 
 def secret_of(api: httpx.Client) -> str:
     return str(api.get("/webhook-secret").json()["secret"])
+
+
+def test_these_tests_sign_as_the_specification_does() -> None:
+    example = ("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw", "msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330")
+    signed = signature(*example, b'{"test": 2432232314}')
+    assert signed == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
 
 
 def test_the_end_of_a_run_is_told_with_a_signature(api: httpx.Client, receiver: Receiver, path: str) -> None:
@@ -218,6 +234,25 @@ def test_receivers_that_hang_keep_nobody_else_waiting(api: httpx.Client, receive
     assert errors == {"No answer within 10 s"}
 
 
+def test_an_owner_of_many_receivers_that_hang_keeps_only_his_own_waiting(
+    server: Server, receiver: Receiver, path: str
+) -> None:
+    scopes = ("agents:execute", "agents:write")
+    paths = [f"{path}-{number}" for number in range(20)]
+    with Caller(server, "of-many", *scopes) as owner, Caller(server, "neighbour", *scopes) as other:
+        agent_id, neighbours = agent(owner.http), agent(other.http)
+        began = time.monotonic()
+        for one in paths:
+            run(owner.http, receiver.script(one, Says(hang=60)), agent_id)
+        run(other.http, receiver.url + path, neighbours)
+        answered = time.monotonic()
+        assert receiver.wait(path, 1)[0].at - answered < 1
+    assert time.monotonic() - began < 9, "too slow to tell"
+    assert sum(len(receiver.got(one)) for one in paths) == 16
+    for one in paths:
+        receiver.wait(one, 1)
+
+
 @pytest.mark.parametrize("url", ["http://127.0.0.2/", "http://169.254.169.254/latest", "ftp://x", "nothing", ""])
 def test_an_address_inside_is_refused_when_it_is_written(api: httpx.Client, url: str) -> None:
     refused = api.post(f"/agents/{agent(api)}/execute", json={"message": "x", "callback_url": url})
@@ -331,6 +366,27 @@ def test_two_processes_make_each_attempt_once(
         assert min(attempted) > 0, attempted
     finally:
         second.stop()
+
+
+def test_of_many_who_want_an_attempt_one_gets_it(
+    api: httpx.Client, receiver: Receiver, path: str, database_url: str
+) -> None:
+    execution_id = run(api, receiver.script(path, Says(503, {"Retry-After": "600"})))
+    item = settled(api, execution_id)
+
+    async def take(database: Database) -> Attempt | None:
+        async with database.unit_of_work() as rows:
+            return await deliveries.take(rows, uuid.UUID(item["id"]), 5)
+
+    async def race() -> list[Attempt | None]:
+        async with opened(database_url) as database:
+            return await asyncio.gather(*[take(database) for _ in range(8)])
+
+    sql = f"UPDATE webhook_deliveries SET next_attempt_at = created_at WHERE id = '{item['id']}'"
+    execute(database_url, sql)
+    taken = [attempt for attempt in asyncio.run(race()) if attempt is not None]
+    assert len(taken) <= 1  # None where the server was faster than all of them.
+    assert delivery(api, execution_id)["attempts"] == 2
 
 
 def test_after_a_change_of_the_secret_key_there_is_a_signature_of_each(
