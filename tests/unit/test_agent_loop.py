@@ -28,7 +28,7 @@ from ai_agent.domain.tool_calls import ToolCallStatus
 from ai_agent.domain.tools import ToolKind
 from ai_agent.execution import calls, model_calls, model_providers, tools
 from ai_agent.execution.agent_loop import run_agent
-from ai_agent.execution.local_model import LocalModel
+from ai_agent.execution.local_model import LocalEndpoint, LocalModel
 from ai_agent.execution.model_access import ModelAccess
 from ai_agent.execution.prices import Price, Prices
 from ai_agent.execution.run_state import (
@@ -547,6 +547,25 @@ def test_an_impatient_agent_closes_the_way_for_nobody_else(stage: Stage) -> None
     stage.fails(ExternalServiceError)
     stage.config = {}
     assert isinstance(stage.run(), Finished)
+
+
+def test_one_users_rate_limit_closes_the_way_for_nobody_else(stage: Stage) -> None:
+    stage.model.script(*[Reply(status=429, headers={"Retry-After": "60"})] * 6)
+    for _ in range(6):
+        stage.fails(ExternalServiceError)
+    assert isinstance(stage.run(), Finished)
+
+
+def test_the_local_model_is_offered_no_tools(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def endpoint(_: LocalModel) -> LocalEndpoint:
+        return LocalEndpoint(f"{stage.model.url}/v1", "k")
+
+    monkeypatch.setattr(LocalModel, "endpoint", endpoint)
+    stage.provider = "local"
+    stage.run()
+    assert "tools" not in stage.model.requests[0]
+    assert stage.state.unavailable_tools == ["calculator", "current_time"]
+    assert stage.state.usage.cost == 0
 
 
 def test_retries_end_with_their_budget(stage: Stage) -> None:
