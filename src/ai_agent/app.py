@@ -141,7 +141,7 @@ class _Server:
         self._signer = WebhookSigner(settings.secret, settings.secret_key_fallbacks)
         retry = settings.webhook_retry_seconds
         self._webhooks = Webhooks(self.database, self._signer, WebhookPost(guard), retry_seconds=retry)
-        self._runs = Runs(self.database, self._log, self._publisher, self._queue, self._webhooks, settings)
+        self._runs = Runs(self.database, self._publisher, self._queue, self._webhooks, settings)
         self._local_model = LocalModel()
         access = ModelAccess(settings, self._local_model, agent_secrets, guard, Prices.load(settings.model_prices))
         self._worker = Worker(settings, self._runs, self._queue, access)

@@ -34,6 +34,9 @@ BODIES: dict[str, object] = {
     "PUT /messages/{message_id}": {"content": "x"},
     "POST /agents/{agent_id}/execute": {"message": "x"},
     "POST /agents/{agent_id}/execute/stream": {"message": "x"},
+    "POST /agents/{agent_id}/executions": {"message": "x"},
+    "POST /executions/{execution_id}/approvals/{call_id}": {"decision": "reject"},
+    "POST /executions/{execution_id}/tool-results/{call_id}": {"output": 1},
 }
 
 

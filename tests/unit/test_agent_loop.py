@@ -191,7 +191,7 @@ def test_a_tool_is_called_and_the_model_goes_on_with_its_result(stage: Stage) ->
 
 def test_the_model_is_told_of_the_tools_that_there_are(stage: Stage) -> None:
     stage.tools = ["calculator", "nothing", "open_door"]
-    stage.specs = [CLIENT_TOOL, ToolSpec("current_time", ToolKind.BUILTIN)]
+    stage.specs = [CLIENT_TOOL("current_time", ToolKind.BUILTIN)]
     stage.run()
     told = json.dumps(stage.model.requests[0]["tools"])
     assert "calculator" in told

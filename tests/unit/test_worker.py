@@ -1,8 +1,12 @@
 """What a worker does whatever happens around it."""
 
 import asyncio
-from typing import Any, cast
+from collections.abc import Sequence
 
+import msgspec
+
+from ai_agent.domain.events import NewEvent
+from ai_agent.domain.fields import new_id
 from ai_agent.execution.speech import Speech, _joined
 from ai_agent.execution.undisturbed import undisturbed
 
@@ -28,13 +32,12 @@ def test_the_end_of_a_run_is_not_disturbed_by_a_cancel() -> None:
 def test_words_whose_commit_a_cancel_meets_are_logged_once() -> None:
     logged: list[str] = []
 
-    class SlowRuns:
-        async def speak(self, _: object, events: list[tuple[str, dict[str, str]]], *, first: bool) -> None:
-            logged.extend(data["text"] for _, data in events)
-            await asyncio.sleep(0.02)
+    async def write(events: Sequence[NewEvent]) -> None:
+        logged.extend(msgspec.json.decode(event.data)["text"] for event in events)
+        await asyncio.sleep(0.02)
 
     async def scenario() -> None:
-        speech = Speech(cast("Any", SlowRuns()), cast("Any", None))
+        speech = Speech(write, new_id())
         saying = asyncio.create_task(speech.say("token", "once"))
         await asyncio.sleep(0.005)
         saying.cancel()

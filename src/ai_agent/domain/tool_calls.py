@@ -28,6 +28,8 @@ class ToolCallStatus(StrEnum):
 
 
 class Decision(StrEnum):
+    """What somebody says to a call that needs approval."""
+
     APPROVE = "approve"
     REJECT = "reject"
 

@@ -19,7 +19,7 @@ from ai_agent.execution.endings import Endings, LostClaim, Outcome
 from ai_agent.execution.job_queue import JobQueue
 from ai_agent.execution.run_state import Answered, Approved, Delivered, Expired, Rejected, RunInput, RunState
 from ai_agent.execution.webhooks import Webhooks
-from ai_agent.realtime.event_log import EventLog, Fenced
+from ai_agent.realtime.event_log import Fenced
 from ai_agent.realtime.publisher import Publisher
 from ai_agent.settings import Settings
 from ai_agent.storage import agents, executions, leases, messages, sessions, tool_calls, tools
@@ -44,14 +44,12 @@ class Runs:
     def __init__(
         self,
         database: Database,
-        log: EventLog,
         publisher: Publisher,
         queue: JobQueue,
         webhooks: Webhooks,
         settings: Settings,
     ):
         self._database = database
-        self._log = log
         self._publisher = publisher
         self._queue = queue
         self._lease = settings.execution_lease_seconds

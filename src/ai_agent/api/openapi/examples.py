@@ -18,6 +18,7 @@ from ai_agent.domain.exports import SessionLine
 from ai_agent.domain.messages import CreateMessage, FoundMessage, Message, PatchMessage, ReplaceMessage, Thread
 from ai_agent.domain.sessions import CreateSession, ForkSession, PatchSession, ReplaceSession, Session
 from ai_agent.domain.tokens import Me, RefreshToken, Tokens, WebSocketTicket
+from ai_agent.domain.tool_calls import ResolveApproval, ToolCall, ToolCalls, ToolResult
 from ai_agent.domain.tools import CreateTool, PatchTool, ReplaceTool, Tool
 
 SESSION = "01930e5c-7a10-7000-8000-000000000001"
@@ -81,6 +82,22 @@ _LIMITS = [
         "reset": 1767268823,
     }
 ]
+
+_TOOL_CALL = {
+    "call_id": "call_1",
+    "step": 1,
+    "name": "calculator",
+    "kind": "builtin",
+    "arguments": {"expression": "2 * 21"},
+    "status": "completed",
+    "output": {"result": 42},
+    "is_error": False,
+    "reason": None,
+    "duration_ms": 1,
+    "expires_at": None,
+    "created_at": "2026-01-01T12:00:01Z",
+    "finished_at": "2026-01-01T12:00:01Z",
+}
 
 EXAMPLES: dict[type, Any] = {
     UUID: SESSION,
@@ -190,6 +207,10 @@ EXAMPLES: dict[type, Any] = {
         "data": {"message_id": ANSWER, "offset": 0, "text": "The second"},
         "t": "event",
     },
+    ToolCalls: {"items": [_TOOL_CALL]},
+    ToolCall: _TOOL_CALL,
+    ResolveApproval: {"decision": "approve", "arguments": {"expression": "2 * 21"}},
+    ToolResult: {"output": {"opened": True}},
     Delivery: {
         "id": DELIVERY,
         "execution_id": EXECUTION,
