@@ -11,6 +11,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,8 @@ def prepare(database_url: str) -> None:
 class Server:
     """`ai-agent serve` as its own process, as users run it. Without a database it is as new as on their first day."""
 
-    def __init__(self, database_url: str | None, folder: Path, **settings: str):
-        self.folder = folder
+    def __init__(self, database_url: str | None, folder: Path, *arguments: str, **settings: str):
+        self.folder, self._arguments = folder, arguments
         own = ("AI_AGENT_", "OPENAI_", "ANTHROPIC_")
         clean = {name: value for name, value in os.environ.items() if not name.startswith(own)}
         self.environment = {**clean, "AI_AGENT_DATA_DIR": str(folder), "AI_AGENT_DRAIN_WINDOW_SECONDS": "2", **settings}
@@ -136,7 +137,7 @@ class Server:
         self.log = self.folder / f"server-{time.monotonic_ns()}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "ai_agent", "serve", "--port", str(self.port)],
+                [sys.executable, "-m", "ai_agent", "serve", "--port", str(self.port), *self._arguments],
                 env=self.environment,
                 stdout=log,
                 stderr=log,
@@ -157,6 +158,59 @@ class Server:
         return httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=30, event_hooks=hooks, **options)
 
 
+class WorkerProcess:
+    """`ai-agent worker` beside a server: its settings, its data directory."""
+
+    def __init__(self, beside: Server, *arguments: str):
+        self._beside, self._arguments = beside, arguments
+        self.start()
+
+    def start(self) -> None:
+        self.log = self._beside.folder / f"worker-{time.monotonic_ns()}.log"
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "ai_agent", "worker", *self._arguments],
+                env=self._beside.environment,
+                stdout=log,
+                stderr=log,
+                cwd=self._beside.folder,
+            )
+        deadline = time.monotonic() + 20
+        while "Working" not in self.log.read_text():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+    def stop(self, how: int = signal.SIGTERM) -> int:
+        self.process.send_signal(how)
+        return self.process.wait(20)
+
+    def kill(self) -> None:
+        self.stop(signal.SIGKILL)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        self.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.process.send_signal(signal.SIGCONT)
+
+
+class Cluster:
+    """An API without a worker and two workers, on PostgreSQL and a Redis of their own."""
+
+    def __init__(self, database_url: str, redis: ValkeyServer, folder: Path, **settings: str):
+        self.redis = redis
+        self.api = Server(database_url, folder, "--no-worker", AI_AGENT_REDIS_URL=redis.url, **settings)
+        self.workers = [WorkerProcess(self.api) for _ in range(2)]
+
+    def stop(self) -> None:
+        for process in (*self.workers, self.api):
+            if process.process.poll() is None:
+                process.stop()
+
+
 @pytest.fixture(scope="module")
 def model() -> Iterator[ModelServer]:
     with ModelServer() as server:
@@ -172,6 +226,17 @@ def server(database_url: str, model: ModelServer, tmp_path_factory: pytest.TempP
         ANTHROPIC_BASE_URL=model.url,
         ANTHROPIC_API_KEY="sk-ant-canary",
     )
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="module")
+def cluster(
+    postgres_url: str, valkey: ValkeyServer, model: ModelServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """Each test leaves both workers running, and Redis."""
+    folder = tmp_path_factory.mktemp("cluster")
+    started = Cluster(create_database(postgres_url), valkey, folder, OPENAI_BASE_URL=f"{model.url}/v1")
     yield started
     started.stop()
 

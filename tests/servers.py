@@ -96,7 +96,10 @@ class ValkeyServer:
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.start()
 
-    def start(self) -> None:
+    def start(self, *, empty: bool = False) -> None:
+        if empty:
+            shutil.rmtree(self._folder)
+            self._folder.mkdir()
         options = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder), "--appendonly", "yes"]
         self.process = subprocess.Popen([str(VALKEY), *options], stdout=subprocess.DEVNULL)
         wait_for_port(self.port, self.process)

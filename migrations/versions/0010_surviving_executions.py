@@ -36,7 +36,10 @@ def _added() -> "list[sa.Column[Any]]":
 
 INDEXES = {
     "ix_executions_owner_queued_at": ["owner_id", "queued_at", "id"],
-    "ix_executions_agent_queued_at": ["agent_id", "queued_at", "id"],
+    "ix_executions_agent_queued_at": [
+        *("owner_id", "agent_id", "queued_at", "id", "status", "latency_ms", "first_token_ms"),
+        *("input_tokens", "output_tokens", "cost", "tool_call_count"),
+    ],
     "ix_executions_session_queued_at": ["session_id", "queued_at", "id"],
 }
 
@@ -55,9 +58,8 @@ def _of_execution(table: str) -> sa.ForeignKeyConstraint:
 
 
 def upgrade() -> None:
-    _create_indexes()  # First: on PostgreSQL it is committed by itself, and may be done again.
-    for column in _added():
-        op.add_column("executions", column)
+    _add_columns()  # First, with their indexes: on PostgreSQL these are committed by themselves, and may be done again.
+    _create_indexes()
     op.drop_table("outbox")  # Nothing was ever written to it.
     _create_outbox()
     op.create_table(
@@ -70,6 +72,12 @@ def upgrade() -> None:
     _create_tool_calls()
     _create_webhook_deliveries()
     _create_tools()
+
+
+def _add_columns() -> None:
+    again = None if op.get_bind().dialect.name == "sqlite" else True
+    for column in _added():
+        op.add_column("executions", column, if_not_exists=again)
 
 
 def _create_indexes() -> None:

@@ -24,31 +24,42 @@ from ai_agent.api.proxies import TrustedProxies
 from ai_agent.api.rate_limits import declare_rate_limits
 from ai_agent.api.v1.admin import AdminController
 from ai_agent.api.v1.agents import AgentController
+from ai_agent.api.v1.approvals import ApprovalController
 from ai_agent.api.v1.auth import AuthController
+from ai_agent.api.v1.deliveries import DeliveryController
+from ai_agent.api.v1.execution_history import ExecutionHistoryController
 from ai_agent.api.v1.executions import ExecutionController
 from ai_agent.api.v1.health import HealthController
 from ai_agent.api.v1.messages import MessageController
 from ai_agent.api.v1.rate_limits import RateLimitController
 from ai_agent.api.v1.sessions import SessionController
 from ai_agent.api.v1.tools import ToolController
-from ai_agent.execution.job_queue import LitestarJobQueue
+from ai_agent.execution.job_queue import JobQueue, LitestarJobQueue
 from ai_agent.execution.local_model import LocalModel
 from ai_agent.execution.model_access import ModelAccess
+from ai_agent.execution.prices import Prices
 from ai_agent.execution.runs import Runs
+from ai_agent.execution.webhook_post import WebhookPost
+from ai_agent.execution.webhooks import Webhooks
 from ai_agent.execution.worker import Worker
 from ai_agent.observability.logging import configure_logging
 from ai_agent.observability.tracing import traced
-from ai_agent.realtime.memory_log import MemoryLog
 from ai_agent.realtime.publisher import Publisher
+from ai_agent.realtime.sqlite_log import SqliteLog
 from ai_agent.security.api_keys import REFRESH_TOKEN, TICKET, KeyHasher
 from ai_agent.security.jwks import Jwks, fetcher
 from ai_agent.security.jwt import Jwt
 from ai_agent.security.outbound import OutboundGuard
 from ai_agent.security.secret_box import SecretBox
 from ai_agent.security.secret_fields import SecretFields
+from ai_agent.security.webhook_signatures import WebhookSigner
 from ai_agent.services.agents import AgentService
 from ai_agent.services.api_keys import ApiKeyService
+from ai_agent.services.approvals import ApprovalService
 from ai_agent.services.audit import AuditService
+from ai_agent.services.deliveries import DeliveryService
+from ai_agent.services.execution_history import ExecutionHistory
+from ai_agent.services.execution_queue import ExecutionQueue
 from ai_agent.services.execution_streams import ExecutionStreams
 from ai_agent.services.executions import ExecutionService
 from ai_agent.services.first_start import first_start
@@ -78,6 +89,9 @@ RESOURCES = [
     MessageController,
     AgentController,
     ExecutionController,
+    ApprovalController,
+    DeliveryController,
+    ExecutionHistoryController,
     ToolController,
     RateLimitController,
     AdminController,
@@ -93,7 +107,7 @@ class _Server:
         self.settings = settings
         self.database = _database(settings)
         hasher = KeyHasher(settings.secret, settings.secret_key_fallbacks)
-        guard = OutboundGuard(settings.outbound_networks)
+        self._guard = guard = OutboundGuard(settings.outbound_networks)
         self._limiter = _limiter(settings)
         self.rate_limits = RateLimitService(settings, self._limiter)
         self._pager = Pager(self.database, CursorCodec(settings.secret))
@@ -111,22 +125,25 @@ class _Server:
         )
         self.idempotency = IdempotencyService(self.database)
         self.health = HealthService(self.database, self._limiter)
+        self._log = SqliteLog(settings.directory / "events.db")
         self.housekeeping = Housekeeping(
             {
                 "idempotency keys": self.idempotency.forget_expired,
                 "tokens": self._tokens.forget_expired,
                 "credential changes": self.identity.changes.forget_expired,
+                "events": self._log.forget_expired,
             }
         )
         agent_secrets = SecretFields(SecretBox(settings.secret, settings.secret_key_fallbacks), "agents")
-        self._log = MemoryLog()
         self._publisher = Publisher(self.database, self._log)
         self._streams = ExecutionStreams(self.database, self._log)
-        lease, attempts = settings.execution_lease_seconds, settings.execution_max_attempts
-        self._runs = Runs(self.database, self._log, self._publisher, lease_seconds=lease, max_attempts=attempts)
-        self._queue = LitestarJobQueue(concurrency=settings.execution_concurrency)
+        self._queue = _queue(settings)
+        self._signer = WebhookSigner(settings.secret, settings.secret_key_fallbacks)
+        retry = settings.webhook_retry_seconds
+        self._webhooks = Webhooks(self.database, self._signer, WebhookPost(guard), retry_seconds=retry)
+        self._runs = Runs(self.database, self._log, self._publisher, self._queue, self._webhooks, settings)
         self._local_model = LocalModel()
-        access = ModelAccess(settings, self._local_model, agent_secrets, guard)
+        access = ModelAccess(settings, self._local_model, agent_secrets, guard, Prices.load(settings.model_prices))
         self._worker = Worker(settings, self._runs, self._queue, access)
         self._agents = AgentService(self.database, self._pager, agent_secrets, guard)
 
@@ -137,9 +154,13 @@ class _Server:
             "messages": given(MessageService(self.database, self._pager)),
             "agents": given(self._agents),
             "executions": given(
-                ExecutionService(self.database, self._streams, self._publisher, self._queue, self._runs)
+                ExecutionService(self.database, self._streams, self._publisher, self._queue, self._runs, self._guard)
             ),
+            "deliveries": given(DeliveryService(self.database, self._pager, self._webhooks, self._signer)),
+            "history": given(ExecutionHistory(self.database, self._pager, self._streams)),
+            "execution_queue": given(ExecutionQueue(self.database)),
             "streams": given(self._streams),
+            "approvals": given(ApprovalService(self.database, self._publisher, self._runs)),
             "tools": given(ToolService(self.database, self._pager)),
             "rate_limits": given(self.rate_limits),
             "api_keys": given(self._api_keys),
@@ -155,32 +176,46 @@ class _Server:
         self._worker.drain()
 
     @contextlib.asynccontextmanager
-    async def lifespan(self, _: Litestar) -> AsyncIterator[None]:
-        """What was begun is ended, in the opposite order, also when the start fails half-way."""
+    async def serving(self, *, worker: bool) -> AsyncIterator[None]:
+        """All that answers requests, and the worker unless others do its part."""
+        async with self._ground(), contextlib.AsyncExitStack() as ends:
+            for room in (self._api_keys, self._limiter, self.identity):
+                ends.push_async_callback(room.close)
+            await self._limiter.start()
+            await first_start(self.settings, self._api_keys, self._agents)
+            await self.identity.start()
+            async with self._working() if worker else contextlib.nullcontext():
+                yield
+                self.drain()
+
+    @contextlib.asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """The worker without the API."""
+        async with self._ground(), self._working():
+            yield
+            self.drain()
+
+    @contextlib.asynccontextmanager
+    async def _ground(self) -> AsyncIterator[None]:
+        """What each process has open. What was begun is ended, in the opposite order, also when the start fails."""
         async with contextlib.AsyncExitStack() as ends:
-            for room in (
-                self.database,
-                self._log,
-                self._publisher,
-                self._api_keys,
-                self._limiter,
-                self._local_model,
-                self.identity,
-            ):
+            for room in (self.database, self._log, self._publisher, self._queue, self.housekeeping):
                 ends.push_async_callback(room.close)
             await self.database.open()
             await self._log.open()
-            await self._limiter.start()
             await migrations.prepare(self.database, self.settings.database)
-            await first_start(self.settings, self._api_keys, self._agents)
-            await self.identity.start()
-            ends.push_async_callback(self.housekeeping.close)
-            ends.push_async_callback(self._worker.close)
             self._publisher.start()
-            await self._worker.start()
             self.housekeeping.start()
             yield
-            self.drain()
+
+    @contextlib.asynccontextmanager
+    async def _working(self) -> AsyncIterator[None]:
+        async with contextlib.AsyncExitStack() as ends:
+            for room in (self._local_model, self._webhooks, self._worker):
+                ends.push_async_callback(room.close)
+            self._webhooks.start()
+            await self._worker.start()
+            yield
 
 
 def _database(settings: Settings) -> Database:
@@ -188,6 +223,16 @@ def _database(settings: Settings) -> Database:
         settings.database, pool_size=settings.db_pool_size, statement_timeout=settings.db_statement_timeout
     )
     return TimedDatabase(database) if settings.environment is Environment.DEVELOPMENT else database
+
+
+def _queue(settings: Settings) -> JobQueue:
+    """Redis where processes share a database. Several deployments may share a Redis: each has its database's name."""
+    concurrency, lease = settings.execution_concurrency, settings.execution_lease_seconds
+    if settings.redis_url is None or not settings.shares_runs:
+        return LitestarJobQueue(concurrency=concurrency)
+    redis = connect(settings.redis_url, answer_seconds=1, reconnect=True)
+    name = settings.database.rpartition("/")[2].partition("?")[0]
+    return LitestarJobQueue(redis, concurrency=concurrency, lease_seconds=lease, name=name)
 
 
 def _limiter(settings: Settings) -> Limiter:
@@ -206,7 +251,15 @@ def _jwt(settings: Settings, guard: OutboundGuard) -> Jwt:
     return Jwt(secrets, algorithms, jwks, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
 
 
-def create_app(settings: Settings) -> Litestar:
+class WorkerProcess:
+    """The worker without an API, for a process of its own."""
+
+    def __init__(self, settings: Settings):
+        server = _Server(settings)
+        self.running, self.drain = server.working, server.drain
+
+
+def create_app(settings: Settings, *, worker: bool = True) -> Litestar:
     """The server as an ASGI application; its lifespan opens and closes all it needs."""
     server = _Server(settings)
     metrics = [get_metrics] if settings.metrics_enabled else []
@@ -222,7 +275,7 @@ def create_app(settings: Settings) -> Litestar:
         response_class=Answer,
         exception_handlers={Exception: answer_error, HTTPException: answer_error},
         dependencies=server.services(),
-        lifespan=[server.lifespan],
+        lifespan=[lambda _: server.serving(worker=worker)],
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,
         logging_config=None,

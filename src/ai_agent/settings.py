@@ -91,7 +91,7 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     redis_url: Annotated[
         str | None,
         Meta(
-            description="redis://:password@host:6379/0, so that nodes count rate limits together. Default: in-process."
+            description="redis://:password@host:6379/0: nodes count rate limits and run agents together. Default: none."
         ),
     ] = None
     rate_limit_enabled: Annotated[
@@ -156,6 +156,13 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         Seconds, Meta(description="How often lost and forgotten runs are looked for.")
     ] = 2.0
     execution_max_attempts: Annotated[int, Meta(ge=1, description="A run that lost this many workers fails.")] = 3
+    approval_timeout_seconds: Annotated[
+        Seconds,
+        Meta(description="How long a run waits for an approval, or for a client's tool, before it goes on without."),
+    ] = 900.0
+    webhook_retry_seconds: Annotated[
+        Seconds, Meta(description="From the first attempt to the second; each wait is four times the one before.")
+    ] = 1.0
     openai_api_key: Annotated[str | None, Meta(description="Key for OpenAI, or for what speaks its protocol.")] = None
     openai_base_url: Annotated[
         str | None, Meta(description="Another server that speaks OpenAI's protocol, up to /v1.")
@@ -164,6 +171,13 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     anthropic_base_url: Annotated[str | None, Meta(description="Another server that speaks Anthropic's protocol.")] = (
         None
     )
+    model_prices: Annotated[
+        Path | None,
+        Meta(
+            description='JSON file of prices, US dollars a million tokens: {"openai/m": {"input": 1, "output": 2}}. '
+            "Default: the models that the price list knows."
+        ),
+    ] = None
     outbound_allow: Annotated[
         tuple[str, ...],
         Meta(description="Private networks that users may name, as 10.0.0.0/8,192.168.1.7/32."),
@@ -190,6 +204,11 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     @property
     def database(self) -> str:
         return self.database_url or f"sqlite:///{self.directory / 'ai-agent.db'}"
+
+    @property
+    def shares_runs(self) -> bool:
+        """Whether several processes run what is queued: an embedded database belongs to one."""
+        return self.redis_url is not None and not self.database.startswith("sqlite")
 
     @property
     def format(self) -> LogFormat:

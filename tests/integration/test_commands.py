@@ -244,7 +244,7 @@ def test_doctor_finds_all_well(tmp_path: Path) -> None:
     with ModelServer() as model:
         run = ai_agent(tmp_path, "doctor", OPENAI_BASE_URL=f"{model.url}/v1")
     assert run.returncode == 0, run.stdout
-    assert [line.split()[0] for line in run.stdout.splitlines()] == ["ok"] * 6
+    assert [line.split()[0] for line in run.stdout.splitlines()] == ["ok"] * 7
 
 
 def test_doctor_says_what_is_wrong_and_what_to_do(tmp_path: Path, empty_postgres: str) -> None:

@@ -18,6 +18,7 @@ from ai_agent.domain.identity import Scope
 from ai_agent.security.api_keys import generate
 from ai_agent.settings import load_settings
 from tests.conftest import KEY, SECRET, Server
+from tests.integration.test_agents import execute
 
 BODIES: dict[str, object] = {
     "POST /admin/keys": {"name": "x", "scopes": ["agents:read"]},
@@ -77,18 +78,21 @@ class Caller:
 
 
 @pytest.fixture(scope="module")
-def ids(server: Server) -> dict[str, str]:
+def ids(server: Server, database_url: str) -> dict[str, str]:
     """One resource of each kind, of the admin."""
     with server.client() as api:
         session = api.post("/sessions", json={}).json()["id"]
         message = api.post(f"/sessions/{session}/messages", json={"content": "xx"}).json()["id"]
         model = {"provider": "openai", "model": "m"}
         agent = api.post("/agents", json={"name": "matrix", "model_config": model}).json()["id"]
-        execution = api.post(f"/agents/{agent}/execute", json={"message": "x"}).json()["execution_id"]
+        body = {"message": "x", "callback_url": "https://receiver.invalid"}
+        execution = api.post(f"/agents/{agent}/execute", json=body).json()["execution_id"]
+        delivery = api.get(f"/executions/{execution}/deliveries").json()["items"][0]["id"]
+        execute(database_url, "UPDATE webhook_deliveries SET status = 'failed', next_attempt_at = NULL")
         tool = api.post("/tools", json={"name": "calculator", "kind": "builtin"}).json()["id"]
         key = new_key(api)
     ids = {"session_id": session, "message_id": message, "agent_id": agent, "execution_id": execution, "key_id": key}
-    return ids | {"number": "1", "tool_id": tool}
+    return ids | {"number": "1", "delivery_id": delivery, "tool_id": tool, "call_id": "none"}
 
 
 def new_key(api: httpx.Client) -> str:

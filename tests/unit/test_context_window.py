@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ai_agent.domain.messages import HistoryEntry, Role
-from ai_agent.execution.agent_loop import fitting
+from ai_agent.execution.context_window import fitting
 
 FRAME = 8
 """Tokens that a message costs beside its text."""

@@ -1,12 +1,15 @@
 """`/metrics`, for Prometheus."""
 
 from litestar import Response, get
+from litestar.di import NamedDependency
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from ai_agent.api.guards import PUBLIC
 from ai_agent.api.rate_limits import EXEMPT
+from ai_agent.services.execution_queue import ExecutionQueue
 
 
 @get("/metrics", opt=PUBLIC | EXEMPT)
-async def get_metrics() -> Response[bytes]:
+async def get_metrics(execution_queue: NamedDependency[ExecutionQueue]) -> Response[bytes]:
+    await execution_queue.look()
     return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -12,16 +12,19 @@ from litestar.response import Stream
 
 from ai_agent.domain.errors import FieldError, InvalidFields
 from ai_agent.domain.events import EventFrame
+from ai_agent.realtime.event_log import Position
+from ai_agent.realtime.follow import Batch
 
 KEEPALIVE_SECONDS = 15.0
 LARGEST_SEQ = 2**31 - 1
+START = Position("", 0)
 
 _encode = msgspec.json.Encoder().encode
 
 
-def event_stream(epoch: str, events: AsyncIterator[list[EventFrame]], execution_id: UUID) -> Stream:
+def event_stream(batches: AsyncIterator[Batch], execution_id: UUID) -> Stream:
     return Stream(
-        _frames(epoch, events),
+        _chunks(batches),
         status_code=200,
         headers={
             "Content-Type": "text/event-stream",  # Litestar would add a charset, which the format fixes itself.
@@ -32,12 +35,13 @@ def event_stream(epoch: str, events: AsyncIterator[list[EventFrame]], execution_
     )
 
 
-async def _frames(epoch: str, events: AsyncIterator[list[EventFrame]]) -> AsyncIterator[bytes]:
+async def _chunks(batches: AsyncIterator[Batch]) -> AsyncIterator[bytes]:
+    """One chunk a batch. The next batch is asked for when the client has taken this one."""
     yield b"retry: 2000\n\n"
     last = time.monotonic()
-    async for batch in events:
-        if batch:
-            yield b"".join([_frame(epoch, event) for event in batch])
+    async for epoch, events in batches:
+        if events:
+            yield b"".join([_frame(epoch, event) for event in events])
             last = time.monotonic()
         elif time.monotonic() - last >= KEEPALIVE_SECONDS:
             # Proxies close what is silent.
@@ -50,14 +54,14 @@ def _frame(epoch: str, event: EventFrame) -> bytes:
     return head + _encode(event) + b"\n\n"
 
 
-def resume_position(position: str | None, epoch: str) -> int:
-    """The `seq` of `<epoch>:<seq>` or of a bare number; 0 for another epoch, so that all is read again.
+def resume_position(position: str | None) -> Position:
+    """The place that `<epoch>:<seq>` names, or a bare number in the current epoch; without one the start.
 
     Raises InvalidFields for anything else.
     """
     if not position:
-        return 0
-    known_epoch, _, seq = position.rpartition(":")
+        return START
+    epoch, _, seq = position.rpartition(":")
     if not (seq.isascii() and seq.isdigit()) or len(seq) > 10 or int(seq) > LARGEST_SEQ:
         raise InvalidFields([FieldError("after", "Must be <epoch>:<seq> or a number", position[:200])])
-    return int(seq) if known_epoch in ("", epoch) else 0
+    return Position(epoch, int(seq))

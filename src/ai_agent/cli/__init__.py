@@ -23,11 +23,22 @@ def cli() -> None:
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where the embedded database lives.")
 @click.option("--reload", is_flag=True, help="Restart when the code changes.")
-def serve(host: str, port: int, data_dir: Path | None, reload: bool) -> None:
+@click.option("--no-worker", is_flag=True, help="Leave the runs to `ai-agent worker`.")
+def serve(host: str, port: int, data_dir: Path | None, reload: bool, no_worker: bool) -> None:
     """Start the API and its worker."""
     from ai_agent.cli.serve import serve as run
 
-    run(host, port, data_dir, reload=reload)
+    run(host, port, data_dir, reload=reload, worker=not no_worker)
+
+
+@cli.command()
+@click.option("--concurrency", type=click.IntRange(1, 1000), help="Runs at the same time; default: the setting's.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="The same as of the API beside it.")
+def worker(concurrency: int | None, data_dir: Path | None) -> None:
+    """Run what the API queues, in a process of its own: with PostgreSQL and Redis."""
+    from ai_agent.cli.worker import work
+
+    work(concurrency, data_dir)
 
 
 @cli.command()

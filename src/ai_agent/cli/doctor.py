@@ -32,6 +32,7 @@ def doctor() -> int:
         "data directory": _directory,
         "database": _database,
         "redis": _redis,
+        "queue": _queue,
         "models": _models,
     }
     if settings.openai_api_key or settings.openai_base_url:
@@ -106,6 +107,12 @@ async def _redis(settings: Settings) -> str:
     if kept["appendonly"] != "yes":
         raise ConfigurationError("Redis forgets everything when it restarts", "Set appendonly yes")
     return "keeps what it is told"
+
+
+async def _queue(settings: Settings) -> str:
+    if settings.shares_runs:
+        return "Redis; `ai-agent worker` on any machine runs what is queued"
+    return "in memory; each `ai-agent serve` runs what it has accepted"
 
 
 async def _models(settings: Settings) -> str:

@@ -21,6 +21,7 @@ from uvicorn.supervisors import ChangeReload
 
 from ai_agent.api.errors import error_body
 from ai_agent.app import create_app
+from ai_agent.cli.worker import check_shared
 from ai_agent.domain.errors import ConfigurationError, MalformedRequest
 from ai_agent.domain.fields import new_id
 from ai_agent.observability.logging import configure_logging
@@ -64,19 +65,21 @@ class Server(uvicorn.Server):
         self.drain()
 
 
-def serve(host: str, port: int, data_dir: Path | None, *, reload: bool) -> None:
+def serve(host: str, port: int, data_dir: Path | None, *, reload: bool, worker: bool) -> None:
     """Serves until a signal. Raises ConfigurationError when it cannot start."""
     if data_dir is not None:
         os.environ["AI_AGENT_DATA_DIR"] = str(data_dir.absolute())
     settings = load_settings()
     _check_exposure(settings, host)
+    if not worker:
+        check_shared(settings, "--no-worker")
     configure_logging(level=settings.log_level, json=settings.format is LogFormat.JSON)
     listener = _listen(host, port)
     if reload:
         config = _config("ai_agent.app:from_environment", settings, factory=True, reload=True)
         ChangeReload(config, target=uvicorn.Server(config).run, sockets=[listener]).run()
         return
-    app = create_app(settings)
+    app = create_app(settings, worker=worker)
     server = Server(_config(app, settings, lifespan="off"))
     server.address = _url(listener)
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:

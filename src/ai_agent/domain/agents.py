@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ai_agent.domain.errors import FieldError
+from ai_agent.domain.executions import OnBusy
 from ai_agent.domain.fields import (
     Description,
     Holds,
@@ -51,7 +52,8 @@ ModelName = Annotated[str, Meta(min_length=1, max_length=255)]
 class ModelConfig(Input, forbid_unknown_fields=True, omit_defaults=True):
     """Which model answers, where, and its bounds. Tokens are the provider's own, times are seconds, costs US dollars.
 
-    `fallback_models` are of the same provider. `api_key` is write-only; a `base_url` of one's own needs one.
+    `on_busy` is what executions do that ask for nothing else where the session is busy. `fallback_models` are of the
+    same provider. `api_key` is write-only; a `base_url` of one's own needs one.
     """
 
     provider: Provider | None = None
@@ -65,6 +67,7 @@ class ModelConfig(Input, forbid_unknown_fields=True, omit_defaults=True):
     max_steps: Annotated[int, Meta(ge=1, le=1000)] | None = None
     max_total_tokens: Annotated[int, Meta(ge=1, le=100_000_000)] | None = None
     max_cost: Annotated[float, Meta(gt=0, le=1_000_000)] | None = None
+    on_busy: OnBusy | None = None
     # Visible ASCII: it becomes a header.
     api_key: Annotated[str, Meta(min_length=1, max_length=4096, pattern=r"^[\x21-\x7e]+$")] | None = None
 

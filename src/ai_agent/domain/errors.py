@@ -1,5 +1,6 @@
 """The errors a client can meet. Raised where they are known, turned into a response once, in `api/errors.py`."""
 
+import math
 from typing import Annotated, Any
 
 import msgspec
@@ -103,6 +104,28 @@ class LimitExceeded(AIAgentError):
     status, code = 422, "limit_exceeded"
 
 
+class MaxStepsExceeded(LimitExceeded):
+    code = "max_steps_exceeded"
+
+
+class MaxTotalTokensExceeded(LimitExceeded):
+    code = "max_total_tokens_exceeded"
+
+
+class MaxCostExceeded(LimitExceeded):
+    code = "max_cost_exceeded"
+
+
+class MaxToolCallsExceeded(LimitExceeded):
+    code = "max_tool_calls_exceeded"
+
+
+class PriceUnknown(LimitExceeded):
+    """A run has a bound on its cost, and nobody told what its model costs."""
+
+    code = "price_unknown"
+
+
 class InternalError(AIAgentError):
     status, code = 500, "internal_error"
 
@@ -112,11 +135,31 @@ class ExternalServiceError(AIAgentError):
 
     code = "external_service_error"
 
-    def __init__(self, message: str, *, service_name: str, service_type: str = "model", retryable: bool = True):
+    def __init__(
+        self,
+        message: str,
+        *,
+        service_name: str,
+        service_type: str = "model",
+        retryable: bool = True,
+        retry_after: float | None = None,
+    ):
         details = {"service_name": service_name, "service_type": service_type, "is_retryable": retryable}
-        super().__init__(message, details=details, headers={"Retry-After": "5"} if retryable else None)
+        wait = {"Retry-After": str(5 if retry_after is None else math.ceil(retry_after))}
+        super().__init__(message, details=details, headers=wait if retryable else None)
         self.retryable = retryable
+        self.retry_after = retry_after
         self.status = 503 if retryable else 502
+
+
+class CircuitBreakerOpen(AIAgentError):
+    """A model, tool or MCP server failed so often that it is left alone for a while."""
+
+    status, code = 503, "circuit_breaker_open"
+
+    def __init__(self, service_name: str, *, retry_after: int):
+        message = f"{service_name} failed several times in a row and is not asked for now"
+        super().__init__(message, details={"service_name": service_name}, headers={"Retry-After": str(retry_after)})
 
 
 class ServiceUnavailable(AIAgentError):

@@ -2,7 +2,7 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
 import msgspec
@@ -32,6 +32,22 @@ class ExecutionStatus(StrEnum):
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
+
+
+FINAL = frozenset({ExecutionStatus.COMPLETED, ExecutionStatus.FAILED, ExecutionStatus.CANCELLED})
+
+
+class OnBusy(StrEnum):
+    """What becomes of a run that is wanted where another one is live.
+
+    `reject` refuses it; `enqueue` runs it behind those that wait; `interrupt` cancels the live one, keeps what that
+    has said, and runs it next; `rollback` does the same and removes the live one's messages.
+    """
+
+    REJECT = "reject"
+    ENQUEUE = "enqueue"
+    INTERRUPT = "interrupt"
+    ROLLBACK = "rollback"
 
 
 class Usage(msgspec.Struct):
@@ -81,8 +97,9 @@ class ExecuteAgent(Input):
     agent_id: UUID | None = None
     metadata: JsonObject = {}
     stream: bool = False
-    on_busy: Literal["reject"] = "reject"
+    on_busy: OnBusy | None = None
     timeout_seconds: Annotated[float, Meta(gt=0, le=3600)] | None = None
+    callback_url: Annotated[str, Meta(min_length=1, max_length=2048)] | None = None
 
     def check(self) -> list[FieldError]:
         blank = [] if self.message.strip() else [FieldError("message", "Must not be blank", self.message)]

@@ -1,184 +1,182 @@
-"""One run of an agent: its row and a branch of messages go to the model, and what it says comes back piece by piece.
+"""The agent loop: one step is one streamed request to a model, and then the tool calls that it asks for.
 
-Built on pydantic-ai. Imported at a process's first run, never by the API.
+Stands on the agent library's models, not on its graph: between steps a run is saved, may wait for humans and clients,
+and is held to its bounds. Imported at a process's first run, never by the API.
 """
 
-from collections.abc import AsyncIterable, Awaitable, Callable, Coroutine, Sequence
-from functools import partial
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import msgspec
-from pydantic_ai import Agent as Loop
-from pydantic_ai.exceptions import (
-    AgentRunError,
-    ModelHTTPError,
-    UnexpectedModelBehavior,
-    UsageLimitExceeded,
-    UserError,
-)
 from pydantic_ai.messages import (
     ModelMessage,
+    ModelMessagesTypeAdapter,
     ModelRequest,
     ModelResponse,
-    PartDeltaEvent,
-    PartStartEvent,
     SystemPromptPart,
     TextPart,
-    TextPartDelta,
-    ThinkingPart,
-    ThinkingPartDelta,
+    ToolCallPart,
+    ToolReturnPart,
     UserPromptPart,
 )
-from pydantic_ai.settings import ModelSettings
-from pydantic_ai.usage import UsageLimits
+from pydantic_ai.tools import ToolDefinition
 
 from ai_agent.domain.agents import AgentContent, ModelConfig
-from ai_agent.domain.errors import AIAgentError, ExternalServiceError, FieldError, InvalidFields, LimitExceeded
+from ai_agent.domain.errors import FieldError, InvalidFields
 from ai_agent.domain.executions import Usage
+from ai_agent.domain.fields import new_id
 from ai_agent.domain.messages import HistoryEntry, Role
+from ai_agent.domain.tool_calls import ToolCallStatus
+from ai_agent.execution.bounds import MAX_STEPS, check_step, check_tool_calls, check_usage, total
+from ai_agent.execution.calls import Asked, Plan, answers_by_call, carry_out, pending, plan
+from ai_agent.execution.context_window import RESERVED_TOKENS, fitting, tokens_of
+from ai_agent.execution.heard import CHARACTERS_A_TOKEN, Heard
 from ai_agent.execution.model_access import ModelAccess
-from ai_agent.execution.model_providers import Endpoint, build_model, resolve_endpoint
-from ai_agent.security.outbound import OutboundRefused
+from ai_agent.execution.model_calls import ModelCalls, Question
+from ai_agent.execution.run_state import Answered, Finished, Run, RunInput, RunState, Waiting
+from ai_agent.execution.tools import Toolset
 
-Say = Callable[[str, str], Awaitable[None]]
+_OUTCOMES: dict[ToolCallStatus, Literal["success", "denied"]] = {
+    ToolCallStatus.COMPLETED: "success",
+    ToolCallStatus.REJECTED: "denied",
+    ToolCallStatus.EXPIRED: "denied",
+}
 
-MAX_STEPS = 50
-RESERVED_TOKENS = 512
-
-_RETRYABLE = {408, 425, 429, 500, 502, 503, 504, 529}
-
-
-class RunResult(msgspec.Struct, frozen=True):
-    content: str
-    usage: Usage
-    context_truncated: bool
+MAX_CALL_ID = 64
+"""Characters; no provider takes longer ones back."""
 
 
-RunBranch = Callable[[AgentContent | None, Sequence[HistoryEntry], ModelAccess, Say], Coroutine[Any, Any, RunResult]]
+async def run_agent(
+    given: RunInput,
+    state: RunState,
+    answers: Sequence[Answered],
+    interrupted: frozenset[str],
+    access: ModelAccess,
+    run: Run,
+) -> Finished | Waiting:
+    """Answers the last message of the branch; as `RunAgent` has it.
 
-
-async def run_branch(
-    agent: AgentContent | None, branch: Sequence[HistoryEntry], access: ModelAccess, say: Say
-) -> RunResult:
-    """Answers the last message of a branch; `say(kind, text)` hears each piece, kind `token` or `reasoning`.
-
-    Raises ExternalServiceError for what the provider does, LimitExceeded for the run's own bounds.
+    Raises ExternalServiceError and CircuitBreakerOpen for what providers do, LimitExceeded for the run's own bounds.
     """
-    if agent is None or not branch:
+    if given.agent is None or not given.branch:
         raise InvalidFields([FieldError("agent_id", "The agent or its message was deleted")])
-    config = msgspec.json.decode(agent.model_config, type=ModelConfig)
-    heard = False
+    loop = _Loop(given.agent, given, state, access, run)
+    return await loop.run(answers_by_call(answers), interrupted)
 
-    async def hear(kind: str, text: str) -> None:
-        nonlocal heard
-        heard = True
-        await say(kind, text)
 
-    endpoint = await resolve_endpoint(agent, config, access)
-    try:
-        return await _answer(agent, config, endpoint, branch, hear)
-    except ExternalServiceError:
-        # The local model may have died under the run, and be back at another address.
-        moved = await resolve_endpoint(agent, config, access)
-        if heard or moved == endpoint:
+class _Loop:
+    def __init__(self, agent: AgentContent, given: RunInput, state: RunState, access: ModelAccess, run: Run):
+        self._config = msgspec.json.decode(agent.model_config, type=ModelConfig)
+        self._prompt = agent.system_prompt or ""
+        self._branch = given.branch
+        self._state = state
+        self._run = run
+        self._calls = ModelCalls(agent, self._config, access)
+        self._tools = Toolset(msgspec.json.decode(agent.tools, type=list[str]), given.tools)
+        self._definitions = [
+            ToolDefinition(name=tool.name, description=tool.description, parameters_json_schema=tool.schema)
+            for tool in self._tools.tools.values()
+        ]
+        self._tool_tokens = sum(tokens_of(str(tool)) for tool in self._definitions)
+        self._history: list[ModelMessage] = ModelMessagesTypeAdapter.validate_json(bytes(state.history))
+        state.unavailable_tools = self._tools.unavailable
+
+    async def run(self, answers: Mapping[str, Answered], interrupted: frozenset[str]) -> Finished | Waiting:
+        if not self._history:
+            self._history.append(ModelRequest(parts=[UserPromptPart(self._branch[-1].content)]))
+        while True:
+            if calls := self._open_calls():
+                plans = [
+                    plan(
+                        _asked(call),
+                        self._state.steps,
+                        self._tools,
+                        answers.get(call.tool_call_id),
+                        interrupted=call.tool_call_id in interrupted,
+                    )
+                    for call in calls
+                ]
+                if waiting := await self._carry_out(plans):
+                    return waiting
+            elif isinstance(self._history[-1], ModelResponse):
+                return Finished(self._state)
+            await self._step()
+
+    async def _step(self) -> None:
+        state = self._state
+        check_step(state, self._config)
+        await self._run.step(state.steps + 1, self._config.max_steps or MAX_STEPS)
+        question = await self._question()
+        gap = "\n\n" if state.content and not state.content.endswith("\n") else ""
+        heard = Heard(self._run.say, self._look, gap, str(self._calls.provider))
+        try:
+            response = await self._calls.ask(question, heard)
+        except BaseException:
+            cut = _estimate(question, heard) if heard.began else Usage(estimated=True)
+            state.usage = total(state.usage, cut, self._calls.cost)
             raise
-    return await _answer(agent, config, moved, branch, hear)
+        finally:
+            state.content += heard.text
+        self._take(response, _estimate(question, heard))
+
+    def _look(self, tokens: int) -> None:
+        """Ends a step that has surely said too much, while it is still speaking."""
+        check_usage(total(self._state.usage, Usage(output_tokens=tokens), self._calls.cost), self._config)
+
+    def _take(self, response: ModelResponse, estimate: Usage) -> None:
+        """Adds a model's answer to the run, and looks at the bounds."""
+        state = self._state
+        state.steps += 1
+        state.model = self._calls.model
+        state.usage = total(state.usage, _usage(response) or estimate, self._calls.cost)
+        check_usage(state.usage, self._config)
+        _make_ids_unique(response, _call_ids(self._history))
+        self._history.append(response)
+        state.tool_calls += len(self._open_calls())
+        check_tool_calls(state)
+
+    async def _question(self) -> Question:
+        """The branch and the run's own messages, as far as they fit the window: the oldest of the branch go first."""
+        window = (await self._calls.endpoint()).context_tokens - (self._config.max_tokens or RESERVED_TOKENS)
+        own = sum(tokens_of(_text(message)) for message in self._history[1:])
+        kept = fitting(self._branch, self._prompt, window - own - self._tool_tokens)
+        self._state.context_truncated |= len(kept) < len(self._branch)
+        return Question(self._prompt, [*_messages(kept[:-1]), *self._history], self._definitions)
+
+    async def _carry_out(self, plans: list[Plan]) -> Waiting | None:
+        """Runs what may run, between two saves: a call that was begun is never begun again unnoticed."""
+        if any(each.tool is not None for each in plans):
+            await self._save(plans)
+        await carry_out(plans, self._run)
+        if results := [_result(each) for each in plans if each.needs is None]:
+            self._add_results(results)
+        await self._save(plans)
+        return Waiting(self._state, waiting) if (waiting := pending(plans)) else None
+
+    def _add_results(self, results: list[ToolReturnPart]) -> None:
+        last = self._history[-1]
+        before = last.parts if isinstance(last, ModelRequest) else []
+        parts = [*before, *results]
+        if isinstance(last, ModelRequest):
+            self._history.pop()
+        self._history.append(ModelRequest(parts=parts))
+
+    async def _save(self, plans: list[Plan]) -> None:
+        self._state.history = msgspec.Raw(ModelMessagesTypeAdapter.dump_json(self._history))
+        await self._run.save(self._state, [each.record for each in plans])
+
+    def _open_calls(self) -> list[ToolCallPart]:
+        """The calls of the last response that have no result yet, in the order in which they were asked for."""
+        answered: set[str] = set()
+        for message in reversed(self._history):
+            if isinstance(message, ModelResponse):
+                calls = [part for part in message.parts if isinstance(part, ToolCallPart)]
+                return [call for call in calls if call.tool_call_id not in answered]
+            answered |= {part.tool_call_id for part in message.parts if isinstance(part, ToolReturnPart)}
+        return []
 
 
-async def _answer(
-    agent: AgentContent, config: ModelConfig, endpoint: Endpoint, branch: Sequence[HistoryEntry], say: Say
-) -> RunResult:
-    prompt = agent.system_prompt or ""
-    kept = fitting(branch, prompt, endpoint.context_tokens - (config.max_tokens or RESERVED_TOKENS))
-    loop = Loop(
-        await build_model(config, endpoint), instructions=prompt or None, model_settings=_model_settings(config)
-    )
-    result = await _run(loop, config, kept, say)
-    usage = result.usage
-    return RunResult(
-        result.output,
-        Usage(usage.input_tokens or 0, usage.output_tokens or 0, usage.cache_read_tokens or 0),
-        len(kept) < len(branch),
-    )
-
-
-async def _run(loop: Loop[Any, str], config: ModelConfig, branch: Sequence[HistoryEntry], say: Say) -> Any:
-    async def hear(_: Any, events: AsyncIterable[Any]) -> None:
-        async for event in events:
-            if (piece := _piece(event)) is not None:
-                await say(*piece)
-
-    try:
-        return await loop.run(
-            branch[-1].content,
-            message_history=_history(branch[:-1]),
-            usage_limits=UsageLimits(
-                request_limit=config.max_steps or MAX_STEPS, total_tokens_limit=config.max_total_tokens
-            ),
-            event_stream_handler=hear,
-        )
-    except Exception as error:
-        if (known := _as_ours(error, str(config.provider))) is None:
-            raise
-        raise known from error
-
-
-def _as_ours(error: Exception, provider: str) -> AIAgentError | None:
-    """The domain's error for what a provider or its library does, None for a fault of ours."""
-    failed = partial(ExternalServiceError, service_name=provider)
-    if (refusal := _refusal(error)) is not None:
-        return failed(f"The model provider cannot be used. {refusal}", retryable=False)
-    if isinstance(error, UsageLimitExceeded):
-        return LimitExceeded("The run reached its limit of steps or tokens")
-    if (status := _status(error)) is not None:
-        return failed(f"The model provider answered {status}", retryable=status in _RETRYABLE)
-    if isinstance(error, UnexpectedModelBehavior):
-        return failed("The model provider's answer cannot be understood", retryable=False)
-    if isinstance(error, UserError):
-        return failed("The model is not configured", retryable=False)
-    if isinstance(error, AgentRunError):
-        return failed("The model provider failed")
-    return failed("The connection to the model provider broke") if _from_provider(error) else None
-
-
-def _status(error: Exception) -> int | None:
-    """The provider's status; that of a redirect, which is followed nowhere, only its own library tells."""
-    told = error if isinstance(error, ModelHTTPError) else error.__cause__
-    return getattr(told, "status_code", None) if isinstance(error, AgentRunError) else None
-
-
-def _refusal(error: BaseException | None) -> OutboundRefused | None:
-    """What the outbound guard said, under all that the libraries wrapped around it."""
-    while error is not None and not isinstance(error, OutboundRefused):
-        error = error.__cause__ or error.__context__
-    return error
-
-
-def _from_provider(error: Exception) -> bool:
-    """The SDKs let errors of their HTTP client and JSON decoder through when a stream breaks."""
-    return type(error).__module__.split(".")[0] in {
-        "httpx",
-        "httpx2",
-        "httpcore",
-        "httpcore2",
-        "openai",
-        "anthropic",
-        "json",
-    }
-
-
-def _piece(event: Any) -> tuple[str, str] | None:
-    # The first token is in the part's start, not in a delta.
-    if isinstance(event, PartStartEvent) and isinstance(event.part, TextPart | ThinkingPart):
-        kind = "token" if isinstance(event.part, TextPart) else "reasoning"
-        return (kind, event.part.content) if event.part.content else None
-    if isinstance(event, PartDeltaEvent) and isinstance(event.delta, TextPartDelta | ThinkingPartDelta):
-        kind = "token" if isinstance(event.delta, TextPartDelta) else "reasoning"
-        return (kind, event.delta.content_delta) if event.delta.content_delta else None
-    return None
-
-
-def _history(branch: Sequence[HistoryEntry]) -> list[ModelMessage]:
+def _messages(branch: Sequence[HistoryEntry]) -> list[ModelMessage]:
     history: list[ModelMessage] = []
     for entry in branch:
         if entry.role == Role.ASSISTANT:
@@ -190,27 +188,47 @@ def _history(branch: Sequence[HistoryEntry]) -> list[ModelMessage]:
     return history
 
 
-def _model_settings(config: ModelConfig) -> ModelSettings:
-    given: dict[str, Any] = {
-        "temperature": config.temperature,
-        "max_tokens": config.max_tokens,
-        "top_p": config.top_p,
-        "timeout": config.timeout_seconds,
-    }
-    settings: ModelSettings = ModelSettings(**{k: v for k, v in given.items() if v is not None})  # type: ignore[typeddict-item]  # the names are its own
-    return settings
+def _asked(call: ToolCallPart) -> Asked:
+    arguments: Any = call.args or {}
+    if isinstance(arguments, str):
+        try:
+            arguments = msgspec.json.decode(arguments)
+        except (msgspec.MsgspecError, UnicodeEncodeError):
+            arguments = None
+    return Asked(call.tool_call_id, call.tool_name, arguments if isinstance(arguments, dict) else None)
 
 
-def fitting(branch: Sequence[HistoryEntry], prompt: str, tokens: int) -> Sequence[HistoryEntry]:
-    """The newest part of the branch that fits the window. The new message itself is always kept."""
-    left = tokens - _tokens(prompt)
-    for index in range(len(branch) - 1, -1, -1):
-        left -= _tokens(branch[index].content)
-        if left < 0:
-            return branch[min(index + 1, len(branch) - 1) :]
-    return branch
+def _result(done: Plan) -> ToolReturnPart:
+    record = done.record
+    return ToolReturnPart(record.name, record.output, record.call_id, outcome=_OUTCOMES.get(record.status, "failed"))
 
 
-def _tokens(text: str) -> int:
-    """A cautious estimate: three bytes of UTF-8 a token, and the frame of a message."""
-    return len(text.encode()) // 3 + 8
+def _usage(response: ModelResponse) -> Usage | None:
+    """The tokens as the provider counted them, None when it told nothing."""
+    told = response.usage
+    if told.input_tokens + told.output_tokens == 0:
+        return None
+    return Usage(told.input_tokens, told.output_tokens, told.cache_read_tokens)
+
+
+def _estimate(question: Question, heard: Heard) -> Usage:
+    sent = len(question.instructions) + sum(len(_text(message)) for message in question.messages)
+    return Usage(sent // CHARACTERS_A_TOKEN, heard.tokens, estimated=True)
+
+
+def _text(message: ModelMessage) -> str:
+    """What counts of a message: its texts, the arguments of calls, and the results."""
+    return "".join(str(getattr(part, "content", None) or getattr(part, "args", None) or "") for part in message.parts)
+
+
+def _call_ids(history: Sequence[ModelMessage]) -> set[str]:
+    return {part.tool_call_id for message in history for part in message.parts if isinstance(part, ToolCallPart)}
+
+
+def _make_ids_unique(response: ModelResponse, taken: set[str]) -> None:
+    """Providers may name two calls of a run alike; a run needs to tell them apart."""
+    for part in response.parts:
+        if isinstance(part, ToolCallPart):
+            if part.tool_call_id in taken or not 0 < len(part.tool_call_id) <= MAX_CALL_ID:
+                part.tool_call_id = f"call_{new_id().hex}"
+            taken.add(part.tool_call_id)

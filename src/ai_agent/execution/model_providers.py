@@ -92,9 +92,8 @@ def _missing(provider: str, setting: str) -> str:
     raise ExternalServiceError(message, service_name=provider, retryable=False)
 
 
-async def build_model(config: ModelConfig, endpoint: Endpoint) -> Model:
-    name = config.model or ""
-    if config.provider is Provider.ANTHROPIC:
+async def build_model(provider: Provider | None, name: str, endpoint: Endpoint) -> Model:
+    if provider is Provider.ANTHROPIC:
         # It costs a second of CPU and 30 MiB, which runs of others need not pay; and nobody waits for a thread's.
         await asyncio.to_thread(importlib.import_module, _ANTHROPIC)
         from pydantic_ai.models.anthropic import AnthropicModel
@@ -109,13 +108,17 @@ def _anthropic(endpoint: Endpoint) -> "AnthropicProvider":
     from pydantic_ai.providers.anthropic import AnthropicProvider
 
     http = _http(endpoint, "x-api-key", endpoint.api_key)
-    return AnthropicProvider(api_key=endpoint.api_key, base_url=endpoint.base_url, http_client=http)
+    provider = AnthropicProvider(api_key=endpoint.api_key, base_url=endpoint.base_url, http_client=http)
+    provider.client.max_retries = 0  # Retrying is ours.
+    return provider
 
 
 @lru_cache(maxsize=CLIENTS)
 def _openai(endpoint: Endpoint) -> OpenAIProvider:
     http = _http(endpoint, "authorization", f"Bearer {endpoint.api_key}")
-    return OpenAIProvider(api_key=endpoint.api_key, base_url=endpoint.base_url, http_client=http)
+    provider = OpenAIProvider(api_key=endpoint.api_key, base_url=endpoint.base_url, http_client=http)
+    provider.client.max_retries = 0  # Retrying is ours.
+    return provider
 
 
 def _http(endpoint: Endpoint, header: str, key: str) -> httpx2.AsyncClient | None:

@@ -1,170 +1,296 @@
-"""The steps of a run in the database: begun, spoken, ended. Each is one transaction, fenced, with its events inside."""
+"""The steps of a run in the database: begun, saved, waiting, ended. Each is one transaction, fenced, with events."""
 
 from collections.abc import Sequence
+from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from ai_agent.domain.agents import AgentContent, AgentStatus
+from ai_agent.domain.agents import AgentStatus
 from ai_agent.domain.events import EventType, NewEvent
-from ai_agent.domain.executions import ExecutionError, ExecutionStatus, Usage
-from ai_agent.domain.fields import new_id, now, to_json
-from ai_agent.domain.messages import HistoryEntry, Message, Role
+from ai_agent.domain.executions import ExecutionError, ExecutionStatus
+from ai_agent.domain.fields import StoredJson, new_id, now, to_json
 from ai_agent.domain.sessions import SessionStatus
+from ai_agent.domain.tool_calls import ToolCall, ToolCallStatus
+from ai_agent.domain.tools import ToolKind
+from ai_agent.execution.endings import Endings, LostClaim, Outcome
+from ai_agent.execution.job_queue import JobQueue
+from ai_agent.execution.run_state import Answered, Approved, Delivered, Expired, Rejected, RunInput, RunState
+from ai_agent.execution.webhooks import Webhooks
 from ai_agent.realtime.event_log import EventLog, Fenced
 from ai_agent.realtime.publisher import Publisher
-from ai_agent.storage import agents, executions, messages, sessions
+from ai_agent.settings import Settings
+from ai_agent.storage import agents, executions, leases, messages, sessions, tool_calls, tools
 from ai_agent.storage.database import Connection, Database
-from ai_agent.storage.executions import Claim
+from ai_agent.storage.leases import Claim, Held
 
-_TERMINAL_EVENT = {
-    ExecutionStatus.COMPLETED: EventType.COMPLETED,
-    ExecutionStatus.FAILED: EventType.FAILED,
-    ExecutionStatus.CANCELLED: EventType.CANCELLED,
-}
+SWEPT_AT_ONCE = 200
+EVENT_BYTES = 64 * 1024
 
 
-class RunInput(msgspec.Struct, frozen=True):
-    """What a run is made of: the agent at the run's version, and the branch of messages that ends with the new one."""
+class Begun(msgspec.Struct, frozen=True):
+    """All that a worker needs to take a run on, from its start or from where another one left it."""
 
-    agent: AgentContent | None
-    branch: list[HistoryEntry]
-
-
-class Outcome(msgspec.Struct, frozen=True):
-    status: ExecutionStatus
-    content: str
-    usage: Usage
-    error: ExecutionError | None = None
-    metadata: dict[str, Any] = {}
-
-
-class LostClaim(Exception):
-    """Another worker has the run, or it is gone: this one stops and changes nothing."""
+    claim: Claim
+    given: RunInput
+    state: RunState
+    answers: list[Answered]
+    interrupted: frozenset[str]
 
 
 class Runs:
     def __init__(
-        self, database: Database, log: EventLog, publisher: Publisher, *, lease_seconds: float, max_attempts: int
+        self,
+        database: Database,
+        log: EventLog,
+        publisher: Publisher,
+        queue: JobQueue,
+        webhooks: Webhooks,
+        settings: Settings,
     ):
         self._database = database
         self._log = log
         self._publisher = publisher
-        self._lease = lease_seconds
-        self._max_attempts = max_attempts
+        self._queue = queue
+        self._lease = settings.execution_lease_seconds
+        self._max_attempts = settings.execution_max_attempts
+        self._answer_seconds = settings.approval_timeout_seconds
+        self.endings = Endings(publisher, queue, webhooks)
 
-    async def begin(self, execution_id: UUID) -> tuple[Claim, RunInput] | None:
+    async def begin(self, execution_id: UUID, worker: str) -> Begun | None:
         """Claims a queued run and tells readers. None when it is no longer queued."""
         async with self._database.unit_of_work() as rows:
-            claim = await executions.claim(rows, execution_id, lease=self._lease, at=now())
+            claim = await leases.claim(rows, execution_id, worker=worker, lease=self._lease, at=now())
             if claim is None:
                 return None
-            event = EventType.STARTED if claim.fence == 1 else EventType.RESTARTED
-            data = {"attempt": claim.attempt}
-            await self._publisher.record(rows, f"execution:{claim.id}", (event, data), fence=claim.fence)
-            agent = await agents.at_version(rows, claim.owner_id, claim.agent_id, claim.agent_version)
-            if agent is None:  # Written by a node of a release that kept no versions, or deleted.
-                agent = await agents.content(rows, claim.owner_id, claim.agent_id)
-            branch = await messages.branch(rows, claim.input_message_id)
-        return claim, RunInput(agent, branch)
+            state, saved = await _state(rows, claim.id)
+            resumed = claim.fence == 1 or state.waited_at_fence == claim.fence - 1
+            kind = EventType.STARTED if resumed else EventType.RESTARTED
+            events: list[tuple[EventType, Any]] = [(kind, {"attempt": claim.attempt})]
+            if not resumed and state.content:
+                events.append((EventType.SNAPSHOT, _snapshot(state)))
+            await self._publisher.record(rows, channel(claim.id), *events, fence=claim.fence)
+            calls = await tool_calls.of_run(rows, claim.id) if saved else []
+            given = await _input(rows, claim)
+        answers = [answer for call in calls if (answer := _answer(call)) is not None]
+        interrupted = frozenset(call.call_id for call in calls if call.status is ToolCallStatus.RUNNING)
+        return Begun(claim, given, state, answers, interrupted)
 
     async def speak(self, claim: Claim, events: Sequence[NewEvent]) -> None:
-        """Logs tokens. Raises LostClaim when the run is no longer this worker's."""
+        """Logs what is not worth a transaction: tokens and progress. Raises LostClaim."""
         try:
-            await self._log.append(f"execution:{claim.id}", events, fence=claim.fence)
+            await self._log.append(channel(claim.id), events, fence=claim.fence)
         except Fenced as error:
             raise LostClaim from error
 
-    async def renew(self, claim: Claim) -> bool:
-        """Keeps the lease; tells whether a cancel was asked for. Raises LostClaim."""
+    async def save(self, claim: Claim, state: RunState, calls: Sequence[ToolCall], told: Sequence[ToolCall]) -> None:
+        """Writes down where the run stands, the calls as they are, and tells of some of them. Raises LostClaim."""
         async with self._database.unit_of_work() as rows:
-            cancelled = await executions.renew(rows, claim, lease=self._lease)
-        if cancelled is None:
-            raise LostClaim
-        return cancelled
+            await self._hold(rows, claim)
+            await leases.keep_state(rows, claim.id, to_json(state))
+            await self._keep_calls(rows, claim, calls, told)
 
-    async def end(self, claim: Claim, message_id: UUID, outcome: Outcome) -> None:
-        """The answer, the usage, the status and the terminal event, in one transaction. Raises LostClaim."""
+    async def keep_call(self, claim: Claim, call: ToolCall) -> None:
+        """Writes down a call that has ended while others run, and tells of it. Raises LostClaim."""
         async with self._database.unit_of_work() as rows:
-            # The session's row first, as in deleting it, so that the two never wait for each other.
-            await sessions.set_status(rows, claim.session_id, SessionStatus.IDLE)
-            output = await self._store_answer(rows, claim, message_id, outcome)
-            ended = await executions.finish(
-                rows,
-                claim,
-                status=outcome.status,
-                output=output,
-                error=to_json(outcome.error) if outcome.error else None,
-                usage=to_json(outcome.usage),
-                at=now(),
-            )
-            if not ended:
+            await self._hold(rows, claim)
+            await self._keep_calls(rows, claim, [call], [call])
+
+    async def _hold(self, rows: Connection, claim: Claim) -> None:
+        if await leases.renew(rows, claim, lease=self._lease) is None:
+            raise LostClaim
+
+    async def _keep_calls(
+        self, rows: Connection, claim: Claim, calls: Sequence[ToolCall], told: Sequence[ToolCall]
+    ) -> None:
+        for call in calls:
+            await tool_calls.keep(rows, claim.id, call)
+        if told:
+            events = [call_event(call) for call in told]
+            await self._publisher.record(rows, channel(claim.id), *events, fence=claim.fence)
+
+    async def wait(self, claim: Claim, state: RunState, outcome: Outcome) -> bool:
+        """Leaves the run to those who must answer; `outcome` ends it if somebody wanted to stop it meanwhile.
+
+        Tells whether it waits. Raises LostClaim.
+        """
+        state.waited_at_fence = claim.fence
+        async with self._database.unit_of_work() as rows:
+            await sessions.lock(rows, claim.owner_id, [claim.session_id])
+            current = await leases.mine(rows, claim)
+            if current is None:
                 raise LostClaim
-            failed = outcome.status is ExecutionStatus.FAILED
-            await agents.set_status(rows, claim.agent_id, AgentStatus.ERROR if failed else AgentStatus.COMPLETED)
-            event = (_TERMINAL_EVENT[outcome.status], _terminal_data(claim, output, outcome))
-            await self._publisher.record(rows, f"execution:{claim.id}", event, fence=claim.fence)
+            if current.cancel_requested:
+                await self.endings.end(rows, claim, outcome)
+                return False
+            await leases.keep_state(rows, claim.id, to_json(state))
+            await self._ask(rows, claim)
+            if not await leases.wait(rows, claim):
+                raise LostClaim
+            await sessions.set_status(rows, claim.session_id, SessionStatus.WAITING)
+            await agents.set_status(rows, claim.agent_id, AgentStatus.WAITING)
+        return True
 
-    async def _store_answer(self, rows: Connection, claim: Claim, message_id: UUID, outcome: Outcome) -> UUID | None:
-        if not outcome.content and outcome.status is not ExecutionStatus.COMPLETED:
-            return None
-        at = now()
-        position = await sessions.take_position(rows, claim.owner_id, claim.session_id, at)
-        if position is None:
-            raise LostClaim
-        # Deleted meanwhile? Then the answer follows the newest message: what was said is kept in any case.
-        parent = await messages.is_in_session(rows, claim.owner_id, claim.session_id, claim.input_message_id)
-        answer = Message(
-            id=message_id,
-            session_id=claim.session_id,
-            role=Role.ASSISTANT,
-            content=outcome.content,
-            metadata=to_json(outcome.metadata),
-            tool_calls=msgspec.Raw(b"[]"),
-            parent_message_id=claim.input_message_id if parent else None,
-            agent_id=claim.agent_id,
-            execution_id=claim.id,
-            position=position,
-            created_at=at,
-            updated_at=at,
-        )
-        await messages.insert(rows, claim.owner_id, answer)
-        return message_id
+    async def _ask(self, rows: Connection, claim: Claim) -> None:
+        """Tells those who watch the run or its session what it waits for, and until when."""
+        until = now() + timedelta(seconds=self._answer_seconds)
+        for call in await tool_calls.of_run(rows, claim.id):
+            if call.status not in tool_calls.OPEN:
+                continue
+            call.expires_at = until
+            await tool_calls.keep(rows, claim.id, call)
+            if call.status is ToolCallStatus.AWAITING_RESULT:
+                await self._publisher.record(rows, channel(claim.id), call_event(call), fence=claim.fence)
+                continue
+            about = _about(claim, call) | {"arguments": call.arguments, "expires_at": until}
+            for name in (channel(claim.id), f"session:{claim.session_id}"):
+                await self._publisher.record(rows, name, (EventType.APPROVAL_REQUESTED, about))
 
-    async def cancel_queued(self, execution_id: UUID) -> None:
-        """Ends a run that no worker has begun."""
+    async def end(self, claim: Claim, outcome: Outcome) -> None:
+        """Raises LostClaim."""
         async with self._database.unit_of_work() as rows:
-            claim = await executions.claim(rows, execution_id, lease=self._lease, at=None)
-        if claim is not None:
-            await self.end(claim, new_id(), Outcome(ExecutionStatus.CANCELLED, "", Usage()))
+            await self.endings.end(rows, claim, outcome)
+
+    async def cancel_idle(self, rows: Connection, execution_id: UUID) -> bool:
+        """Ends a run that no worker holds, in the caller's transaction, and tells whether there was one to end."""
+        claim = await leases.take(rows, execution_id, lease=self._lease)
+        if claim is None:
+            return False
+        state, _ = await _state(rows, claim.id)
+        await self.endings.end(rows, claim, partial_outcome(state, ExecutionStatus.CANCELLED))
+        return True
+
+    async def renew_all(self, worker: str) -> list[Held]:
+        """Keeps all leases of a worker, and tells what it holds."""
+        async with self._database.unit_of_work() as rows:
+            return await leases.renew_all(rows, worker, lease=self._lease)
+
+    async def to_cancel(self, worker: str) -> list[Held]:
+        return await leases.to_cancel(self._database.reader, worker)
 
     async def recover(self) -> list[UUID]:
-        """Takes runs from workers that went silent, and answers every run that waits for one."""
-        lost = await executions.lost(self._database.reader)
-        for claim in lost:
+        """Takes runs from silent workers, ends waits whose time is over, and names all that a worker may begin."""
+        for claim in await leases.lost(self._database.reader):
             await self._give_back(claim)
-        return await executions.queued(self._database.reader)
+        for execution_id in await tool_calls.runs_with_expired(self._database.reader):
+            await self._expire_calls(execution_id)
+        return await leases.queued(self._database.reader, SWEPT_AT_ONCE)
 
     async def _give_back(self, claim: Claim) -> None:
-        if claim.attempt < self._max_attempts:
-            async with self._database.unit_of_work() as rows:
-                await executions.release(rows, claim, lost=True)
+        if claim.attempt < self._max_attempts and not claim.cancel_requested:
+            await self.release(claim, lost=True)
             return
         error = ExecutionError("worker_lost", f"The run lost its worker {claim.attempt} times")
-        try:
-            await self.end(claim, new_id(), Outcome(ExecutionStatus.FAILED, "", Usage(estimated=True), error))
-        except LostClaim:
-            return
-
-    async def release(self, claim: Claim) -> None:
-        """Leaves a run that a shutdown interrupts to the next worker."""
         async with self._database.unit_of_work() as rows:
-            await executions.release(rows, claim, lost=False)
+            state, _ = await _state(rows, claim.id)
+            outcome = partial_outcome(state, ExecutionStatus.FAILED, error)
+            if claim.cancel_requested:
+                outcome = partial_outcome(state, ExecutionStatus.CANCELLED)
+            try:
+                await self.endings.end(rows, claim, outcome)
+            except LostClaim:
+                return
+
+    async def release(self, claim: Claim, *, lost: bool = False) -> None:
+        """Leaves a run to the next worker; a `lost` one counts as an attempt."""
+        async with self._database.unit_of_work() as rows:
+            if await leases.release(rows, claim, lost=lost):
+                rows.after_commit(partial(self._queue.enqueue, claim.id))
+
+    async def _expire_calls(self, execution_id: UUID) -> None:
+        async with self._database.unit_of_work() as rows:
+            execution = await executions.lock(rows, execution_id)
+            if execution is None:
+                return
+            for call in await tool_calls.expire(rows, execution_id, now()):
+                about = {"execution_id": execution_id, "session_id": execution.session_id}
+                told: tuple[EventType, Any] = call_event(call)
+                if call.kind is not ToolKind.CLIENT:
+                    told = (EventType.APPROVAL_EXPIRED, about | {"call_id": call.call_id, "name": call.name})
+                    await self._publisher.record(rows, f"session:{execution.session_id}", told)
+                await self._publisher.record(rows, channel(execution_id), told)
+            await self.go_on(rows, execution_id, execution.session_id, execution.agent_id)
+
+    async def go_on(self, rows: Connection, execution_id: UUID, session_id: UUID, agent_id: UUID) -> None:
+        """Queues a run whose last open question was answered; the caller has locked session and execution."""
+        if await tool_calls.count_open(rows, execution_id) or not await leases.go_on(rows, execution_id):
+            return
+        await sessions.set_status(rows, session_id, SessionStatus.ACTIVE)
+        await agents.set_status(rows, agent_id, AgentStatus.PROCESSING)
+        rows.after_commit(partial(self._queue.enqueue, execution_id))
 
 
-def _terminal_data(claim: Claim, output: UUID | None, outcome: Outcome) -> dict[str, Any]:
-    if outcome.error is not None:
-        return {"code": outcome.error.code, "message": outcome.error.message, "retryable": outcome.error.retryable}
-    elapsed = int((now() - claim.queued_at).total_seconds() * 1000)
-    return {"message_id": output, "usage": outcome.usage, "execution_time_ms": elapsed}
+def channel(execution_id: UUID) -> str:
+    return f"execution:{execution_id}"
+
+
+def partial_outcome(state: RunState, status: ExecutionStatus, error: ExecutionError | None = None) -> Outcome:
+    """The end of a run that was cut off: what was said is kept, and its tokens may be more than were counted."""
+    usage = msgspec.structs.replace(state.usage, estimated=True)
+    return Outcome(status, state.message_id, state.content, usage, error, metadata={"partial": True})
+
+
+async def _state(rows: Connection, execution_id: UUID) -> tuple[RunState, bool]:
+    """Where the run stands, and whether anything of it was ever saved."""
+    saved = await leases.state(rows, execution_id)
+    if saved is None:
+        return RunState(new_id()), False
+    return msgspec.json.decode(saved, type=RunState), True
+
+
+async def _input(rows: Connection, claim: Claim) -> RunInput:
+    agent = await agents.at_version(rows, claim.owner_id, claim.agent_id, claim.agent_version)
+    if agent is None:  # Written by a node of a release that kept no versions, or deleted.
+        agent = await agents.content(rows, claim.owner_id, claim.agent_id)
+    branch = await messages.branch(rows, claim.input_message_id) if claim.input_message_id else []
+    names = msgspec.json.decode(agent.tools, type=list[str]) if agent else []
+    specs = await tools.named(rows, claim.owner_id, names) if names else []
+    return RunInput(agent, branch, claim.owner_id, specs)
+
+
+def _snapshot(state: RunState) -> dict[str, Any]:
+    said = {"message_id": state.message_id, "text": state.content, "offset": len(state.content)}
+    return said | {"status": ExecutionStatus.RUNNING}
+
+
+def _answer(call: ToolCall) -> Answered | None:
+    """What came of a call that waited; None for one that did not."""
+    match call.status:
+        case ToolCallStatus.APPROVED:
+            return Approved(call.call_id, msgspec.json.decode(call.arguments))
+        case ToolCallStatus.REJECTED:
+            return Rejected(call.call_id, call.reason)
+        case ToolCallStatus.EXPIRED:
+            return Expired(call.call_id)
+        case ToolCallStatus.COMPLETED | ToolCallStatus.FAILED if call.kind is ToolKind.CLIENT:
+            return Delivered(call.call_id, msgspec.json.decode(call.output), call.is_error)
+    return None
+
+
+def _about(claim: Claim, call: ToolCall) -> dict[str, Any]:
+    run = {"execution_id": claim.id, "session_id": claim.session_id}
+    return run | {"call_id": call.call_id, "name": call.name}
+
+
+def call_event(call: ToolCall) -> tuple[EventType, dict[str, Any]]:
+    """What those who watch hear of a call."""
+    named: dict[str, Any] = {"call_id": call.call_id, "name": call.name}
+    if call.status in {ToolCallStatus.RUNNING, ToolCallStatus.AWAITING_RESULT}:
+        begun = named | {"kind": call.kind, "arguments": call.arguments, "expires_at": call.expires_at}
+        return EventType.TOOL_STARTED, begun
+    went_well = call.status is ToolCallStatus.COMPLETED and not call.is_error
+    output, cut = _shown(call.output)
+    ended = named | {"output": output, "duration_ms": call.duration_ms, "truncated": cut}
+    return EventType.TOOL_COMPLETED if went_well else EventType.TOOL_FAILED, ended
+
+
+def _shown(output: StoredJson) -> tuple[Any, bool]:
+    """The output as an event carries it: of a long one, the start of its text."""
+    encoded = bytes(output)
+    if len(encoded) <= EVENT_BYTES:
+        return output, False
+    value = msgspec.json.decode(encoded)
+    text = value if isinstance(value, str) else encoded.decode()
+    return text.encode()[:EVENT_BYTES].decode(errors="ignore"), True

@@ -1,42 +1,52 @@
-"""What a model says in a run: on its way to the log, and kept for the answer."""
+"""What a model says in a run, on its way to the log: the first piece at once, what follows joined for a moment."""
 
 import asyncio
 import contextlib
 import time
+from collections.abc import Callable, Coroutine, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
 
 from ai_agent.domain.errors import AIAgentError, ServiceUnavailable
 from ai_agent.domain.events import EventType, NewEvent
-from ai_agent.domain.executions import ExecutionError, ExecutionStatus, Usage
-from ai_agent.domain.fields import new_id
-from ai_agent.execution.runs import LostClaim, Outcome, Runs
+from ai_agent.domain.executions import ExecutionStatus
+from ai_agent.domain.fields import now
+from ai_agent.execution.endings import LostClaim
 from ai_agent.execution.undisturbed import undisturbed
-from ai_agent.storage.executions import Claim
 
 JOIN_SECONDS = 0.04
 JOIN_CHARACTERS = 1024
+SNAPSHOT_EVENTS = 2000
+"""So often all that was said is logged anew, so that whoever comes late finds it when the first pieces are gone."""
+SNAPSHOT_CHARACTERS = 64 * 1024
+
+Write = Callable[[Sequence[NewEvent]], Coroutine[Any, Any, None]]
 
 
 class Speech:
-    """What the model says: the first piece is logged at once, what follows is joined for 40 ms or 1 KiB."""
-
-    def __init__(self, runs: Runs, claim: Claim):
-        self.message_id = new_id()
-        self._runs = runs
-        self._claim = claim
-        self._spoken: list[str] = []
-        self._logged = 0
+    def __init__(self, write: Write, message_id: UUID, said: str = ""):
+        """`said` is the text of steps before, which a piece's offset counts from."""
+        self._write = write
+        self._message_id = message_id
+        self._spoken = [said] if said else []
+        self._logged = len(said)
         self._waiting: list[tuple[str, str]] = []
+        self._size = 0
+        self._events_logged = 0
         self._last_flush = 0.0
         self._flushing = asyncio.Lock()
         self._late: asyncio.Task[None] | None = None
+        self.first_at: datetime | None = None
 
     async def say(self, kind: str, text: str) -> None:
         self._waiting.append((kind, text))
+        self._size += len(text)
         if kind == "token":
             self._spoken.append(text)
-        size = sum(len(piece) for _, piece in self._waiting)
-        if size >= JOIN_CHARACTERS or time.monotonic() - self._last_flush >= JOIN_SECONDS:
-            # While the database is away the model is listened to all the same, and nothing that it says is dropped.
+            self.first_at = self.first_at or now()
+        if self._size >= JOIN_CHARACTERS or time.monotonic() - self._last_flush >= JOIN_SECONDS:
+            # While the log cannot be written the model is listened to all the same, and nothing it says is dropped.
             with contextlib.suppress(ServiceUnavailable):
                 await self.flush()
         elif self._late is None or self._late.done():
@@ -50,15 +60,17 @@ class Speech:
             await self.flush()
 
     async def flush(self) -> None:
+        """Logs what waits. Raises LostClaim, and ServiceUnavailable when the log cannot be written."""
         async with self._flushing:
             if not self._waiting:
                 return
             pieces = len(self._waiting)
             events, length = self._events(_joined(self._waiting))
-            spoken = self._runs.speak(self._claim, events)
-            _, cancelled = await undisturbed(spoken)
+            _, cancelled = await undisturbed(self._write(events))
+            self._size -= sum(len(text) for _, text in self._waiting[:pieces])
             del self._waiting[:pieces]
             self._logged = length
+            self._events_logged += len(events)
             self._last_flush = time.monotonic()
         if cancelled:
             raise asyncio.CancelledError
@@ -69,31 +81,30 @@ class Speech:
         offset = self._logged
         for kind, text in pieces:
             if kind == "token":
-                data = {"message_id": self.message_id, "offset": offset, "text": text}
+                data = {"message_id": self._message_id, "offset": offset, "text": text}
                 events.append(NewEvent.of(EventType.TOKEN, data))
                 offset += len(text)
             else:
-                data = {"message_id": self.message_id, "text": text}
-                events.append(NewEvent.of(EventType.REASONING, data))
+                events.append(NewEvent.of(EventType.REASONING, {"message_id": self._message_id, "text": text}))
+        if (self._events_logged + len(events)) // SNAPSHOT_EVENTS > self._events_logged // SNAPSHOT_EVENTS:
+            events.append(self._snapshot(offset))
         return events, offset
+
+    def _snapshot(self, offset: int) -> NewEvent:
+        text = "".join(self._spoken)[:offset]
+        data = {
+            "message_id": self._message_id,
+            "text": text[:SNAPSHOT_CHARACTERS],
+            "offset": offset,
+            "status": ExecutionStatus.RUNNING,
+            "truncated": len(text) > SNAPSHOT_CHARACTERS,
+        }
+        return NewEvent.of(EventType.SNAPSHOT, data)
 
     async def close(self) -> None:
         if self._late is not None:
             self._late.cancel()
             await asyncio.wait([self._late])
-
-    def interrupted(self, status: ExecutionStatus, error: ExecutionError | None = None) -> Outcome:
-        """The end of a run that was cut off: what was said is kept, its tokens are estimated."""
-        content = "".join(self._spoken)
-        return Outcome(
-            status, content, Usage(output_tokens=len(content) // 4, estimated=True), error, {"partial": True}
-        )
-
-    def failed(self, error: AIAgentError) -> Outcome:
-        retryable = bool((error.details or {}).get("is_retryable", False))
-        return self.interrupted(
-            ExecutionStatus.FAILED, ExecutionError(error.code, error.message, retryable, error.details)
-        )
 
 
 def _joined(pieces: list[tuple[str, str]]) -> list[tuple[str, str]]:

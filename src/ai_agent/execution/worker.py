@@ -2,25 +2,32 @@
 
 import asyncio
 import gc
+import os
+import secrets
+import socket
 import time
-from functools import cache
-from typing import TYPE_CHECKING, Any
+from functools import cache, partial
+from typing import TYPE_CHECKING
 from uuid import UUID
 
+import msgspec
 import structlog
 
 from ai_agent.domain.errors import AIAgentError, OperationTimeout, ServiceUnavailable
-from ai_agent.domain.executions import ExecutionStatus
+from ai_agent.domain.executions import ExecutionError, ExecutionStatus
+from ai_agent.execution.endings import LostClaim, Outcome
+from ai_agent.execution.heart import Heart
 from ai_agent.execution.job_queue import JobQueue
+from ai_agent.execution.live_run import LiveRun
 from ai_agent.execution.model_access import ModelAccess
-from ai_agent.execution.runs import LostClaim, Outcome, RunInput, Runs
+from ai_agent.execution.run_state import Finished, RunState, Waiting
+from ai_agent.execution.runs import Begun, Runs, partial_outcome
 from ai_agent.execution.speech import Speech
 from ai_agent.execution.undisturbed import undisturbed
 from ai_agent.settings import Settings
-from ai_agent.storage.executions import Claim
 
 if TYPE_CHECKING:
-    from ai_agent.execution.agent_loop import RunBranch, RunResult
+    from ai_agent.execution.run_state import RunAgent
 
 PATIENCE_SECONDS = 60.0
 RETRY_SECONDS = 0.5
@@ -34,12 +41,15 @@ class Worker:
         self._runs = runs
         self._queue = queue
         self._models = models
+        self._name = f"{socket.gethostname()[:40]}:{os.getpid()}:{secrets.token_hex(4)}"
+        self._heart = Heart(runs, self._name, settings.execution_heartbeat_seconds)
         self._sweeper: asyncio.Task[None] | None = None
-        self._live: set[UUID] = set()
+        self._live: dict[UUID, asyncio.Task[None]] = {}
+        self._stopped: dict[UUID, str] = {}
         self._drain_end: float | None = None
-        self._stopping = False
 
     async def start(self) -> None:
+        self._heart.start()
         await self._queue.work(self.run)
         self._sweeper = asyncio.create_task(self._sweep())
 
@@ -55,10 +65,14 @@ class Worker:
         if self._sweeper is not None:
             self._sweeper.cancel()
             await asyncio.wait([self._sweeper])
-        while self._live and time.monotonic() < self._drain_end:  # noqa: ASYNC110  # once, at the end of a process
-            await asyncio.sleep(0.05)
-        self._stopping = True
+        if live := list(self._live.values()):
+            await asyncio.wait(live, timeout=max(0.0, self._drain_end - time.monotonic()))
+        for execution_id in list(self._live):
+            self._stop(execution_id, "stopping")
+        if live := list(self._live.values()):
+            await asyncio.wait(live)
         await self._queue.close()
+        await self._heart.close()
 
     async def _sweep(self) -> None:
         while True:
@@ -70,92 +84,134 @@ class Worker:
             await asyncio.sleep(self._settings.execution_sweep_seconds)
 
     async def run(self, execution_id: UUID) -> None:
-        """Runs one execution to its end. Nothing it meets escapes: the row tells of it."""
+        """A job of the queue: runs one execution to its end, or to where it has to wait.
+
+        A job that the queue takes back only lets us look at the row, which says what becomes of the run.
+        """
         if self._drain_end is not None:
             return
-        begun, cancelled = await undisturbed(self._runs.begin(execution_id))
-        if begun is None:
-            return
-        claim, given = begun
-        self._live.add(execution_id)
-        with structlog.contextvars.bound_contextvars(execution_id=str(claim.id), correlation_id=claim.correlation_id):
-            try:
-                await self._attempt(claim, given, cancelled=cancelled or claim.cancel_requested)
-            except LostClaim:
-                log.warning("lease_lost", attempt=claim.attempt)
-            finally:
-                self._live.discard(execution_id)
-
-    async def _attempt(self, claim: Claim, given: RunInput, *, cancelled: bool) -> None:
-        speech = Speech(self._runs, claim)
-        heart = asyncio.create_task(self._heartbeat(claim, asyncio.current_task()))
+        task = self._live.get(execution_id)
+        if task is None:
+            task = self._live[execution_id] = asyncio.create_task(self._run(execution_id))
         try:
-            outcome = speech.interrupted(ExecutionStatus.CANCELLED)
-            if not cancelled:
-                outcome = await self._outcome(claim, given, speech)
-            await undisturbed(self._finish(claim, speech, outcome))
+            await asyncio.shield(task)
         except asyncio.CancelledError:
-            if self._stopping:
-                await undisturbed(self._runs.release(claim))
-                raise
-            await undisturbed(self._finish(claim, speech, speech.interrupted(ExecutionStatus.CANCELLED)))
+            self._heart.nudge()
+            raise
+
+    async def _run(self, execution_id: UUID) -> None:
+        """Nothing it meets escapes: the row tells of it."""
+        try:
+            begun, _ = await undisturbed(self._runs.begin(execution_id, self._name))
+            if begun is not None:
+                claim = begun.claim
+                bound = {"execution_id": str(claim.id), "correlation_id": claim.correlation_id}
+                with structlog.contextvars.bound_contextvars(**bound):
+                    await self._attempt(begun)
+        except LostClaim:
+            log.warning("lease_lost", execution_id=str(execution_id))
+        except ServiceUnavailable:
+            log.warning("run_left_to_the_sweeper", execution_id=str(execution_id), exc_info=True)
+        except Exception:
+            log.exception("run_crashed", execution_id=str(execution_id))
         finally:
-            heart.cancel()
+            self._live.pop(execution_id, None)
+            self._stopped.pop(execution_id, None)
+
+    def _stop(self, execution_id: UUID, why: str) -> None:
+        task = self._live.get(execution_id)
+        if task is not None and execution_id not in self._stopped:
+            self._stopped[execution_id] = why
+            task.cancel()
+
+    async def _attempt(self, begun: Begun) -> None:
+        claim = begun.claim
+        speech = Speech(partial(self._runs.speak, claim), begun.state.message_id, begun.state.content)
+        run = LiveRun(self._runs, claim, speech)
+        self._heart.hold(claim, partial(self._stop, claim.id))
+        try:
+            ended = await self._ended(begun, run)
+            # A late cancel does not disturb the end, and a lost lease shows in it.
+            await undisturbed(self._finish(begun, run, speech, ended))
+        except asyncio.CancelledError:
+            await undisturbed(self._stopped_run(begun, run, speech))
+        finally:
+            self._heart.let_go(claim)
             await speech.close()
 
-    async def _finish(self, claim: Claim, speech: Speech, outcome: Outcome) -> None:
+    async def _ended(self, begun: Begun, run: LiveRun) -> Outcome | Waiting:
+        """How the run ends, or what it waits for."""
+        if begun.claim.cancel_requested:
+            return partial_outcome(begun.state, ExecutionStatus.CANCELLED)
+        limit = begun.claim.timeout_seconds or self._settings.execution_timeout
+        try:
+            async with asyncio.timeout(limit):
+                result = await self._run_agent(begun, run)
+        except TimeoutError:
+            return _failed(begun, OperationTimeout(f"The run took longer than {limit:g} s", timeout_duration=limit))
+        except AIAgentError as error:
+            return _failed(begun, error)
+        except LostClaim:
+            raise
+        except Exception:
+            log.exception("run_crashed")
+            return _failed(begun, AIAgentError("The run failed inside the server"))
+        return result if isinstance(result, Waiting) else _completed(result.state)
+
+    async def _run_agent(self, begun: Begun, run: LiveRun) -> Finished | Waiting:
+        loop = _agent_loop() if _agent_loop.cache_info().currsize else await asyncio.to_thread(_agent_loop)
+        return await loop(begun.given, begun.state, begun.answers, begun.interrupted, self._models, run)
+
+    async def _stopped_run(self, begun: Begun, run: LiveRun, speech: Speech) -> None:
+        why = self._stopped.get(begun.claim.id)
+        if why == "lost":
+            raise LostClaim
+        if why == "cancelled":
+            await self._finish(begun, run, speech, partial_outcome(begun.state, ExecutionStatus.CANCELLED))
+        else:
+            await self._runs.release(begun.claim)
+
+    async def _finish(self, begun: Begun, run: LiveRun, speech: Speech, ended: Outcome | Waiting) -> None:
         """Writes down the last words and the end. A database that is away for a while is waited for."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
                 await speech.flush()
-                await self._runs.end(claim, speech.message_id, outcome)
-                break
+                await self._write_end(begun, run, ended)
+                return
             except ServiceUnavailable:
                 if time.monotonic() > deadline:
                     raise
                 await asyncio.sleep(RETRY_SECONDS)
+
+    async def _write_end(self, begun: Begun, run: LiveRun, ended: Outcome | Waiting) -> None:
+        if isinstance(ended, Waiting):
+            stopped = partial_outcome(ended.state, ExecutionStatus.CANCELLED)
+            if await self._runs.wait(begun.claim, ended.state, stopped):
+                log.info("run_waits", calls=len(ended.pending))
+            return
+        outcome = msgspec.structs.replace(ended, first_token_at=run.first_token_at)
+        await self._runs.end(begun.claim, outcome)
         log.info("run_ended", status=outcome.status, code=outcome.error.code if outcome.error else None)
 
-    async def _outcome(self, claim: Claim, given: RunInput, speech: Speech) -> Outcome:
-        limit = claim.timeout_seconds or self._settings.execution_timeout
-        try:
-            async with asyncio.timeout(limit):
-                result = await self._call_model(given, speech)
-        except TimeoutError:
-            return speech.failed(OperationTimeout(f"The run took longer than {limit:g} s", timeout_duration=limit))
-        except AIAgentError as error:
-            return speech.failed(error)
-        except LostClaim:
-            raise
-        except Exception:
-            log.exception("run_crashed")
-            return speech.failed(AIAgentError("The run failed inside the server"))
-        metadata = {"context_truncated": True} if result.context_truncated else {}
-        return Outcome(ExecutionStatus.COMPLETED, result.content, result.usage, metadata=metadata)
 
-    async def _call_model(self, given: RunInput, speech: Speech) -> "RunResult":
-        run_branch = _agent_loop() if _agent_loop.cache_info().currsize else await asyncio.to_thread(_agent_loop)
-        return await run_branch(given.agent, given.branch, self._models, speech.say)
+def _completed(state: RunState) -> Outcome:
+    metadata: dict[str, object] = {"context_truncated": True} if state.context_truncated else {}
+    if state.unavailable_tools:
+        metadata["unavailable_tools"] = state.unavailable_tools
+    return Outcome(ExecutionStatus.COMPLETED, state.message_id, state.content, state.usage, metadata=metadata)
 
-    async def _heartbeat(self, claim: Claim, run: "asyncio.Task[Any] | None") -> None:
-        """Keeps the lease; stops the run when it is lost or cancelled. A database that is away is tried again."""
-        while run is not None:
-            await asyncio.sleep(self._settings.execution_heartbeat_seconds)
-            try:
-                if await self._runs.renew(claim):
-                    run.cancel()
-            except LostClaim:
-                run.cancel()
-                return
-            except AIAgentError:
-                log.warning("heartbeat_failed")
+
+def _failed(begun: Begun, error: AIAgentError) -> Outcome:
+    retryable = bool((error.details or {}).get("is_retryable", False))
+    told = ExecutionError(error.code, error.message, retryable, error.details)
+    return partial_outcome(begun.state, ExecutionStatus.FAILED, told)
 
 
 @cache
-def _agent_loop() -> "RunBranch":
+def _agent_loop() -> "RunAgent":
     """Imports the agent library: it costs seconds and 80 MiB, which only a process that runs agents pays, once."""
-    from ai_agent.execution.agent_loop import run_branch
+    from ai_agent.execution.agent_loop import run_agent
 
     gc.freeze()  # As at the start: what it made stays, and no request shall wait while the collector looks at it.
-    return run_branch
+    return run_agent

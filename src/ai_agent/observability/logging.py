@@ -119,7 +119,7 @@ def configure_logging(*, level: str, json: bool) -> None:
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[_foreign, *last]))
     logging.basicConfig(handlers=[handler], level=level.upper(), force=True)
-    for noisy in ("httpx", "httpx2", "openai", "anthropic", "litestar_queues", "alembic", "aiosqlite", "uvicorn"):
+    for noisy in ("httpx", "httpx2", "openai", "anthropic", "ai_agent_queue", "alembic", "aiosqlite", "uvicorn"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 
 

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
 
 import msgspec
@@ -16,9 +16,20 @@ import msgspec
 from ai_agent.domain.events import EventFrame, NewEvent
 
 BUFFERED_EVENTS = 1000
+KEPT_EVENTS = 10_000
+TRIM_STEP = 500
+"""So many more are let grow before they are trimmed at once."""
+KEPT_SECONDS = 30 * 86_400.0
+"""Of a channel whose time nobody has set, since its last event."""
+METADATA_FACTOR = 10
+"""So many times longer than events their channel's epoch, top and fence are kept."""
+FORGOTTEN = 2**62
+"""The fence of a channel that was forgotten: nobody's is higher."""
 
 
 class Position(NamedTuple):
+    """A place in a channel: the event with this number has been seen. Without an epoch it is in the current one."""
+
     epoch: str
     seq: int
 
@@ -36,8 +47,11 @@ class LogPage(msgspec.Struct, frozen=True):
     events: list[EventFrame]
 
 
+NOTHING = LogPage("", 0, 1, [])
+
+
 class Fenced(Exception):
-    """Somebody with a higher fence writes to the channel now: what comes from before is refused."""
+    """Somebody with a higher fence writes to the channel now, or it was forgotten: what is from before is refused."""
 
 
 class EventLog(Protocol):
@@ -51,20 +65,23 @@ class EventLog(Protocol):
         """Writes events in order, all or none, and answers where the last one is.
 
         One whose `eid` is there already stays where it is. Raises Fenced when a higher `fence` was used before; without
-        one (0) nothing is refused.
+        one (0) only a forgotten channel refuses.
         """
 
     async def read(self, channel: str, after: int, limit: int) -> LogPage:
         """At most `limit` events behind a number, with epoch, top and floor of the same moment."""
 
-    def subscribe(self, channel: str) -> AbstractContextManager["Subscription"]:
-        """Hears what is appended from now on, by whichever process."""
+    def subscribe(self, channel: str) -> AbstractAsyncContextManager["Subscription"]:
+        """Hears what is appended, by whichever process, from the moment that the block begins."""
 
     async def expire(self, channel: str, seconds: float) -> None:
-        """Lets the channel be forgotten after so many seconds."""
+        """Lets the channel's events be forgotten so many seconds after the last one of them, or after now."""
+
+    async def forget(self, channels: Sequence[str]) -> None:
+        """Shows no event of the channels any more, and takes none."""
 
     async def forget_expired(self) -> int:
-        """Removes channels whose time has come, and tells how many."""
+        """Removes the events of channels whose time has come, and tells of how many."""
 
 
 class Subscription:
@@ -95,7 +112,32 @@ class Subscription:
         self._changed.clear()
         if self._overflown:
             self._overflown = False
+            self._events.clear()
             return None
         events = list(self._events)
         self._events.clear()
         return events
+
+
+class Subscribers:
+    """Who listens in this process, by channel."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, set[Subscription]] = {}
+
+    def __contains__(self, channel: object) -> bool:
+        return channel in self._of
+
+    def add(self, channel: str) -> Subscription:
+        subscription = Subscription()
+        self._of.setdefault(channel, set()).add(subscription)
+        return subscription
+
+    def remove(self, channel: str, subscription: Subscription) -> None:
+        self._of[channel].discard(subscription)
+        if not self._of[channel]:
+            del self._of[channel]
+
+    def deliver(self, channel: str, events: Sequence[EventFrame]) -> None:
+        for subscription in self._of.get(channel, ()):
+            subscription.deliver(events)

@@ -1,76 +1,169 @@
-"""What is told of an execution, for those who follow it: a stream, or a page of it."""
+"""What is told of an execution, for those who follow it: a stream, or a page of it.
 
-from collections.abc import AsyncIterator
+The event log tells it. Where the log no longer can, because events are gone or the log itself is, the row does.
+"""
+
+import contextlib
+import time
+from collections.abc import AsyncGenerator, Iterator
 from uuid import UUID
 
-from ai_agent.domain.errors import NotFound
-from ai_agent.domain.events import TERMINAL, EventFrame, EventPage
+import structlog
+
+from ai_agent.domain.errors import AIAgentError, NotFound
+from ai_agent.domain.events import TERMINAL, EventPage, EventType
+from ai_agent.domain.executions import FINAL, ExecutionStatus
 from ai_agent.domain.identity import Principal
-from ai_agent.realtime.event_log import EventLog, Subscription
+from ai_agent.realtime.event_log import EventLog, LogPage, Position, Subscription
+from ai_agent.realtime.follow import PAGE_EVENTS, Batch, Follower, Gone, following, holds
+from ai_agent.services.execution_endings import ending, is_late
 from ai_agent.storage import executions
 from ai_agent.storage.database import Database
+from ai_agent.storage.executions import Standing
 
-LOOK_SECONDS = 0.5
-READ_EVENTS = 200
+LOOK_SECONDS = 1.0
+"""How often a reader to whom nothing is told looks at the row."""
+
+_ASKING = frozenset({EventType.APPROVAL_REQUESTED, EventType.TOOL_STARTED})
+"""A run that tells these may be about to wait for somebody."""
+
+log = structlog.get_logger()
 
 
 class ExecutionStreams:
     def __init__(self, database: Database, log: EventLog):
         self._database = database
         self._log = log
-        self._open: set[Subscription] = set()
+        self._open: set[Subscription | Follower] = set()
         self._draining = False
 
     def drain(self) -> None:
         """Lets all who follow go: the process stops, and they resume at another one."""
         self._draining = True
-        for subscription in self._open:
-            subscription.wake()
+        for reader in self._open:
+            reader.wake()
 
-    async def epoch_of(self, principal: Principal, execution_id: UUID) -> str:
-        """The epoch of the execution's events. Raises NotFound."""
-        epoch = await executions.epoch(self._database.reader, principal.subject, execution_id)
-        if epoch is None:
+    async def check(self, principal: Principal, execution_id: UUID) -> None:
+        """Raises NotFound when the execution is not the owner's."""
+        if await executions.epoch(self._database.reader, principal.subject, execution_id) is None:
             raise NotFound("Execution not found")
-        page = await self._log.read(channel(execution_id), 0, 0)
-        return page.epoch or epoch
 
-    async def page(self, principal: Principal, execution_id: UUID, after: int, limit: int) -> EventPage:
-        await self.epoch_of(principal, execution_id)
-        page = await self._log.read(channel(execution_id), after, limit + 1)
+    async def page(self, principal: Principal, execution_id: UUID, since: Position, limit: int) -> EventPage:
+        """Events behind a position, as a stream tells them. Raises NotFound."""
+        await self.check(principal, execution_id)
+        name = channel(execution_id)
+        page = await self._log.read(name, since.seq, limit + 1)
+        gone = not holds(page, since)
+        if gone or not page.events:
+            row = await executions.standing(self._database.reader, execution_id)
+            if row is None or is_late(row) or (gone and row.finished_at is not None):
+                told = await ending(self._database.reader, self._log, name, row, None if gone else since.seq)
+                return EventPage(items=told.events, has_more=False)
+        if gone:
+            page = await self._log.read(name, await _oldest(self._log, name, page), limit + 1)
         return EventPage(items=page.events[:limit], has_more=len(page.events) > limit)
 
-    async def ended(self, execution_id: UUID) -> bool:
-        """Waits for the end of a run; False when the process stops first."""
-        with self._log.subscribe(channel(execution_id)) as subscription:
-            self._open.add(subscription)
-            try:
-                while await executions.is_live(self._database.reader, execution_id):
+    async def ended(self, execution_id: UUID, *, or_waits: bool = False) -> bool:
+        """Waits for the end of a run, or until it waits for somebody; False when the process stops first."""
+        wakes = TERMINAL | (_ASKING if or_waits else frozenset())
+        async with self._log.subscribe(channel(execution_id)) as subscription:
+            with self._listed(subscription):
+                while True:
+                    status = await executions.status(self._database.reader, execution_id)
+                    if status is None or status in FINAL or (or_waits and status is ExecutionStatus.WAITING):
+                        return True
                     if self._draining:
                         return False
-                    await subscription.next(LOOK_SECONDS)
-                return True
-            finally:
-                self._open.discard(subscription)
+                    await _told_or_time(subscription, wakes)
 
-    async def follow(self, execution_id: UUID, after: int) -> AsyncIterator[list[EventFrame]]:
-        """Events behind `after` in order, stored and to come, until the end of the run. Empty: still waiting."""
-        name = channel(execution_id)
-        with self._log.subscribe(name) as subscription:
-            self._open.add(subscription)
-            try:
-                while not self._draining:
-                    page = await self._log.read(name, after, READ_EVENTS)
-                    if page.events:
-                        yield page.events
-                        after = page.events[-1].seq
-                        if page.events[-1].type in TERMINAL:
-                            return
-                    else:
-                        await subscription.next(LOOK_SECONDS)
-                        yield []
-            finally:
-                self._open.discard(subscription)
+    async def follow(self, execution_id: UUID, since: Position) -> AsyncGenerator[Batch]:
+        """Events behind a position in order, stored and to come, until the end of the run. Empty: still waiting.
+
+        The last one is terminal, unless the reader has it already, or the process stops.
+        """
+        async with following(self._log, channel(execution_id), since) as follower:
+            with self._listed(follower):
+                reader = _Reader(self._database, self._log, execution_id, follower)
+                while not self._draining and (batch := await reader.next()) is not None:
+                    yield batch
+                    if batch.events and batch.events[-1].type in TERMINAL:
+                        return
+
+    @contextlib.contextmanager
+    def _listed(self, reader: Subscription | Follower) -> Iterator[None]:
+        self._open.add(reader)
+        try:
+            yield
+        finally:
+            self._open.discard(reader)
+
+
+class _Reader:
+    """One who follows an execution: told by the log, and when the log is silent, by the row."""
+
+    def __init__(self, database: Database, log: EventLog, execution_id: UUID, follower: Follower):
+        self._database = database
+        self._log = log
+        self._id = execution_id
+        self._follower = follower
+        self._seconds = 0.0
+        self._over = False
+
+    async def next(self) -> Batch | None:
+        """What comes next, nothing for a while, or None when all was told."""
+        # A stream whose log is silent from the start shall not wait to hear why.
+        seconds, self._seconds = self._seconds, LOOK_SECONDS
+        try:
+            batch = await self._follower.next(seconds)
+        except Gone as gone:
+            return await self._resumed(gone.page)
+        return batch if batch.events else await self._looked(batch)
+
+    async def _resumed(self, page: LogPage) -> Batch:
+        """From a position that is gone: to the end, or on from the oldest place where a reader can begin."""
+        row = await executions.standing(self._database.reader, self._id)
+        if row is None or row.finished_at is not None:
+            return await self._ending(row, None)
+        oldest = await _oldest(self._log, self._follower.channel, page)
+        self._follower.go_to(Position(page.epoch, oldest))
+        self._seconds = 0.0
+        return Batch(page.epoch, [])
+
+    async def _looked(self, silent: Batch) -> Batch | None:
+        """While nothing comes: the log has a second to tell of an end that the row knows."""
+        try:
+            row = await executions.standing(self._database.reader, self._id)
+        except AIAgentError:
+            log.warning("stream_cannot_look", execution_id=str(self._id), exc_info=True)
+            return silent
+        if row is not None and not (self._over or is_late(row)):
+            self._over = row.finished_at is not None
+            return silent
+        batch = await self._ending(row, self._follower.position.seq)
+        return batch if batch.events else None
+
+    async def _ending(self, row: Standing | None, told: int | None) -> Batch:
+        return await ending(self._database.reader, self._log, self._follower.channel, row, told)
+
+
+async def _oldest(log: EventLog, name: str, page: LogPage) -> int:
+    """The position before the first snapshot that is kept, else before the first event."""
+    first = seq = page.floor - 1
+    while first and (events := (await log.read(name, seq, PAGE_EVENTS)).events):
+        for event in events:
+            if event.type is EventType.SNAPSHOT:
+                return event.seq - 1
+        seq = events[-1].seq
+    return first
+
+
+async def _told_or_time(subscription: Subscription, wakes: frozenset[EventType]) -> None:
+    """Waits for an event of these types; not longer than a second, and not when events were dropped."""
+    deadline = time.monotonic() + LOOK_SECONDS
+    while (left := deadline - time.monotonic()) > 0:
+        events = await subscription.next(left)
+        if not events or any(event.type in wakes for event in events):
+            return
 
 
 def channel(execution_id: UUID) -> str:

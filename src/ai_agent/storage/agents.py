@@ -22,6 +22,7 @@ _COLUMNS = [agents.c[name] for name in (*Agent.__struct_fields__, VERSION)]
 _WRITTEN = AgentContent.__struct_fields__[1:]
 _MINE = (agents.c.id == sa.bindparam("agent_id"), agents.c.owner_id == sa.bindparam("owner"))
 _GET = Statement(sa.select(*_COLUMNS).where(*_MINE), Agent)
+_EXISTS = Statement(sa.select(agents.c.id).where(*_MINE), UUID)
 _GET_FOR_UPDATE = Statement(sa.select(*_COLUMNS).where(*_MINE).with_for_update(), Agent)
 _CONTENT = sa.select(agents.c.id, *(agents.c[name] for name in (*_WRITTEN, VERSION))).where(*_MINE)
 _GET_CONTENT = Statement(_CONTENT, AgentContent)
@@ -61,19 +62,25 @@ _KEEP_VERSION: Statement[None] = Statement(
     )
 )
 _DELETE: Statement[None] = Statement(sa.delete(agents).where(*_MINE))
-_busy = sa.exists().where(
-    executions.c.agent_id == sa.bindparam("agent_id"),
-    sa.or_(
-        executions.c.status == ExecutionStatus.QUEUED.value,
-        executions.c.status == ExecutionStatus.RUNNING.value,
-    ),
-)
+
+
+def _has(*statuses: ExecutionStatus) -> "sa.Exists":
+    return sa.exists().where(
+        executions.c.agent_id == sa.bindparam("agent_id"),
+        sa.or_(*(executions.c.status == status.value for status in statuses)),
+    )
+
+
 _LOCK = Statement(sa.select(agents.c.id).where(agents.c.id == sa.bindparam("agent_id")).with_for_update(), UUID)
 _SET_STATUS: Statement[None] = Statement(
     sa.update(agents)
     .where(agents.c.id == sa.bindparam("agent_id"))
     .values(
-        status=sa.case((_busy, AgentStatus.PROCESSING.value), else_=sa.bindparam("otherwise", type_=sa.String)),
+        status=sa.case(
+            (_has(ExecutionStatus.QUEUED, ExecutionStatus.RUNNING), AgentStatus.PROCESSING.value),
+            (_has(ExecutionStatus.WAITING), AgentStatus.WAITING.value),
+            else_=sa.bindparam("otherwise", type_=sa.String),
+        ),
         row_version=agents.c.row_version + 1,
     )
 )
@@ -82,6 +89,10 @@ _SET_STATUS: Statement[None] = Statement(
 async def get(connection: Reader, owner: str, agent_id: UUID, *, for_update: bool = False) -> Agent | None:
     statement = _GET_FOR_UPDATE if for_update else _GET
     return await connection.first(statement, agent_id=agent_id, owner=owner)
+
+
+async def exists(connection: Reader, owner: str, agent_id: UUID) -> bool:
+    return await connection.first(_EXISTS, agent_id=agent_id, owner=owner) is not None
 
 
 async def content(connection: Reader, owner: str, agent_id: UUID, *, for_update: bool = False) -> AgentContent | None:
@@ -120,7 +131,7 @@ async def delete(connection: Connection, owner: str, agent_id: UUID) -> None:
 
 
 async def set_status(connection: Connection, agent_id: UUID, otherwise: AgentStatus) -> None:
-    """`processing` while a run of the agent is live, else `otherwise`."""
+    """`processing` or `waiting` while a run of the agent is, else `otherwise`."""
     # Locked by a statement of its own: of two runs that end together, the second looks when the first has committed.
     await connection.first(_LOCK, agent_id=agent_id)
     await connection.run(_SET_STATUS, agent_id=agent_id, otherwise=otherwise)

@@ -1,5 +1,6 @@
 """SQL that each database spells in its own way."""
 
+from datetime import datetime
 from decimal import Decimal
 from typing import Any
 
@@ -9,9 +10,11 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
+from ai_agent.storage.tables import Time
+
 
 class among(FunctionElement[Any]):  # noqa: N801  # a SQL function's name
-    """`among(column, values)`: whether an id or a text is in a list, which is one parameter however long it is."""
+    """`among(column, values)`: whether the id or text is in a list, which is one parameter however long it is."""
 
     # Not a boolean: to one of those SQLAlchemy adds `= 1` on SQLite, which looks then for no index.
     type = sa.types.NULLTYPE
@@ -20,9 +23,9 @@ class among(FunctionElement[Any]):  # noqa: N801  # a SQL function's name
 
 @compiles(among, "postgresql")
 def _among_on_postgresql(element: FunctionElement[bool], compiler: SQLCompiler, **kw: Any) -> str:
-    column, values = (compiler.process(clause, **kw) for clause in element.clauses)
     kind = "UUID" if isinstance(next(iter(element.clauses)).type, sa.Uuid) else "TEXT"
-    return f"{column} = ANY (CAST({values} AS {kind}[]))"
+    column, ids = (compiler.process(clause, **kw) for clause in element.clauses)
+    return f"{column} = ANY (CAST({ids} AS {kind}[]))"
 
 
 @compiles(among, "sqlite")
@@ -83,3 +86,22 @@ def json_text(document: str, key: str) -> str | None:
     if isinstance(value, int | float):
         return format(Decimal(str(value)), "f")
     return value if isinstance(value, str) else None
+
+
+class seconds_from_now(FunctionElement[datetime]):  # noqa: N801  # a SQL function's name
+    """The database's time and so many seconds: leases are compared on one clock, whatever the nodes' clocks say."""
+
+    type = Time
+    inherit_cache = True
+
+
+@compiles(seconds_from_now, "postgresql")
+def _seconds_from_now_on_postgresql(element: FunctionElement[datetime], compiler: SQLCompiler, **kw: Any) -> str:
+    seconds = compiler.process(element.clauses, **kw)
+    return f"clock_timestamp() + make_interval(secs => {seconds})"
+
+
+@compiles(seconds_from_now, "sqlite")
+def _seconds_from_now_on_sqlite(element: FunctionElement[datetime], compiler: SQLCompiler, **kw: Any) -> str:
+    seconds = compiler.process(element.clauses, **kw)
+    return f"strftime('%Y-%m-%dT%H:%M:%f000Z', 'now', {seconds} || ' seconds')"

@@ -133,7 +133,7 @@ class Listing(Generic[Row]):
 
     `conditions` says what a filter means; one that is not named compares the column of its name. Only the filters that
     a client gave become part of the statement, so there is one statement for each shape, compiled once. The ids
-    in the column `identity` tell rows of equal sort values apart.
+    in the column `identity` tell rows of equal sort values apart; `created` is the column of when a row came to be.
     """
 
     def __init__(
@@ -143,6 +143,7 @@ class Listing(Generic[Row]):
         conditions: Mapping[str, Condition] | None = None,
         *,
         identity: str = "id",
+        created: str = "created_at",
         owned: bool = True,
     ):
         self.identity = identity
@@ -150,8 +151,8 @@ class Listing(Generic[Row]):
         self._table = table
         self._row = row
         self._conditions: dict[str, Condition] = {
-            "created_after": table.c.created_at > sa.bindparam("created_after"),
-            "created_before": table.c.created_at < sa.bindparam("created_before"),
+            "created_after": table.c[created] > sa.bindparam("created_after"),
+            "created_before": table.c[created] < sa.bindparam("created_before"),
             **(conditions or {}),
         }
         self.name = table.name

@@ -70,20 +70,29 @@ _REPARENT: Statement[None] = Statement(
     .where(messages.c.parent_message_id == sa.bindparam("message_id"))
     .values(parent_message_id=sa.bindparam("new_parent"), row_version=messages.c.row_version + 1)
 )
+_PLACE: Statement[None] = Statement(
+    sa.update(messages)
+    .where(messages.c.id == sa.bindparam("message_id"))
+    .values(
+        position=sa.bindparam("position"),
+        parent_message_id=sa.func.coalesce(_parent, messages.c.parent_message_id),
+        row_version=messages.c.row_version + 1,
+    )
+)
 _DELETE: Statement[None] = Statement(sa.delete(messages).where(*_MINE))
 
+_read = [messages.c.id, messages.c.parent_message_id, messages.c.role, messages.c.content]
 _branch = (
-    sa.select(messages.c.id, messages.c.parent_message_id, messages.c.role, messages.c.content, messages.c.position)
+    # By their distance: a message that waited for its turn has moved behind others.
+    sa.select(*_read, sa.literal_column("0").label("distance"))
     .where(messages.c.id == sa.bindparam("message_id"))
     .cte("branch", recursive=True)
 )
 _branch = _branch.union_all(
-    sa.select(
-        messages.c.id, messages.c.parent_message_id, messages.c.role, messages.c.content, messages.c.position
-    ).where(messages.c.id == _branch.c.parent_message_id)
+    sa.select(*_read, _branch.c.distance + 1).where(messages.c.id == _branch.c.parent_message_id)
 )
 _BRANCH = Statement(
-    sa.select(_branch.c.role, _branch.c.content).order_by(_branch.c.position.desc()).limit(BRANCH_LENGTH), HistoryEntry
+    sa.select(_branch.c.role, _branch.c.content).order_by(_branch.c.distance).limit(BRANCH_LENGTH), HistoryEntry
 )
 
 
@@ -151,6 +160,11 @@ async def delete(connection: Connection, owner: str, message: Message) -> None:
     """Removes the message; its replies follow its parent."""
     await connection.run(_REPARENT, message_id=message.id, new_parent=message.parent_message_id)
     await connection.run(_DELETE, message_id=message.id, owner=owner)
+
+
+async def place(connection: Connection, message_id: UUID, position: int | None, parent: UUID | None) -> None:
+    """Moves a message to a position, behind another one where `parent` names it."""
+    await connection.run(_PLACE, message_id=message_id, position=position, parent_message_id=parent)
 
 
 async def branch(connection: Connection, message_id: UUID) -> list[HistoryEntry]:

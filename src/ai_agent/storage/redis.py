@@ -12,20 +12,24 @@ if TYPE_CHECKING:
 ANSWER_SECONDS = 0.25
 
 
-def connect(url: str) -> "Redis":
-    """A client; nothing is connected yet. Raises ConfigurationError for an address nobody understands."""
+def connect(url: str, *, answer_seconds: float = ANSWER_SECONDS, reconnect: bool = False) -> "Redis":
+    """A client; nothing is connected yet. With `reconnect` a command is said again once when its connection was dead.
+
+    Raises ConfigurationError for an address nobody understands.
+    """
     # Imported only where there is one: it takes 0.15 s of a start.
     from redis.asyncio import Redis
     from redis.asyncio.retry import Retry
     from redis.backoff import NoBackoff
+    from redis.exceptions import ConnectionError as Disconnected
 
     try:
         # Its own retries would make a frozen server cost seconds.
         return Redis.from_url(
             url,
-            socket_timeout=ANSWER_SECONDS,
-            socket_connect_timeout=ANSWER_SECONDS,
-            retry=Retry(NoBackoff(), 0),
+            socket_timeout=answer_seconds,
+            socket_connect_timeout=answer_seconds,
+            retry=Retry(NoBackoff(), int(reconnect), (Disconnected,)),
             protocol=2,
         )
     except ValueError as error:

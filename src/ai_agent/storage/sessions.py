@@ -82,6 +82,13 @@ _TAKE_POSITIONS = Statement(
     .returning(sessions.c.next_position),
     int,
 )
+_TAKE_PLACE = Statement(
+    sa.update(sessions)
+    .where(sessions.c.id == sa.bindparam("session_id"))
+    .values(next_position=sessions.c.next_position + 1)
+    .returning(sessions.c.next_position),
+    int,
+)
 _FORGET_MESSAGE: Statement[None] = Statement(
     sa.update(sessions)
     .where(*_MINE)
@@ -164,6 +171,11 @@ async def take_positions(connection: Connection, owner: str, session_id: UUID, a
     """Counts so many messages more and gives the first one's position; None when the session is not the owner's."""
     last = await connection.first(_TAKE_POSITIONS, session_id=session_id, owner=owner, at=at, count=count)
     return None if last is None else last - count + 1
+
+
+async def take_place(connection: Connection, session_id: UUID) -> int | None:
+    """The next position, for a message that moves to the end."""
+    return await connection.first(_TAKE_PLACE, session_id=session_id)
 
 
 async def forget_message(connection: Connection, owner: str, session_id: UUID, at: datetime) -> None:

@@ -199,7 +199,12 @@ executions = sa.Table(
     sa.Index("ix_executions_agent", "agent_id", "status"),
     sa.Index("ix_executions_session", "session_id"),
     sa.Index("ix_executions_owner_queued_at", "owner_id", "queued_at", "id"),
-    sa.Index("ix_executions_agent_queued_at", "agent_id", "queued_at", "id"),
+    # All that metrics of an agent read, so that they read nothing else.
+    sa.Index(
+        "ix_executions_agent_queued_at",
+        *("owner_id", "agent_id", "queued_at", "id", "status", "latency_ms", "first_token_ms"),
+        *("input_tokens", "output_tokens", "cost", "tool_call_count"),
+    ),
     sa.Index("ix_executions_session_queued_at", "session_id", "queued_at", "id"),
 )
 

@@ -24,6 +24,7 @@ TAGS = {
     "Messages": "What is said in a session: a tree, each message follows its parent.",
     "Agents": "A model, its instructions and its tools, under a name.",
     "Executions": "Runs of agents, and their events.",
+    "Webhooks": "What is sent to `callback_url` when an execution has ended, signed as Standard Webhooks has it.",
     "Tools": "What agents may do: the server's own tools, and those that the client runs.",
     "Rate limits": "How much is allowed, and what is left of it.",
     "Administration": "API keys of all owners, and the audit log.",

@@ -10,7 +10,9 @@ from ai_agent.api.v1.rate_limits import RateLimits
 from ai_agent.domain.agents import Agent, AgentVersion, CreateAgent, PatchAgent, ReplaceAgent
 from ai_agent.domain.api_keys import ApiKey, CreateApiKey, NewApiKey, RotateApiKey
 from ai_agent.domain.audit import AuditEntry
+from ai_agent.domain.deliveries import Delivery, WebhookSecret
 from ai_agent.domain.events import EventFrame
+from ai_agent.domain.execution_history import AgentMetrics
 from ai_agent.domain.executions import ExecuteAgent, Execution, ExecutionAnswer
 from ai_agent.domain.exports import SessionLine
 from ai_agent.domain.messages import CreateMessage, FoundMessage, Message, PatchMessage, ReplaceMessage, Thread
@@ -24,8 +26,9 @@ ANSWER = "01930e5c-7a10-7000-8000-000000000003"
 AGENT = "01930e5c-7a10-7000-8000-000000000004"
 EXECUTION = "01930e5c-7a10-7000-8000-000000000005"
 EVENT = "01930e5c-7a10-7000-8000-000000000006"
+DELIVERY = "01930e5c-7a10-7000-8000-00000000000b"
 KEY = "01930e5c-7a10-7000-8000-000000000008"
-TOOL = "01930e5c-7a10-7000-8000-00000000000b"
+TOOL = "01930e5c-7a10-7000-8000-00000000000c"
 
 _USAGE = {"input_tokens": 31, "output_tokens": 9, "cached_tokens": 0, "cost": None, "estimated": False}
 _MODEL = {"provider": "openai", "model": "gpt-4o-mini", "temperature": 0.2, "timeout_seconds": 60.0}
@@ -153,6 +156,21 @@ EXAMPLES: dict[type, Any] = {
         "finished_at": "2026-01-01T12:00:02.150000Z",
         "metadata": {},
     },
+    AgentMetrics: {
+        "window": "24h",
+        "total": 3,
+        "by_status": {"queued": 0, "running": 1, "waiting": 0, "completed": 1, "failed": 1, "cancelled": 0},
+        "success_rate": 0.5,
+        "latency_ms": {"p50": 1650, "p95": 4210, "p99": 4210},
+        "time_to_first_token_ms": {"p50": 440, "p95": 510, "p99": 510},
+        "tokens": {"input": 62, "output": 18},
+        "cost": 0.0021,
+        "tool_calls": 1,
+        "series": [
+            {"start": "2026-01-01T11:00:00Z", "total": 3, "failed": 1, "latency_p95_ms": 4210, "tokens": 80},
+            {"start": "2026-01-01T12:00:00Z", "total": 0, "failed": 0, "latency_p95_ms": None, "tokens": 0},
+        ],
+    },
     ExecutionAnswer: {
         "execution_id": EXECUTION,
         "session_id": SESSION,
@@ -172,6 +190,20 @@ EXAMPLES: dict[type, Any] = {
         "data": {"message_id": ANSWER, "offset": 0, "text": "The second"},
         "t": "event",
     },
+    Delivery: {
+        "id": DELIVERY,
+        "execution_id": EXECUTION,
+        "url": "https://example.com/hooks/ai-agent",
+        "event": "execution.completed",
+        "status": "delivered",
+        "attempts": 2,
+        "response_status": 204,
+        "error": None,
+        "next_attempt_at": None,
+        "created_at": "2026-01-01T12:00:02.150000Z",
+        "finished_at": "2026-01-01T12:00:03.400000Z",
+    },
+    WebhookSecret: {"secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo="},
     Tool: _TOOL
     | {
         "id": TOOL,

@@ -15,11 +15,12 @@ from ai_agent.api.idempotency import ATTACHES, idempotency_key
 from ai_agent.api.openapi import STREAMS, may_answer
 from ai_agent.api.parameters import LongLimit
 from ai_agent.api.rate_limits import limited
-from ai_agent.api.sse import event_stream, resume_position
+from ai_agent.api.sse import START, event_stream, resume_position
 from ai_agent.domain.events import EventPage
 from ai_agent.domain.executions import ExecuteAgent, Execution, ExecutionAnswer
 from ai_agent.domain.identity import Scope
 from ai_agent.domain.rate_limits import RouteClass
+from ai_agent.realtime.event_log import Position
 from ai_agent.services.execution_streams import ExecutionStreams
 from ai_agent.services.executions import ExecutionService
 
@@ -55,9 +56,9 @@ class ExecutionController(Controller):
         if "respond-async" in request.headers.get("prefer", ""):
             return accepted(execution)
         if data.stream:
-            return await stream(request, executions, streams, execution.id, None, cancel=False)
-        answer: ExecutionAnswer = await executions.answer(request.user, execution.id, key)
-        return Answer(answer)
+            return await stream(request, executions, streams, execution.id, START, cancel=False)
+        answer = await executions.answer(request.user, execution.id, key)
+        return accepted(answer) if isinstance(answer, Execution) else Answer(answer)
 
     @post("/agents/{agent_id:uuid}/execute/stream", status_code=200, opt=RUNS | STREAMS)
     async def stream_agent(
@@ -78,17 +79,7 @@ class ExecutionController(Controller):
         execution = await executions.start(
             request.user, agent_id, data, correlation_id(request), idempotency_key(request)
         )
-        return await stream(request, executions, streams, execution.id, None, cancel=cancel_on_disconnect)
-
-    @get("/executions/{execution_id:uuid}", opt=needs(Scope.AGENTS_EXECUTE))
-    async def get_execution(
-        self, request: Caller, execution_id: FromPath[UUID], executions: NamedDependency[ExecutionService]
-    ) -> Execution:
-        """Get an execution
-
-        One run of an agent: where it stands, what it used, and why it failed if it did.
-        """
-        return await executions.get(request.user, execution_id)
+        return await stream(request, executions, streams, execution.id, START, cancel=cancel_on_disconnect)
 
     @get(
         "/executions/{execution_id:uuid}/events",
@@ -110,11 +101,10 @@ class ExecutionController(Controller):
         A page of the event log, or with `Accept: text/event-stream` the stream of it: from `after` or `Last-Event-ID`
         to the end, also while it runs, and also after a restart of the server.
         """
-        position = after or last_event_id
+        position = resume_position(after or last_event_id)
         if "text/event-stream" in request.headers.get("accept", ""):
             return await stream(request, executions, streams, execution_id, position, cancel=False)
-        after_seq = resume_position(position, await streams.epoch_of(request.user, execution_id))
-        page: EventPage = await streams.page(request.user, execution_id, after_seq, limit)
+        page: EventPage = await streams.page(request.user, execution_id, position, limit)
         return Answer(page)
 
     @post("/executions/{execution_id:uuid}/cancel", status_code=202, opt=needs(Scope.AGENTS_EXECUTE) | ATTACHES)
@@ -127,20 +117,50 @@ class ExecutionController(Controller):
         """
         return await executions.cancel(request.user, execution_id, idempotency_key(request))
 
+    @post("/executions/{execution_id:uuid}/retry", status_code=202, responses={202: ResponseSpec(Execution)}, opt=RUNS)
+    async def retry_execution(
+        self, request: Caller, execution_id: FromPath[UUID], executions: NamedDependency[ExecutionService]
+    ) -> Response[object]:
+        """Retry an execution
+
+        Runs the agent, as it is now, once more on the same message: a new execution, for one that failed or was
+        cancelled. 409 for any other, and where the session has a live one.
+        """
+        return accepted(
+            await executions.retry(request.user, execution_id, correlation_id(request), idempotency_key(request))
+        )
+
+    @post("/agents/{agent_id:uuid}/executions", status_code=202, responses={202: ResponseSpec(Execution)}, opt=RUNS)
+    async def create_execution(
+        self,
+        request: Caller,
+        agent_id: FromPath[UUID],
+        data: JSONBody[ExecuteAgent],
+        executions: NamedDependency[ExecutionService],
+    ) -> Response[object]:
+        """Execute an agent in the background
+
+        Stores the message, queues the run and answers at once; `Location` names it. Follow it with its events, wait
+        for it with `?wait`, or be called at `callback_url`. `stream` has no meaning here.
+        """
+        execution = await executions.start(
+            request.user, agent_id, data, correlation_id(request), idempotency_key(request)
+        )
+        return accepted(execution)
+
 
 async def stream(
     request: Caller,
     executions: ExecutionService,
     streams: ExecutionStreams,
     execution_id: UUID,
-    position: str | None,
+    position: Position,
     *,
     cancel: bool,
 ) -> Response[object]:
-    epoch = await streams.epoch_of(request.user, execution_id)
-    after = resume_position(position, epoch)
-    events = executions.follow(request.user, execution_id, after, cancel_on_leave=cancel)
-    return event_stream(epoch, events, execution_id)  # type: ignore[return-value]  # a Stream is a Response of chunks
+    await streams.check(request.user, execution_id)
+    batches = executions.follow(request.user, execution_id, position, cancel_on_leave=cancel)
+    return event_stream(batches, execution_id)  # type: ignore[return-value]  # a Stream is a Response of chunks
 
 
 def accepted(execution: Execution) -> Response[object]:

@@ -1,0 +1,82 @@
+"""A run in a worker: what the agent loop says and does, told to those who watch, and written down under the fence."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from ai_agent.domain.events import EventType, NewEvent
+from ai_agent.domain.fields import now, to_json
+from ai_agent.domain.tool_calls import ToolCall, ToolCallStatus
+from ai_agent.domain.tools import ToolKind
+from ai_agent.execution.run_state import CallRecord, RunState
+from ai_agent.execution.runs import Runs
+from ai_agent.execution.speech import Speech
+from ai_agent.storage.leases import Claim
+
+_SAID = {
+    ToolCallStatus.RUNNING,
+    ToolCallStatus.COMPLETED,
+    ToolCallStatus.FAILED,
+    ToolCallStatus.INTERRUPTED,
+}
+"""What is told of a call by the run; of those that wait, `Runs` tells when the run waits."""
+_ENDED = {ToolCallStatus.COMPLETED, ToolCallStatus.FAILED}
+
+
+class LiveRun:
+    def __init__(self, runs: Runs, claim: Claim, speech: Speech):
+        self._runs = runs
+        self._claim = claim
+        self._speech = speech
+        self._told: set[tuple[str, ToolCallStatus]] = set()
+
+    @property
+    def first_token_at(self) -> datetime | None:
+        return self._speech.first_at
+
+    async def say(self, kind: str, text: str) -> None:
+        await self._speech.say(kind, text)
+
+    async def step(self, step: int, steps: int) -> None:
+        if step > 1:  # That the first one begins is known by the start.
+            await self._speech.flush()
+            event = NewEvent.of(EventType.PROGRESS, {"step": step, "steps": steps, "percent": None, "message": None})
+            await self._runs.speak(self._claim, [event])
+
+    async def save(self, state: RunState, calls: Sequence[CallRecord]) -> None:
+        await self._speech.flush()
+        # What a client answered was written down, and told, when it came.
+        kept = [stored(call) for call in calls if call.kind is not ToolKind.CLIENT or call.status not in _ENDED]
+        told = [call for call in kept if self._is_news(call)]
+        await self._runs.save(self._claim, state, kept, told)
+
+    async def tool_started(self, call: CallRecord) -> None:
+        """`save` has told of it, before the tool runs."""
+
+    async def tool_ended(self, call: CallRecord) -> None:
+        ended = stored(call)
+        if call.kind is not ToolKind.CLIENT and self._is_news(ended):
+            await self._runs.keep_call(self._claim, ended)
+
+    def _is_news(self, call: ToolCall) -> bool:
+        if call.status not in _SAID or (call.call_id, call.status) in self._told:
+            return False
+        self._told.add((call.call_id, call.status))
+        return True
+
+
+def stored(call: CallRecord) -> ToolCall:
+    return ToolCall(
+        call_id=call.call_id,
+        step=call.step,
+        name=call.name,
+        kind=call.kind,
+        arguments=to_json(call.arguments),
+        status=call.status,
+        output=to_json(call.output),
+        is_error=call.is_error,
+        reason=call.reason,
+        duration_ms=call.duration_ms,
+        expires_at=None,
+        created_at=call.created_at or now(),
+        finished_at=call.finished_at,
+    )

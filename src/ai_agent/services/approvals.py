@@ -1,0 +1,117 @@
+"""What a run waits for: somebody's decision on a call, or a client's result of one. Answered, the run goes on."""
+
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from ai_agent.domain.errors import Conflict, NotFound
+from ai_agent.domain.events import EventType
+from ai_agent.domain.executions import Execution
+from ai_agent.domain.fields import now, to_json
+from ai_agent.domain.idempotency import IdempotencyKey
+from ai_agent.domain.identity import Principal
+from ai_agent.domain.tool_calls import Decision, ResolveApproval, ToolCall, ToolCalls, ToolCallStatus, ToolResult
+from ai_agent.execution.runs import Runs, call_event, channel
+from ai_agent.realtime.publisher import Publisher
+from ai_agent.services.executions import found
+from ai_agent.services.idempotency import WAIT_SECONDS, claim
+from ai_agent.storage import executions, tool_calls
+from ai_agent.storage.database import Connection, Database
+from ai_agent.storage.executions import Located
+
+_DECIDED = {Decision.APPROVE: ToolCallStatus.APPROVED, Decision.REJECT: ToolCallStatus.REJECTED}
+
+
+class ApprovalService:
+    def __init__(self, database: Database, publisher: Publisher, runs: Runs):
+        self._database = database
+        self._publisher = publisher
+        self._runs = runs
+
+    async def calls(self, principal: Principal, execution_id: UUID) -> ToolCalls:
+        """The calls of an execution. Raises NotFound."""
+        found(await executions.get(self._database.reader, principal.subject, execution_id))
+        return ToolCalls(await tool_calls.of_run(self._database.reader, execution_id))
+
+    async def resolve(
+        self,
+        principal: Principal,
+        execution_id: UUID,
+        call_id: str,
+        wanted: ResolveApproval,
+        key: IdempotencyKey | None = None,
+    ) -> Execution:
+        """Allows a call, or refuses it. Raises NotFound, and Conflict for a call that waits for no decision."""
+        async with self._database.unit_of_work(lock_seconds=WAIT_SECONDS if key else None) as rows:
+            run, call = await self._locked(rows, principal, execution_id, call_id, key)
+            if call.status is not _DECIDED[wanted.decision]:  # Else it is decided so already.
+                await self._resolve(rows, run, call, wanted)
+            return found(await executions.get(rows, principal.subject, execution_id))
+
+    async def _resolve(self, rows: Connection, run: Located, call: ToolCall, wanted: ResolveApproval) -> None:
+        _expect(call, ToolCallStatus.AWAITING_APPROVAL)
+        call.status = _DECIDED[wanted.decision]
+        call.reason = wanted.reason
+        if wanted.decision is Decision.REJECT:
+            call.finished_at = now()
+        elif wanted.arguments is not None:
+            call.arguments = to_json(wanted.arguments)
+        await tool_calls.keep(rows, run.id, call)
+        data = _resolved(run, call, wanted.decision)
+        for name in (channel(run.id), f"session:{run.session_id}"):
+            await self._publisher.record(rows, name, (EventType.APPROVAL_RESOLVED, data))
+        await self._runs.go_on(rows, run.id, run.session_id, run.agent_id)
+
+    async def deliver(
+        self,
+        principal: Principal,
+        execution_id: UUID,
+        call_id: str,
+        wanted: ToolResult,
+        key: IdempotencyKey | None = None,
+    ) -> Execution:
+        """Takes the result of a client's tool. Raises NotFound, and Conflict for a call that waits for no result."""
+        async with self._database.unit_of_work(lock_seconds=WAIT_SECONDS if key else None) as rows:
+            run, call = await self._locked(rows, principal, execution_id, call_id, key)
+            output = to_json(wanted.output)
+            if not _delivered(call, output, is_error=wanted.is_error):
+                _expect(call, ToolCallStatus.AWAITING_RESULT)
+                at = now()
+                call.status = ToolCallStatus.FAILED if wanted.is_error else ToolCallStatus.COMPLETED
+                call.output, call.is_error, call.finished_at = output, wanted.is_error, at
+                call.duration_ms = int((at - call.created_at).total_seconds() * 1000)
+                await tool_calls.keep(rows, run.id, call)
+                await self._publisher.record(rows, channel(run.id), call_event(call))
+                await self._runs.go_on(rows, run.id, run.session_id, run.agent_id)
+            return found(await executions.get(rows, principal.subject, execution_id))
+
+    async def _locked(
+        self, rows: Connection, principal: Principal, execution_id: UUID, call_id: str, key: IdempotencyKey | None
+    ) -> tuple[Located, ToolCall]:
+        """The run and the call, which nobody else answers meanwhile."""
+        if key is not None:
+            await claim(rows, principal.subject, key, execution_id)
+        found(await executions.get(rows, principal.subject, execution_id))
+        run = await executions.lock(rows, execution_id)
+        call = await tool_calls.get(rows, execution_id, call_id)
+        if run is None or call is None:
+            raise NotFound("The execution has no such tool call")
+        return run, call
+
+
+def _expect(call: ToolCall, status: ToolCallStatus) -> None:
+    if call.status is not status:
+        wanted = "approval" if status is ToolCallStatus.AWAITING_APPROVAL else "result"
+        raise Conflict(f"The tool call does not wait for a {wanted}", details={"status": call.status})
+
+
+def _delivered(call: ToolCall, output: msgspec.Raw, *, is_error: bool) -> bool:
+    """Whether this very result was taken already."""
+    ended = call.status in {ToolCallStatus.COMPLETED, ToolCallStatus.FAILED}
+    return ended and call.is_error == is_error and msgspec.json.decode(call.output) == msgspec.json.decode(output)
+
+
+def _resolved(run: Located, call: ToolCall, decision: Decision) -> dict[str, Any]:
+    about = {"execution_id": run.id, "session_id": run.session_id, "call_id": call.call_id, "name": call.name}
+    return about | {"decision": decision, "reason": call.reason, "arguments": call.arguments}

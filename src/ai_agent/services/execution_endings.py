@@ -1,0 +1,89 @@
+"""The end of a run, for readers whom the event log cannot tell it any more: a snapshot, and the terminal event."""
+
+from datetime import timedelta
+from uuid import UUID, uuid5
+
+import msgspec
+
+from ai_agent.domain.events import TERMINAL, EndedData, EventFrame, EventType, FailedData, SnapshotData
+from ai_agent.domain.executions import ExecutionError, ExecutionStatus, Usage
+from ai_agent.domain.fields import now, to_json
+from ai_agent.realtime.event_log import EventLog
+from ai_agent.realtime.follow import Batch
+from ai_agent.storage import messages
+from ai_agent.storage.database import Reader
+from ai_agent.storage.executions import Standing
+
+LATE = timedelta(seconds=5)
+"""So long after a run's end nobody waits any more for the log to tell of it."""
+SHOWN_CHARACTERS = 64 * 1024
+
+
+def is_late(row: Standing) -> bool:
+    return row.finished_at is not None and now() - row.finished_at > LATE
+
+
+async def ending(reader: Reader, log: EventLog, name: str, row: Standing | None, told: int | None) -> Batch:
+    """What is left to tell of a run that is over, or deleted (None), to a reader of whose channel `name` this is.
+
+    `told` is the number of the last event that the reader has, None where it has none that still counts. Empty when
+    that was the terminal one. The terminal event is the log's where the log has it, else made from the row.
+    """
+    page = await log.read(name, 0, 0)
+    last = (await log.read(name, page.top - 1, 1)).events if page.top else []
+    if last and last[0].type in TERMINAL and told == last[0].seq:
+        return Batch(page.epoch, [])
+    if row is None:
+        return Batch(page.epoch or "0", [_deleted(name, page.top + 1)])
+    text = await _text(reader, row)
+    if last and last[0].type in TERMINAL:
+        return Batch(page.epoch, [_snapshot(name, row, text, last[0].seq - 1), last[0]])
+    seq = page.top + 1
+    return Batch(row.epoch, [_snapshot(name, row, text, seq), _terminal(name, row, seq + 1)])
+
+
+async def _text(reader: Reader, row: Standing) -> str:
+    if row.output_message_id is None:
+        return ""
+    message = await messages.get(reader, row.owner_id, row.output_message_id)
+    return message.content if message else ""
+
+
+def _snapshot(name: str, row: Standing, text: str, seq: int) -> EventFrame:
+    """All that was said; a long text is cut, and whole at its message's address."""
+    shown, cut = text[:SHOWN_CHARACTERS], len(text) > SHOWN_CHARACTERS
+    data = SnapshotData(row.output_message_id, shown, len(text), row.status, cut)
+    return _frame(name, row, seq, EventType.SNAPSHOT, data)
+
+
+def _terminal(name: str, row: Standing, seq: int) -> EventFrame:
+    return _frame(name, row, seq, EventType(f"execution.{row.status}"), _terminal_data(row))
+
+
+def _terminal_data(row: Standing) -> msgspec.Struct:
+    if row.status is ExecutionStatus.FAILED:
+        error = msgspec.json.decode(row.error, type=ExecutionError | None)
+        error = error or ExecutionError("internal_error", "The execution ended without an answer")
+        return FailedData(error.code, error.message, error.retryable)
+    usage = msgspec.json.decode(row.usage, type=Usage | None) or Usage()
+    finished = row.finished_at or row.queued_at
+    return EndedData(row.output_message_id, usage, int((finished - row.queued_at).total_seconds() * 1000))
+
+
+def _frame(name: str, row: Standing, seq: int, kind: EventType, data: msgspec.Struct) -> EventFrame:
+    ts = int((row.finished_at or row.queued_at).timestamp() * 1000)
+    return EventFrame(name, seq, _eid(name, kind), kind, ts, to_json(data))
+
+
+def _deleted(name: str, seq: int) -> EventFrame:
+    data = to_json(EndedData(None, Usage(), 0))
+    return EventFrame(name, seq, _eid(name, EventType.CANCELLED), EventType.CANCELLED, _milliseconds(), data)
+
+
+def _milliseconds() -> int:
+    return int(now().timestamp() * 1000)
+
+
+def _eid(name: str, kind: EventType) -> UUID:
+    """The same whenever it is told, so that a reader who hears it twice can know."""
+    return uuid5(UUID(name.partition(":")[2]), kind)

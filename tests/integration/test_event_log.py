@@ -1,0 +1,403 @@
+"""The event log, of each kind by the same tests: what is appended is there once, in order, for whoever reads."""
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from ai_agent.domain.errors import ConfigurationError, ServiceUnavailable
+from ai_agent.domain.events import EventFrame, EventType, NewEvent
+from ai_agent.realtime.event_log import BUFFERED_EVENTS, TRIM_STEP, EventLog, Fenced, Subscription
+from ai_agent.realtime.memory_log import MemoryLog
+from ai_agent.realtime.sqlite_log import SqliteLog
+
+KEPT = 1500
+CHANNEL = "execution:1"
+
+
+class Logs:
+    """Handles of one log, as several processes have them. That of memory has only one, and does not survive it."""
+
+    def __init__(self, kind: str, folder: Path):
+        self.shared = kind != "memory"
+        self._folder = folder
+        self._memory = MemoryLog(kept=KEPT)
+
+    @asynccontextmanager
+    async def handle(self) -> AsyncIterator[EventLog]:
+        log: EventLog = SqliteLog(self._folder / "events.db", kept=KEPT) if self.shared else self._memory
+        await log.open()
+        try:
+            yield log
+        finally:
+            await log.close()
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def logs(request: pytest.FixtureRequest, tmp_path: Path) -> Logs:
+    return Logs(request.param, tmp_path)
+
+
+def using(logs: Logs, count: int, test: Callable[..., Awaitable[None]]) -> None:
+    """Runs a test with handles of the log."""
+
+    async def run() -> None:
+        async with AsyncExitStack() as stack, asyncio.timeout(20):
+            await test(*[await stack.enter_async_context(logs.handle()) for _ in range(count)])
+
+    asyncio.run(run())
+
+
+def said(text: str) -> NewEvent:
+    return NewEvent.of(EventType.TOKEN, {"text": text})
+
+
+def several(count: int, start: int = 1) -> list[NewEvent]:
+    return [said(str(number)) for number in range(start, start + count)]
+
+
+def seqs(events: list[EventFrame]) -> list[int]:
+    return [event.seq for event in events]
+
+
+def texts(events: list[EventFrame]) -> list[str]:
+    return [msgspec.json.decode(event.data)["text"] for event in events]
+
+
+async def heard(subscription: Subscription, count: int) -> list[EventFrame]:
+    events: list[EventFrame] = []
+    while len(events) < count:
+        new = await subscription.next(5)
+        assert new, f"only {len(events)} events came"
+        events += new
+    return events
+
+
+def test_a_channel_of_which_nothing_was_told_is_empty(logs: Logs) -> None:
+    async def test(log: EventLog) -> None:
+        page = await log.read(CHANNEL, 0, 10)
+        assert (page.epoch, page.top, page.floor, page.events) == ("", 0, 1, [])
+
+    using(logs, 1, test)
+
+
+def test_an_event_is_read_as_it_was_appended(logs: Logs) -> None:
+    async def test(log: EventLog) -> None:
+        event = said("Grüße, 世界 \u2028")
+        position = await log.append(CHANNEL, [event])
+        page = await log.read(CHANNEL, 0, 10)
+        assert position == (page.epoch, 1)
+        assert page.events == [EventFrame(CHANNEL, 1, event.eid, event.type, event.ts, event.data)]
+
+    using(logs, 1, test)
+
+
+def test_events_are_numbered_by_channel_and_read_from_a_position_up_to_a_limit(logs: Logs) -> None:
+    async def test(log: EventLog) -> None:
+        await log.append("execution:other", several(3))
+        assert (await log.append(CHANNEL, several(5))).seq == 5
+        await log.append(CHANNEL, several(3, 6))
+        page = await log.read(CHANNEL, 2, 4)
+        assert (seqs(page.events), page.top) == ([3, 4, 5, 6], 8)
+        assert texts(page.events) == ["3", "4", "5", "6"]
+        assert (await log.read(CHANNEL, 0, 0)).events == []
+        assert (await log.read(CHANNEL, 0, 0)).top == 8
+        assert (await log.read(CHANNEL, 8, 10)).events == (await log.read(CHANNEL, 99, 10)).events == []
+        assert (await log.read(CHANNEL, 99, 10)).top == 8
+
+    using(logs, 1, test)
+
+
+def test_an_event_that_is_appended_twice_is_there_once_where_it_was_first(logs: Logs) -> None:
+    async def test(log: EventLog, other: EventLog) -> None:
+        first, second, third = several(3)
+        await log.append(CHANNEL, [first, second])
+        assert (await other.append(CHANNEL, [first])).seq == 1
+        assert (await other.append(CHANNEL, [second, third, third])).seq == 3
+        assert (await log.append(CHANNEL, [third, first])).seq == 1
+        assert texts((await log.read(CHANNEL, 0, 10)).events) == ["1", "2", "3"]
+
+    using(logs, 2, test)
+
+
+def test_a_worker_that_lost_its_run_is_refused_and_what_it_told_before_is_not_refused(logs: Logs) -> None:
+    async def test(log: EventLog, other: EventLog) -> None:
+        old = said("old")
+        await log.append(CHANNEL, [old], fence=1)
+        await other.append(CHANNEL, [said("new")], fence=2)
+        for late in ([said("late")], [old, said("late")]):
+            with pytest.raises(Fenced):
+                await log.append(CHANNEL, late, fence=1)
+        assert (await log.append(CHANNEL, [old], fence=1)).seq == 1
+        await log.append(CHANNEL, [said("from no worker")])
+        await other.append(CHANNEL, [said("newer")], fence=2)
+        assert texts((await log.read(CHANNEL, 0, 10)).events) == ["old", "new", "from no worker", "newer"]
+
+    using(logs, 2, test)
+
+
+def test_one_that_is_refused_does_not_hold_up_those_beside_it(logs: Logs) -> None:
+    async def test(log: EventLog) -> None:
+        await log.append(CHANNEL, several(1), fence=2)
+        channels = [CHANNEL if number % 3 == 0 else f"execution:{number}" for number in range(30)]
+        told = [log.append(channel, several(1), fence=1) for channel in channels]
+        results = await asyncio.gather(*told, return_exceptions=True)
+        assert [isinstance(result, Fenced) for result in results] == [channel == CHANNEL for channel in channels]
+
+    using(logs, 1, test)
+
+
+def test_appends_of_two_processes_at_once_leave_no_gap_and_no_double(logs: Logs) -> None:
+    async def test(log: EventLog, other: EventLog) -> None:
+        events = several(16)
+        handles = (log, other)
+        positions = await asyncio.gather(*(handles[n % 2].append(CHANNEL, [e]) for n, e in enumerate(events)))
+        assert sorted(position.seq for position in positions) == list(range(1, 17))
+        assert len({position.epoch for position in positions}) == 1
+        page = await log.read(CHANNEL, 0, 100)
+        assert {event.eid: event.seq for event in page.events} == {
+            event.eid: position.seq for event, position in zip(events, positions, strict=True)
+        }
+
+    using(logs, 2, test)
+
+
+def test_appends_of_one_process_keep_their_order(logs: Logs) -> None:
+    async def test(log: EventLog) -> None:
+        await asyncio.gather(*(log.append(CHANNEL, [event]) for event in several(18)))
+        assert texts((await log.read(CHANNEL, 0, 100)).events) == [str(number) for number in range(1, 19)]
+
+    using(logs, 1, test)
+
+
+def test_a_listener_hears_what_any_process_appends_in_order_and_nothing_else(logs: Logs) -> None:
+    async def test(log: EventLog, other: EventLog) -> None:
+        await log.append(CHANNEL, [said("before")])
+        async with log.subscribe(CHANNEL) as subscription:
+            await other.append("execution:other", [said("elsewhere")])
+            for number in range(2, 12):
+                await (log, other)[number % 2].append(CHANNEL, [said(str(number))])
+            events = await heard(subscription, 10)
+            assert seqs(events) == list(range(2, 12))
+            assert texts(events) == [str(number) for number in range(2, 12)]
+        await log.append(CHANNEL, [said("afterwards")])
+        async with log.subscribe(CHANNEL) as subscription:
+            await other.append(CHANNEL, [said("again")])
+            assert texts(await heard(subscription, 1)) == ["again"]
+
+    using(logs, 2, test)
+
+
+def test_whoever_listens_misses_nothing_from_the_first_moment(logs: Logs) -> None:
+    """Listens and stops, again and again, while another process appends."""
+
+    async def test(log: EventLog, other: EventLog) -> None:
+        for number in range(1, 60):
+            async with log.subscribe(CHANNEL) as subscription:
+                await other.append(CHANNEL, [said(str(number))])
+                assert texts(await heard(subscription, 1)) == [str(number)]
+
+    using(logs, 2, test)
+
+
+def test_a_listener_that_is_too_slow_is_told_to_read(logs: Logs) -> None:
+    async def test(log: EventLog) -> None:
+        async with log.subscribe(CHANNEL) as subscription:
+            await log.append(CHANNEL, several(BUFFERED_EVENTS + 1))
+            assert await subscription.next(5) is None
+            await log.append(CHANNEL, [said("after that")])
+            assert texts(await heard(subscription, 1)) == ["after that"]
+
+    using(logs, 1, test)
+
+
+def test_a_silent_channel_lets_its_listener_go_on_after_a_time(logs: Logs) -> None:
+    async def test(log: EventLog) -> None:
+        async with log.subscribe(CHANNEL) as subscription:
+            assert await subscription.next(0.01) == []
+
+    using(logs, 1, test)
+
+
+def test_the_oldest_events_of_a_long_channel_go_and_the_floor_tells(logs: Logs) -> None:
+    async def test(log: EventLog) -> None:
+        events = several(KEPT + TRIM_STEP + 5)
+        for start in range(0, len(events), 100):
+            await log.append(CHANNEL, events[start : start + 100])
+        page = await log.read(CHANNEL, 0, len(events))
+        assert page.top == len(events)
+        assert KEPT <= len(page.events) < KEPT + TRIM_STEP
+        assert page.floor == page.events[0].seq == len(events) - len(page.events) + 1
+        assert texts(page.events)[-1] == str(len(events))
+
+    using(logs, 1, test)
+
+
+def test_events_expire_and_the_numbers_go_on(logs: Logs) -> None:
+    async def test(log: EventLog) -> None:
+        epoch, _ = await log.append(CHANNEL, several(3))
+        await log.append("execution:other", several(1))
+        await log.expire(CHANNEL, 0.2)
+        assert await log.forget_expired() == 0
+        await asyncio.sleep(0.25)
+        assert await log.forget_expired() == 1
+        assert await log.forget_expired() == 0
+        page = await log.read(CHANNEL, 0, 10)
+        assert (page.epoch, page.top, page.floor, page.events) == (epoch, 3, 4, [])
+        assert await log.append(CHANNEL, several(1)) == (epoch, 4)
+        assert seqs((await log.read(CHANNEL, 3, 10)).events) == [4]
+        assert (await log.read("execution:other", 0, 10)).top == 1
+
+    using(logs, 1, test)
+
+
+def test_what_is_known_of_a_channel_is_forgotten_ten_times_later(logs: Logs) -> None:
+    async def test(log: EventLog) -> None:
+        await log.append(CHANNEL, several(3))
+        await log.expire(CHANNEL, 0.05)
+        await asyncio.sleep(0.1)
+        await log.forget_expired()
+        assert (await log.read(CHANNEL, 0, 10)).top == 3
+        await asyncio.sleep(0.5)
+        await log.forget_expired()
+        assert (await log.read(CHANNEL, 0, 10)).epoch == ""
+
+    using(logs, 1, test)
+
+
+def test_a_channel_that_is_told_more_lives_longer(logs: Logs) -> None:
+    async def test(log: EventLog) -> None:
+        await log.append(CHANNEL, several(1))
+        await log.expire(CHANNEL, 0.3)
+        await asyncio.sleep(0.2)
+        await log.append(CHANNEL, several(1, 2))
+        await asyncio.sleep(0.2)
+        assert await log.forget_expired() == 0
+        assert seqs((await log.read(CHANNEL, 0, 10)).events) == [1, 2]
+
+    using(logs, 1, test)
+
+
+def test_a_channel_that_was_forgotten_shows_nothing_and_takes_nothing(logs: Logs) -> None:
+    async def test(log: EventLog, other: EventLog) -> None:
+        epoch, _ = await log.append(CHANNEL, several(3), fence=1)
+        await log.forget([CHANNEL, "execution:unknown"])
+        for fence in (0, 1, 5):
+            with pytest.raises(Fenced):
+                await other.append(CHANNEL, [said("late")], fence=fence)
+        page = await other.read(CHANNEL, 0, 10)
+        assert (page.epoch, page.top, page.floor, page.events) == (epoch, 3, 4, [])
+        assert (await log.read(CHANNEL, 0, 10)).events == []
+
+    using(logs, 2, test)
+
+
+WRITER = """
+import asyncio, sys
+from pathlib import Path
+from ai_agent.domain.events import EventType, NewEvent
+from ai_agent.realtime.sqlite_log import SqliteLog
+
+async def write(log, name):
+    for number in range(1_000_000):
+        text = f"{name}-{number}"
+        await log.append("execution:1", [NewEvent.of(EventType.TOKEN, {"text": text})])
+        print(text, flush=True)
+
+async def main():
+    log = SqliteLog(Path(sys.argv[1]))
+    await log.open()
+    await asyncio.gather(*(write(log, f"{sys.argv[2]}{n}") for n in range(3)))
+
+asyncio.run(main())
+"""
+
+
+@contextmanager
+def writer(file: Path, name: str) -> "Iterator[subprocess.Popen[str]]":
+    """Another process that appends without end, and prints what it was answered."""
+    command = [sys.executable, "-c", WRITER, str(file), name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def printed(process: "subprocess.Popen[str]", count: int) -> list[str]:
+    assert process.stdout is not None
+    return [process.stdout.readline().strip() for _ in range(count)]
+
+
+class TestSqlite:
+    """What only a file can do."""
+
+    def test_a_restart_keeps_epoch_numbers_and_fence(self, tmp_path: Path) -> None:
+        logs = Logs("sqlite", tmp_path)
+        known: dict[str, Any] = {}
+
+        async def before(log: EventLog) -> None:
+            known["position"] = await log.append(CHANNEL, several(3), fence=2)
+
+        async def after(log: EventLog) -> None:
+            assert (await log.read(CHANNEL, 0, 10)).epoch == known["position"].epoch
+            with pytest.raises(Fenced):
+                await log.append(CHANNEL, several(1), fence=1)
+            assert await log.append(CHANNEL, several(1, 4), fence=2) == (known["position"].epoch, 4)
+            assert texts((await log.read(CHANNEL, 0, 10)).events) == ["1", "2", "3", "4"]
+
+        using(logs, 1, before)
+        using(logs, 1, after)
+
+    def test_a_kill_of_a_process_that_writes_loses_nothing_that_was_answered(self, tmp_path: Path) -> None:
+        with writer(tmp_path / "events.db", "a") as first, writer(tmp_path / "events.db", "b") as second:
+            answered = printed(first, 200) + printed(second, 200)
+            first.kill()
+            answered += printed(second, 100)  # Nobody is kept from writing by one who is dead.
+            second.kill()
+            answered += [line for process in (first, second) for line in process.communicate()[0].split()]
+
+        async def test(log: EventLog) -> None:
+            page = await log.read(CHANNEL, 0, 100_000)
+            assert seqs(page.events) == list(range(1, page.top + 1))
+            kept = texts(page.events)
+            assert len(kept) == len(set(kept))
+            assert set(answered) <= set(kept)
+            for name in ("a0", "b2"):
+                mine = [text for text in kept if text.startswith(f"{name}-")]
+                assert mine == [f"{name}-{number}" for number in range(len(mine))]
+
+        using(Logs("sqlite", tmp_path), 1, test)
+
+    def test_another_process_that_stands_still_holds_nobody_up_for_long(self, tmp_path: Path) -> None:
+        async def test(log: EventLog) -> None:
+            holding = sqlite3.connect(tmp_path / "events.db", isolation_level=None)
+            holding.execute("BEGIN IMMEDIATE")
+            started = time.monotonic()
+            with pytest.raises(ServiceUnavailable):
+                await log.append(CHANNEL, [said("now")])
+            assert time.monotonic() - started < 2.5
+            assert (await log.read(CHANNEL, 0, 10)).top == 0
+            holding.close()
+            assert (await log.append(CHANNEL, [said("then")])).seq == 1
+
+        using(Logs("sqlite", tmp_path), 1, test)
+
+    def test_many_processes_can_make_the_file_at_once(self, tmp_path: Path) -> None:
+        with ExitStack() as stack:
+            processes = [stack.enter_context(writer(tmp_path / "events.db", f"p{n}")) for n in range(3)]
+            for n, process in enumerate(processes):
+                assert printed(process, 1)[0].startswith(f"p{n}")
+
+    def test_a_file_that_cannot_be_made_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "events.db").mkdir()
+        with pytest.raises(ConfigurationError, match=r"events\.db"):
+            using(Logs("sqlite", tmp_path), 1, lambda _: asyncio.sleep(0))
