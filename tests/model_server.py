@@ -5,17 +5,41 @@ import socket
 import struct
 import threading
 import time
+import uuid
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 
 @dataclass
+class Call:
+    """A tool call that the model asks for; `arguments` as text are sent as they are, also when they are no JSON."""
+
+    name: str
+    arguments: dict[str, Any] | str = field(default_factory=dict)
+    id: str | None = None
+
+    @property
+    def text(self) -> str:
+        return self.arguments if isinstance(self.arguments, str) else json.dumps(self.arguments)
+
+
+@dataclass
 class Reply:
-    """One answer. Without a script the server answers `You said: …`."""
+    """One answer: words, tool calls, or both. Without a script the server answers `You said: …`."""
 
     text: str = ""
+    calls: list[Call] = field(default_factory=list)
+    usage: bool = True
+    """Whether it tells how many tokens that were."""
+    hang: bool = False
+    """Never answers, until the client leaves."""
+    endless: bool = False
+    """Says its words again and again."""
+    cut: bool = False
+    """Closes the connection properly, but in the middle of the answer."""
     delay: float = 0
     pause_after: int | None = None
     """After so many words the model thinks until `ModelServer.go_on` is set."""
@@ -53,7 +77,9 @@ class ModelServer:
         if self._script:
             return self._script.popleft()
         content = body["messages"][-1]["content"]
-        return Reply(f"You said: {content if isinstance(content, str) else content[0]['text']}")
+        if not isinstance(content, str):
+            content = content[0].get("text", content[0].get("content", ""))
+        return Reply(f"You said: {content}")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -80,6 +106,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _answer(self, reply: Reply) -> None:
+        if reply.hang:
+            self.connection.settimeout(20)
+            self.rfile.read(1)
+            raise ConnectionResetError
         self.send_response(reply.status)
         for name, value in reply.headers.items():
             self.send_header(name, value)
@@ -90,8 +120,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not streamed:
             self.wfile.write(b"{<garbage" if reply.garbage else b'{"error": {"message": "secret inside"}}')
             return
-        words = [word if i == 0 else f" {word}" for i, word in enumerate(reply.text.split(" "))]
-        frames = self._anthropic(words) if self.path.endswith("/messages") else self._openai(words)
+        frames = self._anthropic(reply) if self.path.endswith("/messages") else self._openai(reply)
         for number, frame in enumerate(frames):
             if reply.reset_after == number:
                 # Lingering for no time makes closing a reset, which no client takes for the end of an answer.
@@ -106,19 +135,36 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(frame)
             self.wfile.flush()
 
-    def _openai(self, words: list[str]) -> list[bytes]:
+    def _openai(self, reply: Reply) -> Iterator[bytes]:
         def chunk(**more: Any) -> bytes:
             base = {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "scripted"}
             return f"data: {json.dumps(base | more)}\n\n".encode()
 
-        chunks = [chunk(choices=[{"index": 0, "delta": {"content": w}, "finish_reason": None}]) for w in words]
-        chunks.append(chunk(choices=[{"index": 0, "delta": {}, "finish_reason": "stop"}]))
-        usage = {"prompt_tokens": 7, "completion_tokens": len(words), "total_tokens": 7 + len(words)}
-        return [*chunks, chunk(choices=[], usage=usage), b"data: [DONE]\n\n"]
+        def delta(reason: str | None = None, **what: Any) -> bytes:
+            return chunk(choices=[{"index": 0, "delta": what, "finish_reason": reason}])
 
-    def _anthropic(self, words: list[str]) -> list[bytes]:
+        said = 0
+        for word in _words(reply):
+            said += 1
+            yield delta(content=word)
+        for index, call in enumerate(reply.calls):
+            function = {"name": call.name, "arguments": ""}
+            yield delta(tool_calls=[{"index": index, "id": call.id or _id(), "type": "function", "function": function}])
+            yield delta(tool_calls=[{"index": index, "function": {"arguments": call.text}}])
+        if reply.cut:
+            return
+        yield delta("tool_calls" if reply.calls else "stop")
+        if reply.usage:
+            usage = {"prompt_tokens": 7, "completion_tokens": said, "total_tokens": 7 + said}
+            yield chunk(choices=[], usage=usage)
+        yield b"data: [DONE]\n\n"
+
+    def _anthropic(self, reply: Reply) -> Iterator[bytes]:
         def event(kind: str, **more: Any) -> bytes:
             return f"event: {kind}\ndata: {json.dumps({'type': kind} | more)}\n\n".encode()
+
+        def delta(index: int, kind: str, **what: Any) -> bytes:
+            return event("content_block_delta", index=index, delta={"type": kind} | what)
 
         message: dict[str, Any] = {
             "id": "m1",
@@ -128,18 +174,40 @@ class _Handler(BaseHTTPRequestHandler):
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": {"input_tokens": 7, "output_tokens": 1},
+            "usage": {"input_tokens": 7, "output_tokens": 1}
+            if reply.usage
+            else {"input_tokens": 0, "output_tokens": 0},
         }
-        deltas = [event("content_block_delta", index=0, delta={"type": "text_delta", "text": w}) for w in words]
-        return [
-            event("message_start", message=message),
-            event("content_block_start", index=0, content_block={"type": "text", "text": ""}),
-            *deltas,
-            event("content_block_stop", index=0),
-            event(
-                "message_delta",
-                delta={"stop_reason": "end_turn", "stop_sequence": None},
-                usage={"output_tokens": len(words)},
-            ),
-            event("message_stop"),
-        ]
+        yield event("message_start", message=message)
+        said = 0
+        yield event("content_block_start", index=0, content_block={"type": "text", "text": ""})
+        for word in _words(reply):
+            said += 1
+            yield delta(0, "text_delta", text=word)
+        yield event("content_block_stop", index=0)
+        for index, call in enumerate(reply.calls, 1):
+            block = {"type": "tool_use", "id": call.id or _id(), "name": call.name, "input": {}}
+            yield event("content_block_start", index=index, content_block=block)
+            yield delta(index, "input_json_delta", partial_json=call.text)
+            yield event("content_block_stop", index=index)
+        if reply.cut:
+            return
+        yield event(
+            "message_delta",
+            delta={"stop_reason": "tool_use" if reply.calls else "end_turn", "stop_sequence": None},
+            usage={"output_tokens": said if reply.usage else 0},
+        )
+        yield event("message_stop")
+
+
+def _words(reply: Reply) -> Iterator[str]:
+    if reply.calls and not reply.text:
+        return
+    words = [word if i == 0 else f" {word}" for i, word in enumerate(reply.text.split(" "))]
+    yield from words
+    while reply.endless:
+        yield from words
+
+
+def _id() -> str:
+    return f"call_{uuid.uuid4().hex[:12]}"

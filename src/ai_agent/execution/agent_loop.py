@@ -21,7 +21,7 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.tools import ToolDefinition
 
-from ai_agent.domain.agents import AgentContent, ModelConfig
+from ai_agent.domain.agents import AgentContent, ModelConfig, Provider
 from ai_agent.domain.errors import FieldError, InvalidFields
 from ai_agent.domain.executions import Usage
 from ai_agent.domain.fields import new_id
@@ -72,7 +72,7 @@ class _Loop:
         self._state = state
         self._run = run
         self._calls = ModelCalls(agent, self._config, access)
-        self._tools = Toolset(msgspec.json.decode(agent.tools, type=list[str]), given.tools)
+        self._tools = _toolset(agent, given, self._calls.provider)
         self._definitions = [
             ToolDefinition(name=tool.name, description=tool.description, parameters_json_schema=tool.schema)
             for tool in self._tools.tools.values()
@@ -174,6 +174,13 @@ class _Loop:
                 return [call for call in calls if call.tool_call_id not in answered]
             answered |= {part.tool_call_id for part in message.parts if isinstance(part, ToolReturnPart)}
         return []
+
+
+def _toolset(agent: AgentContent, given: RunInput, provider: Provider) -> Toolset:
+    tools = Toolset(msgspec.json.decode(agent.tools, type=list[str]), given.tools)
+    if provider is Provider.LOCAL:  # It is too small to call tools, and its server refuses requests that offer some.
+        tools.withdraw()
+    return tools
 
 
 def _messages(branch: Sequence[HistoryEntry]) -> list[ModelMessage]:

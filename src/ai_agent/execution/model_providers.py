@@ -10,6 +10,7 @@ import httpx2
 import msgspec
 from pydantic_ai.models import Model
 from pydantic_ai.models.openai import OpenAIChatModel
+from pydantic_ai.profiles.openai import OpenAIModelProfile
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from ai_agent.domain.agents import API_KEY, AgentContent, ModelConfig, Provider
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from pydantic_ai.providers.anthropic import AnthropicProvider
 
 _ANTHROPIC = "pydantic_ai.models.anthropic"
+
+_WHOLE = OpenAIModelProfile(openai_chat_streaming_requires_finish_reason=True)
+"""A stream that ends without saying why was cut, though its connection was closed properly."""
 
 CLOUD_CONTEXT_TOKENS = 120_000
 CLIENTS = 64
@@ -99,7 +103,7 @@ async def build_model(provider: Provider | None, name: str, endpoint: Endpoint) 
         from pydantic_ai.models.anthropic import AnthropicModel
 
         return AnthropicModel(name, provider=_anthropic(endpoint))
-    return OpenAIChatModel(name, provider=_openai(endpoint))
+    return OpenAIChatModel(name, provider=_openai(endpoint), profile=_WHOLE)
 
 
 # A client with its connections and its TLS context for each address, not for each run: making one costs 20 ms of CPU.

@@ -55,6 +55,11 @@ class Toolset:
             else:
                 self.tools[name] = tool
 
+    def withdraw(self) -> None:
+        """For a model that can call none."""
+        self.unavailable += self.tools
+        self.tools = {}
+
 
 def _tool(spec: ToolSpec | None) -> Tool | None:
     if spec is None or not spec.enabled:
