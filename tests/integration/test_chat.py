@@ -8,7 +8,7 @@ import httpx
 import pytest
 
 from tests.conftest import KEY, Server
-from tests.model_server import ModelServer, Reply
+from tests.model_server import Call, ModelServer, Reply
 from tests.terminal import Terminal
 
 
@@ -158,3 +158,20 @@ def test_an_answer_goes_on_after_a_restart_of_the_server(chat: Terminal, server:
     chat.expect("You said: hello")
     chat.type("/quit")
     assert chat.exit_code() == 0
+
+
+def test_a_tool_runs_when_somebody_in_the_terminal_allows_it(
+    chat: Terminal, server: Server, model: ModelServer, api: httpx.Client
+) -> None:
+    body = {"name": "calculator", "kind": "builtin", "requires_approval": True}
+    api.post("/tools", json=body).raise_for_status()
+    agent = next(agent for agent in api.get("/agents").json()["items"] if agent["name"] == "friend")
+    api.patch(f"/agents/{agent['id']}", json={"tools": ["calculator"]}).raise_for_status()
+    model.script(Reply("Let me see.", calls=[Call("calculator", {"expression": "6 * 7"})]), Reply("It is 42."))
+    chat.type("six times seven?")
+    question = chat.expect("Allow it? y, n [reason], or e to edit: ")
+    assert '"expression": "6 * 7"' in question
+    chat.type("y")
+    chat.expect('calculator: {"result":42}')
+    chat.expect("It is 42.")
+    chat.expect("> ")
