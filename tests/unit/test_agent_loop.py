@@ -25,7 +25,7 @@ from ai_agent.domain.errors import (
 from ai_agent.domain.fields import to_json
 from ai_agent.domain.messages import HistoryEntry, Role
 from ai_agent.domain.tool_calls import ToolCallStatus
-from ai_agent.domain.tools import ToolKind
+from ai_agent.domain.tools import ToolKind, ToolSpec
 from ai_agent.execution import calls, model_calls, model_providers, tools
 from ai_agent.execution.agent_loop import run_agent
 from ai_agent.execution.local_model import LocalEndpoint, LocalModel
@@ -41,7 +41,6 @@ from ai_agent.execution.run_state import (
     Rejected,
     RunInput,
     RunState,
-    ToolSpec,
     Waiting,
 )
 from ai_agent.security.outbound import OutboundGuard
@@ -191,7 +190,7 @@ def test_a_tool_is_called_and_the_model_goes_on_with_its_result(stage: Stage) ->
 
 def test_the_model_is_told_of_the_tools_that_there_are(stage: Stage) -> None:
     stage.tools = ["calculator", "nothing", "open_door"]
-    stage.specs = [CLIENT_TOOL("current_time", ToolKind.BUILTIN)]
+    stage.specs = [CLIENT_TOOL, ToolSpec("current_time", ToolKind.BUILTIN)]
     stage.run()
     told = json.dumps(stage.model.requests[0]["tools"])
     assert "calculator" in told

@@ -9,9 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_agent.domain.tools import ToolKind
+from ai_agent.domain.tools import ToolKind, ToolSpec
 from ai_agent.execution.calculator import Incalculable, calculate
-from ai_agent.execution.run_state import ToolSpec
 from ai_agent.execution.tools import BUILTINS, Toolset
 
 

@@ -8,6 +8,7 @@ from zoneinfo import ZoneInfo
 import jsonschema_rs
 import msgspec
 
+from ai_agent.domain import tools
 from ai_agent.domain.fields import JsonObject
 from ai_agent.domain.tools import ToolKind, ToolSpec
 from ai_agent.execution.calculator import Incalculable, calculate
@@ -120,31 +121,15 @@ async def _calculator(arguments: JsonObject) -> JsonObject:
     return {"result": value if abs(value) < 2**53 else str(value)}
 
 
-def _builtin(name: str, description: str, parameters: JsonObject, operation: Operation) -> Tool:
-    schema = {"type": "object", "additionalProperties": False} | parameters
-    validator = _validator(schema)
-    return Tool(name, description, schema, ToolKind.BUILTIN, validator, operation, idempotent=True)
+def _builtin(name: str, operation: Operation) -> Tool:
+    told = tools.BUILTINS[name]
+    validator = _validator(told.schema)
+    return Tool(name, told.description, told.schema, ToolKind.BUILTIN, validator, operation, idempotent=True)
 
 
 BUILTINS = {
-    tool.name: tool
-    for tool in (
-        _builtin(
-            "current_time",
-            "Tells the date and the time.",
-            {"properties": {"timezone": {"type": "string", "maxLength": 64, "description": "IANA name. Default: UTC"}}},
-            _current_time,
-        ),
-        _builtin(
-            "calculator",
-            "Calculates an expression: + - * / // % **, parentheses, sqrt, round, min, max, log, sin, pi and the like.",
-            {
-                "properties": {"expression": {"type": "string", "maxLength": 1000, "description": "As (2 + 3) * 4"}},
-                "required": ["expression"],
-            },
-            _calculator,
-        ),
-    )
+    name: _builtin(name, operation)
+    for name, operation in {"current_time": _current_time, "calculator": _calculator}.items()
 }
 """What every agent may name, without a row."""
 

@@ -152,7 +152,7 @@ GLOSSARY = {
     "AgentMetrics.tokens": "Tokens that were used",
     "MetricsBucket.tokens": "Tokens that were used, input and output",
     "input": "Tokens that models read",
-    "MetricsTokens.output": "Tokens that models wrote",
+    "TokenCounts.output": "Tokens that models wrote",
     "AgentMetrics.cost": "The sum of what is known of costs",
     "AgentMetrics.tool_calls": "How many tools were called",
     "series": "Every bucket of the window, the oldest first",
