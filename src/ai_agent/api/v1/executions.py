@@ -99,7 +99,8 @@ class ExecutionController(Controller):
         """List or follow the events of an execution
 
         A page of the event log, or with `Accept: text/event-stream` the stream of it: from `after` or `Last-Event-ID`
-        to the end, also while it runs, and also after a restart of the server.
+        to the end, also while it runs, and also after a restart of the server. A position that is gone gets one
+        `execution.snapshot`, the text so far, and goes on from there.
         """
         position = resume_position(after or last_event_id)
         if "text/event-stream" in request.headers.get("accept", ""):
