@@ -308,7 +308,7 @@ class Explaining:
     def reads(self) -> list[str]:
         """How it reads the table of executions, once for each time."""
         lines = [re.sub(r"  \(cost.*", "", line).strip(" ->") for line in self.plan.splitlines()]
-        return [line for line in lines if re.match(r"(SEARCH|SCAN) executions|.*Scan.* on ", line)]
+        return [line for line in lines if re.match(r"(SEARCH|SCAN) executions|.*Scan.* on executions", line)]
 
 
 Explain = Callable[[Callable[[Reader], Awaitable[Any]]], Explaining]
