@@ -47,7 +47,7 @@ def run(database_url: str, agent_id: str, session_id: str, status: str, ago: tim
         "holds_session": False,
         "epoch": "0",
         "queued_at": at,
-        "finished_at": at if status in STATUSES[3:] else None,
+        "finished_at": "2999-01-01T00:00:00.000000Z" if status in STATUSES[3:] else None,
         # Nobody takes it.
         "lease_until": "2999-01-01T00:00:00.000000Z",
         **columns,
