@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -402,7 +403,9 @@ def test_prometheus_is_told_how_many_runs_wait_for_a_worker(
 ) -> None:
     own = f"sqlite:///{tmp_path}/own.db" if database_url.startswith("sqlite") else create_empty(database_url)
     server = Server(own, tmp_path, AI_AGENT_EXECUTION_CONCURRENCY="1", OPENAI_BASE_URL=f"{model.url}/v1")
-    with server.client() as api:
+    with ExitStack() as stack:
+        stack.callback(server.stop)
+        api = stack.enter_context(server.client())
         model.script(Reply("one two three four", delay=0.5))
         runs = [started(api, model, Reply("one", delay=0.5)) for _ in range(3)]
         time.sleep(0.2)
@@ -415,4 +418,3 @@ def test_prometheus_is_told_how_many_runs_wait_for_a_worker(
             assert time.monotonic() < until
             time.sleep(0.2)
         assert measured(server, "ai_agent_execution_queue_age_seconds") == 0
-    server.stop()
