@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def run(database_url: str, agent_id: str, session_id: str, status: str, ago: tim
         "holds_session": False,
         "epoch": "0",
         "queued_at": at,
-        "finished_at": at if status in STATUSES[3:] else None,
+        "finished_at": "2999-01-01T00:00:00.000000Z" if status in STATUSES[3:] else None,
         # Nobody takes it.
         "lease_until": "2999-01-01T00:00:00.000000Z",
         **columns,
@@ -308,7 +309,7 @@ class Explaining:
     def reads(self) -> list[str]:
         """How it reads the table of executions, once for each time."""
         lines = [re.sub(r"  \(cost.*", "", line).strip(" ->") for line in self.plan.splitlines()]
-        return [line for line in lines if re.match(r"(SEARCH|SCAN) executions|.*Scan.* on ", line)]
+        return [line for line in lines if re.match(r"(SEARCH|SCAN) executions|.*Scan.* on executions", line)]
 
 
 Explain = Callable[[Callable[[Reader], Awaitable[Any]]], Explaining]
@@ -402,7 +403,9 @@ def test_prometheus_is_told_how_many_runs_wait_for_a_worker(
 ) -> None:
     own = f"sqlite:///{tmp_path}/own.db" if database_url.startswith("sqlite") else create_empty(database_url)
     server = Server(own, tmp_path, AI_AGENT_EXECUTION_CONCURRENCY="1", OPENAI_BASE_URL=f"{model.url}/v1")
-    with server.client() as api:
+    with ExitStack() as stack:
+        stack.callback(server.stop)
+        api = stack.enter_context(server.client())
         model.script(Reply("one two three four", delay=0.5))
         runs = [started(api, model, Reply("one", delay=0.5)) for _ in range(3)]
         time.sleep(0.2)
@@ -415,4 +418,3 @@ def test_prometheus_is_told_how_many_runs_wait_for_a_worker(
             assert time.monotonic() < until
             time.sleep(0.2)
         assert measured(server, "ai_agent_execution_queue_age_seconds") == 0
-    server.stop()

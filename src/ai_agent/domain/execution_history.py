@@ -107,8 +107,8 @@ class AgentMetrics(msgspec.Struct):
 class BucketTotals(msgspec.Struct):
     """One bucket as the database adds it up.
 
-    `latency_p…` and `first_token_p…` are the smallest values in this bucket that reach the percentile of the whole
-    window: the smallest of all buckets is the percentile.
+    `latency_p…` are the smallest values of this bucket that reach the percentile of the whole window: the smallest of
+    all buckets is the percentile. `first_token_p…` are of the whole window, and the same in each.
     """
 
     bucket: int
