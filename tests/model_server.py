@@ -53,6 +53,8 @@ class ModelServer:
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
         self.disconnects = 0
+        self.looks = 0
+        """Requests that were no questions."""
         self.key: str | None = None
         self.go_on = threading.Event()
         self._script: deque[Reply] = deque()
@@ -91,6 +93,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """The list of models, which `doctor` asks for."""
+        self.model.looks += 1
         self.send_response(200 if self.model.key in (None, self.headers.get("x-api-key")) else 401)
         self.send_header("content-length", "0")
         self.end_headers()

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from ai_agent.domain.tools import ToolKind, ToolSpec
 from ai_agent.execution.calculator import Incalculable, calculate
 from ai_agent.execution.tools import BUILTINS, Toolset
+from tests.model_server import ModelServer
 
 
 @pytest.mark.parametrize(
@@ -105,14 +107,22 @@ def test_what_is_no_tool_is_told() -> None:
         client("good"),
         client("off", enabled=False),
         client("bad_schema", schema={"type": "nonsense"}),
-        client("elsewhere", schema={"$ref": "http://127.0.0.1:9/schema.json"}),
         ToolSpec("unknown_builtin", ToolKind.BUILTIN),
         client("not_asked_for"),
     ]
-    names = ["good", "off", "bad_schema", "elsewhere", "unknown_builtin", "nobodys", "calculator", "good"]
+    names = ["good", "off", "bad_schema", "unknown_builtin", "nobodys", "calculator", "good"]
     found = Toolset(names, specs)
     assert list(found.tools) == ["good", "calculator"]
-    assert found.unavailable == ["off", "bad_schema", "elsewhere", "unknown_builtin", "nobodys"]
+    assert found.unavailable == ["off", "bad_schema", "unknown_builtin", "nobodys"]
+
+
+def test_a_schema_fetches_nothing_from_elsewhere(tmp_path: Path) -> None:
+    file = tmp_path / "schema.json"
+    file.write_text("{}")
+    with ModelServer() as server:
+        for place in (file.as_uri(), f"{server.url}/schema.json"):
+            assert Toolset(["t"], [client("t", schema={"$ref": place})]).unavailable == ["t"]
+        assert server.looks == 0
 
 
 def test_a_row_changes_a_builtin_and_may_switch_it_off() -> None:

@@ -33,6 +33,7 @@ from ai_agent.execution.context_window import RESERVED_TOKENS, fitting, tokens_o
 from ai_agent.execution.heard import CHARACTERS_A_TOKEN, Heard
 from ai_agent.execution.model_access import ModelAccess
 from ai_agent.execution.model_calls import ModelCalls, Question
+from ai_agent.execution.prices import read_list
 from ai_agent.execution.run_state import Answered, Finished, Run, RunInput, RunState, Waiting
 from ai_agent.execution.tools import Toolset
 
@@ -41,6 +42,9 @@ _OUTCOMES: dict[ToolCallStatus, Literal["success", "denied"]] = {
     ToolCallStatus.REJECTED: "denied",
     ToolCallStatus.EXPIRED: "denied",
 }
+
+# This module is imported in a thread: nobody waits for it.
+read_list()
 
 MAX_CALL_ID = 64
 """Characters; no provider takes longer ones back."""
