@@ -3,13 +3,13 @@
 import time
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 
 import msgspec
 
 from ai_agent.domain.executions import ExecutionStatus, Usage
-from ai_agent.domain.fields import JsonObject, StoredJson, new_id, to_json
+from ai_agent.domain.fields import JsonObject, JsonValue, StoredJson, new_id, to_json
 from ai_agent.domain.pages import Page
 from ai_agent.domain.tool_calls import Decision
 from ai_agent.domain.tools import ToolKind
@@ -100,7 +100,7 @@ class ToolEndedData(msgspec.Struct):
 
     call_id: str
     name: str
-    output: Any
+    output: JsonValue
     duration_ms: int | None
     truncated: bool = False
 

@@ -2,12 +2,12 @@
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
-from ai_agent.domain.fields import Holds, Input, JsonObject, StoredJson, StoredObject
+from ai_agent.domain.fields import Holds, Input, JsonObject, JsonValue, StoredJson, StoredObject
 from ai_agent.domain.tools import ToolKind
 
 MAX_OUTPUT_BYTES = 256 * 1024
@@ -43,7 +43,7 @@ class ToolCall(msgspec.Struct):
     kind: ToolKind
     arguments: StoredObject
     status: ToolCallStatus
-    output: Annotated[StoredJson, Holds(Any)]
+    output: Annotated[StoredJson, Holds(JsonValue)]
     is_error: bool
     reason: str | None
     duration_ms: int | None
@@ -69,5 +69,5 @@ class ResolveApproval(Input):
 class ToolResult(Input):
     """What came of a client-side tool."""
 
-    output: Any
+    output: JsonValue
     is_error: bool = False

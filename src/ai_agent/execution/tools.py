@@ -127,10 +127,8 @@ def _builtin(name: str, operation: Operation) -> Tool:
     return Tool(name, told.description, told.schema, ToolKind.BUILTIN, validator, operation, idempotent=True)
 
 
-BUILTINS = {
-    name: _builtin(name, operation)
-    for name, operation in {"current_time": _current_time, "calculator": _calculator}.items()
-}
+_OPERATIONS = {"current_time": _current_time, "calculator": _calculator}
+BUILTINS = {name: _builtin(name, operation) for name, operation in _OPERATIONS.items()}
 """What every agent may name, without a row."""
 
 _BUILTIN_SPECS = {name: ToolSpec(name, ToolKind.BUILTIN, idempotent=True) for name in BUILTINS}

@@ -145,13 +145,18 @@ _FINISH: Statement[None] = Statement(
         **_FREE,
     )
 )
+# SQLite looks into a partial index only where the condition is repeated word for word.
+_indexed = sa.text("status IN ('queued', 'running')")
 _LOST = Statement(
-    sa.select(*_CLAIM_COLUMNS).where(_running, executions.c.lease_until < _now).order_by(executions.c.id).limit(100),
+    sa.select(*_CLAIM_COLUMNS)
+    .where(_indexed, _running, executions.c.lease_until < _now)
+    .order_by(executions.c.id)
+    .limit(100),
     Claim,
 )
 _QUEUED = Statement(
     sa.select(executions.c.id)
-    .where(_queued, executions.c.holds_session)
+    .where(_indexed, _queued, executions.c.holds_session)
     .order_by(executions.c.id)
     .limit(sa.bindparam("row_limit", type_=sa.Integer)),
     UUID,
