@@ -36,6 +36,10 @@ GENEROUS = {f"AI_AGENT_RATE_LIMIT_{name.upper()}": "1000000/minute" for name in 
 """Limits that are counted, and that no test meets unless it wants to."""
 
 
+QUICK = {"AI_AGENT_EXECUTION_SWEEP_SECONDS": "0.5"}
+"""Nobody wants to wait in a test for what expires."""
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     if running := os.environ.get("TEST_DATABASE_URL"):
@@ -218,6 +222,21 @@ def model() -> Iterator[ModelServer]:
         yield server
 
 
+@pytest.fixture(scope="module", params=["embedded", "distributed"])
+def deployment(
+    request: pytest.FixtureRequest, model: ModelServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
+    """One process on SQLite, and an API beside two workers on PostgreSQL and Redis: the same tests hold for both."""
+    if request.param == "distributed":
+        cluster: Cluster = request.getfixturevalue("cluster")
+        yield cluster.api
+        return
+    folder = tmp_path_factory.mktemp("embedded")
+    started = Server(f"sqlite:///{folder}/test.db", folder, OPENAI_BASE_URL=f"{model.url}/v1", **QUICK)
+    yield started
+    started.stop()
+
+
 @pytest.fixture(scope="module")
 def server(database_url: str, model: ModelServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     started = Server(
@@ -237,7 +256,7 @@ def cluster(
 ) -> Iterator[Cluster]:
     """Each test leaves both workers running, and Redis."""
     folder = tmp_path_factory.mktemp("cluster")
-    started = Cluster(create_database(postgres_url), valkey, folder, OPENAI_BASE_URL=f"{model.url}/v1")
+    started = Cluster(create_database(postgres_url), valkey, folder, OPENAI_BASE_URL=f"{model.url}/v1", **QUICK)
     yield started
     started.stop()
 

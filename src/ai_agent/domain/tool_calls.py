@@ -27,6 +27,17 @@ class ToolCallStatus(StrEnum):
     INTERRUPTED = "interrupted"
 
 
+ENDED = frozenset(
+    {
+        ToolCallStatus.COMPLETED,
+        ToolCallStatus.FAILED,
+        ToolCallStatus.REJECTED,
+        ToolCallStatus.EXPIRED,
+        ToolCallStatus.INTERRUPTED,
+    }
+)
+
+
 class Decision(StrEnum):
     """What somebody says to a call that needs approval."""
 

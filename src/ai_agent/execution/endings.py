@@ -13,6 +13,7 @@ from ai_agent.domain.executions import ExecutionError, ExecutionStatus, Usage
 from ai_agent.domain.fields import StoredJson, now, to_json
 from ai_agent.domain.messages import Message, Role
 from ai_agent.domain.sessions import SessionStatus
+from ai_agent.domain.tool_calls import ENDED, ToolCall, ToolCallStatus
 from ai_agent.execution.job_queue import JobQueue
 from ai_agent.execution.webhooks import Webhooks
 from ai_agent.observability import execution_metrics
@@ -57,7 +58,7 @@ class Endings:
         current = await leases.mine(rows, claim)
         if current is None:
             raise LostClaim
-        calls = await tool_calls.of_run(rows, claim.id)
+        calls = await _close_calls(rows, claim)
         shown = [{"id": c.call_id, "name": c.name, "arguments": c.arguments, "status": c.status} for c in calls]
         question, answer = await self._settle_messages(rows, current, outcome, to_json(shown))
         at = now()
@@ -113,6 +114,16 @@ class Endings:
             place = await sessions.take_place(rows, claim.session_id)
             await messages.place(rows, following.input_message_id, place, tip)
         rows.after_commit(partial(self._queue.enqueue, following.id))
+
+
+async def _close_calls(rows: Connection, claim: Claim) -> list[ToolCall]:
+    """The calls of the run; nobody can answer those any more that are open."""
+    calls = await tool_calls.of_run(rows, claim.id)
+    for call in calls:
+        if call.status not in ENDED:
+            call.status, call.finished_at = ToolCallStatus.INTERRUPTED, now()
+            await tool_calls.keep(rows, claim.id, call)
+    return calls
 
 
 async def _count(claim: Claim, outcome: Outcome, at: datetime, calls: int) -> None:
