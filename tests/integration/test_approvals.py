@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import Server
+from tests.conftest import QUICK, Server
 from tests.model_server import Call, ModelServer, Reply
 from tests.runs import ended, events, make_agent, reaches, start, types
 
@@ -227,3 +227,26 @@ def test_a_message_interrupts_a_run_that_waits(api: httpx.Client, model: ModelSe
     urgent = start(api, run["agent_id"], "now", session_id=run["session_id"], on_busy="interrupt")
     assert ended(api, urgent["id"])["status"] == "completed"
     assert api.get(f"/executions/{run['id']}").json()["status"] == "cancelled"
+
+
+def test_what_nobody_answers_expires_and_the_run_goes_on(
+    database_url: str, model: ModelServer, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    hasty = {"AI_AGENT_APPROVAL_TIMEOUT_SECONDS": "0.5", "OPENAI_BASE_URL": f"{model.url}/v1"}
+    server = Server(database_url, tmp_path_factory.mktemp("hasty"), **hasty, **QUICK)
+    try:
+        with server.client() as api:
+            api.post("/tools", json={"name": "calculator", "kind": "builtin", "requires_approval": True})
+            api.post("/tools", json=DOOR)
+            calls = [Call("calculator", {"expression": "1"}, id="c1"), Call("open_door", {"door": "x"}, id="c2")]
+            model.script(Reply(calls=calls), Reply("Without, then."))
+            run = start(api, make_agent(api, tools=["calculator", "open_door"]))
+            assert ended(api, run["id"])["status"] == "completed"
+            assert ["in time" in result for result in told(model)] == [True, True]
+            kinds = types(api, run["id"])
+            assert {"approval.requested", "approval.expired", "tool.failed"} <= set(kinds)
+            assert "approval.resolved" not in kinds
+            late = decide(api, run["id"], "c1", decision="approve")
+            assert (late.status_code, late.json()["details"]) == (409, {"status": "expired"})
+    finally:
+        server.stop()

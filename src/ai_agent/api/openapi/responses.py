@@ -77,7 +77,7 @@ ERRORS = {
         "ValidationError",
         "`validation_error`: some fields or parameters are wrong, each named in `validation_errors`; "
         "`idempotency_key_reused`: the key came with another body before; "
-        "`limit_exceeded`: a run reached a bound of its own",
+        "`max_steps_exceeded` and others that end so: a run reached a bound of its own",
         "validation_error",
         "Invalid: title",
     ),
