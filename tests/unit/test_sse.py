@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import Sequence
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -29,14 +30,46 @@ def event(seq: int, text: str = "Hi") -> EventFrame:
 def streamed(*batches: list[EventFrame]) -> list[bytes]:
     """The chunks of a stream of these batches."""
 
-    async def follow() -> AsyncIterator[Batch]:
-        for events in batches:
-            yield Batch(EPOCH, events)
+    messages = asyncio.run(answered(Told(batches)))
+    assert messages[0]["type"] == "http.response.start"
+    assert [message["more_body"] for message in messages[1:]] == [True] * (len(messages) - 2) + [False]
+    return [message["body"] for message in messages[1:-1]]
 
-    async def chunks() -> list[bytes]:
-        return [chunk async for chunk in sse._chunks(follow())]
 
-    return asyncio.run(chunks())
+class Told:
+    """A reader that hears these batches, and then nothing until it leaves."""
+
+    def __init__(self, batches: Sequence[list[EventFrame]], *, ends: bool = True):
+        self._batches = list(batches)
+        self._left = asyncio.Event()
+        self._ends = ends
+
+    async def next(self) -> Batch | None:
+        if self._batches:
+            return Batch(EPOCH, self._batches.pop(0))
+        if not self._ends:
+            await self._left.wait()
+        return None
+
+    def leave(self) -> None:
+        self._left.set()
+
+
+async def answered(reader: Told, *received: str) -> list[Any]:
+    """The messages of a stream to a client of whom these are received."""
+    messages: list[Any] = []
+    types = list(received)
+
+    async def receive() -> Any:
+        return {"type": types.pop(0)} if types else await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        messages.append(message)
+
+    app = sse.EventStream(contextlib.nullcontext(reader), RUN).to_asgi_response()
+    async with asyncio.timeout(5):
+        await app({}, receive, send)  # type: ignore[arg-type]  # a scope that nobody looks at
+    return messages
 
 
 def test_an_event_is_its_id_its_type_and_its_frame() -> None:
@@ -79,15 +112,17 @@ def test_a_silent_stream_is_kept_alive_by_a_comment(monkeypatch: pytest.MonkeyPa
 
 
 def test_no_proxy_may_keep_or_hold_back_a_stream() -> None:
-    async def nothing() -> AsyncIterator[Batch]:
-        return
-        yield
+    start, *_ = asyncio.run(answered(Told([])))
+    headers = dict(start["headers"])
+    assert start["status"] == 200
+    assert headers[b"content-type"] == b"text/event-stream"
+    assert headers[b"cache-control"] == b"no-store"
+    assert headers[b"x-accel-buffering"] == b"no"
+    assert headers[b"content-location"] == f"/api/v1/executions/{RUN}".encode()
 
-    stream = sse.event_stream(nothing(), RUN)
-    assert stream.headers["Content-Type"] == "text/event-stream"
-    assert stream.headers["Cache-Control"] == "no-store"
-    assert stream.headers["X-Accel-Buffering"] == "no"
-    assert stream.headers["Content-Location"] == f"/api/v1/executions/{RUN}"
+
+def test_a_reader_leaves_with_its_client() -> None:
+    assert asyncio.run(answered(Told([], ends=False), "http.request", "http.disconnect"))
 
 
 @pytest.mark.parametrize(

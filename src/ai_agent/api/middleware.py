@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from collections.abc import Awaitable
 from typing import Any
 
 import msgspec
@@ -62,14 +63,14 @@ class OuterWrapper:
         note_request(scope)
         status, size = 0, 0
 
-        async def wrapped(message: Message) -> None:
+        def wrapped(message: Message) -> Awaitable[None]:
             nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
                 message["headers"] = [*message["headers"], *_headers(scope, started, message["headers"])]
             elif message["type"] == "http.response.body":
                 size += len(message["body"])
-            await send(message)
+            return send(message)
 
         try:
             await self._app(scope, receive, wrapped)

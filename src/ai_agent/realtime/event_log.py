@@ -5,7 +5,6 @@ channel from 1; `epoch` names the numbering, and another one means that position
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NamedTuple, Protocol
@@ -87,7 +86,7 @@ class Subscription:
     """Events of one channel as they come, in order. A reader that is too slow is told to read from the log."""
 
     def __init__(self) -> None:
-        self._events: deque[EventFrame] = deque()
+        self._events: list[EventFrame] = []
         self._overflown = False
         self._changed = False
         self._waiting: asyncio.Future[None] | None = None
@@ -112,10 +111,9 @@ class Subscription:
         self._changed = False
         if self._overflown:
             self._overflown = False
-            self._events.clear()
+            self._events = []
             return None
-        events = list(self._events)
-        self._events.clear()
+        events, self._events = self._events, []
         return events
 
     async def _wait(self, seconds: float) -> None:

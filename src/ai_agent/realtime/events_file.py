@@ -166,11 +166,14 @@ def version(connection: sqlite3.Connection) -> int:
 def newer(connection: sqlite3.Connection, last: int, wanted: Container[str]) -> tuple[int, dict[str, list[EventFrame]]]:
     """Events behind an id, of the wanted channels; and the id of the newest that was looked at."""
     found: dict[str, list[EventFrame]] = {}
-    while rows := connection.execute(_NEWER, (last, TAILED_AT_ONCE)).fetchall():
-        for row in rows:
-            if row[1] in wanted:
-                found.setdefault(row[1], []).append(_frame(row[1], row[2:]))
-        last = rows[-1][0]
+    more = True
+    while more:
+        rows = connection.execute(_NEWER, (last, TAILED_AT_ONCE)).fetchall()
+        for _, channel, *row in rows:
+            if channel in wanted:
+                found.setdefault(channel, []).append(_frame(channel, row))
+        last = rows[-1][0] if rows else last
+        more = len(rows) == TAILED_AT_ONCE
     return last, found
 
 

@@ -5,7 +5,7 @@ The event log tells it. Where the log no longer can, because events are gone or 
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from uuid import UUID
 
 import structlog
@@ -34,14 +34,14 @@ class ExecutionStreams:
     def __init__(self, database: Database, log: EventLog):
         self._database = database
         self._log = log
-        self._open: set[Subscription | Follower] = set()
+        self._open: set[Callable[[], None]] = set()
         self._draining = False
 
     def drain(self) -> None:
         """Lets all who follow go: the process stops, and they resume at another one."""
         self._draining = True
-        for reader in self._open:
-            reader.wake()
+        for let_go in self._open:
+            let_go()
 
     async def check(self, principal: Principal, execution_id: UUID) -> None:
         """Raises NotFound when the execution is not the owner's."""
@@ -67,7 +67,7 @@ class ExecutionStreams:
         """Waits for the end of a run, or until it waits for somebody; False when the process stops first."""
         wakes = TERMINAL | (_ASKING if or_waits else frozenset())
         async with self._log.subscribe(channel(execution_id)) as subscription:
-            with self._listed(subscription):
+            with self._listed(subscription.wake):
                 while True:
                     status = await executions.status(self._database.reader, execution_id)
                     if status is None or status in FINAL or (or_waits and status is ExecutionStatus.WAITING):
@@ -76,29 +76,26 @@ class ExecutionStreams:
                         return False
                     await _told_or_time(subscription, wakes)
 
-    async def follow(self, execution_id: UUID, since: Position) -> AsyncGenerator[Batch]:
-        """Events behind a position in order, stored and to come, until the end of the run. Empty: still waiting.
-
-        The last one is terminal, unless the reader has it already, or the process stops.
-        """
+    @contextlib.asynccontextmanager
+    async def follow(self, execution_id: UUID, since: Position) -> AsyncIterator["Reader"]:
+        """One who is told what is behind a position, stored and to come, until the process stops."""
         async with following(self._log, channel(execution_id), since) as follower:
-            with self._listed(follower):
-                reader = _Reader(self._database, self._log, execution_id, follower)
-                while not self._draining and (batch := await reader.next()) is not None:
-                    yield batch
-                    if batch.events and batch.events[-1].type in TERMINAL:
-                        return
+            reader = Reader(self._database, self._log, execution_id, follower)
+            if self._draining:
+                reader.leave()
+            with self._listed(reader.leave):
+                yield reader
 
     @contextlib.contextmanager
-    def _listed(self, reader: Subscription | Follower) -> Iterator[None]:
-        self._open.add(reader)
+    def _listed(self, let_go: Callable[[], None]) -> Iterator[None]:
+        self._open.add(let_go)
         try:
             yield
         finally:
-            self._open.discard(reader)
+            self._open.discard(let_go)
 
 
-class _Reader:
+class Reader:
     """One who follows an execution: told by the log, and when the log is silent, by the row."""
 
     def __init__(self, database: Database, log: EventLog, execution_id: UUID, follower: Follower):
@@ -108,16 +105,34 @@ class _Reader:
         self._follower = follower
         self._seconds = 0.0
         self._over = False
+        self._left = False
+        self.ended = False
+        """Whether the end of the run was told."""
+
+    def leave(self) -> None:
+        """Lets a `next` that waits, and all after it, answer None."""
+        self._left = True
+        self._follower.wake()
 
     async def next(self) -> Batch | None:
-        """What comes next, nothing for a while, or None when all was told."""
+        """What comes next, in order; nothing for a while; or None when all was told, or the reader has left."""
+        if self._left or self.ended:
+            return None
+        batch = await self._next()
+        if batch is not None and batch.events:
+            self.ended = batch.events[-1].type in TERMINAL
+        return batch
+
+    async def _next(self) -> Batch | None:
         # A stream whose log is silent from the start shall not wait to hear why.
         seconds, self._seconds = self._seconds, LOOK_SECONDS
         try:
             batch = await self._follower.next(seconds)
         except Gone as gone:
             return await self._resumed(gone.page)
-        return batch if batch.events else await self._looked(batch)
+        if batch.events:
+            return batch
+        return None if self._left else await self._looked(batch)
 
     async def _resumed(self, page: LogPage) -> Batch:
         """From a position that is gone: to the end, or on from the oldest place where a reader can begin."""

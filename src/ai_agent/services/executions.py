@@ -19,7 +19,7 @@ from ai_agent.domain.errors import (
     ServiceUnavailable,
     SessionBusy,
 )
-from ai_agent.domain.events import TERMINAL, EventType
+from ai_agent.domain.events import EventType
 from ai_agent.domain.executions import (
     FINAL,
     ExecuteAgent,
@@ -37,12 +37,11 @@ from ai_agent.domain.sessions import CreateSession, SessionStatus
 from ai_agent.execution.job_queue import JobQueue
 from ai_agent.execution.runs import Runs, channel
 from ai_agent.realtime.event_log import Position
-from ai_agent.realtime.follow import Batch
 from ai_agent.realtime.publisher import Publisher
 from ai_agent.security.outbound import OutboundGuard
 from ai_agent.services.agents import found as found_agent
 from ai_agent.services.deliveries import check_callback
-from ai_agent.services.execution_streams import ExecutionStreams
+from ai_agent.services.execution_streams import ExecutionStreams, Reader
 from ai_agent.services.idempotency import WAIT_SECONDS, claim
 from ai_agent.services.messages import add_message
 from ai_agent.services.sessions import new_session
@@ -225,19 +224,17 @@ class ExecutionService:
                     await self._streams.ended(execution_id)
         return await self.get(principal, execution_id)
 
+    @contextlib.asynccontextmanager
     async def follow(
         self, principal: Principal, execution_id: UUID, since: Position, *, cancel_on_leave: bool
-    ) -> AsyncIterator[Batch]:
-        """Events in order until the end; with `cancel_on_leave` a reader that goes away stops the run."""
-        ended = False
-        try:
-            async with contextlib.aclosing(self._streams.follow(execution_id, since)) as batches:
-                async for batch in batches:
-                    ended = bool(batch.events) and batch.events[-1].type in TERMINAL
-                    yield batch
-        finally:
-            if cancel_on_leave and not ended:
-                await asyncio.shield(self.cancel(principal, execution_id))
+    ) -> AsyncIterator[Reader]:
+        """Tells events in order until the end; with `cancel_on_leave` a reader that goes away stops the run."""
+        async with self._streams.follow(execution_id, since) as reader:
+            try:
+                yield reader
+            finally:
+                if cancel_on_leave and not reader.ended:
+                    await asyncio.shield(self.cancel(principal, execution_id))
 
 
 async def _session(rows: Connection, owner: str, wanted: UUID | None) -> UUID:

@@ -15,7 +15,7 @@ from ai_agent.api.idempotency import ATTACHES, idempotency_key
 from ai_agent.api.openapi import STREAMS, may_answer
 from ai_agent.api.parameters import LongLimit
 from ai_agent.api.rate_limits import limited
-from ai_agent.api.sse import START, event_stream, resume_position
+from ai_agent.api.sse import START, EventStream, resume_position
 from ai_agent.domain.events import EventPage
 from ai_agent.domain.executions import ExecuteAgent, Execution, ExecutionAnswer
 from ai_agent.domain.identity import Scope
@@ -160,8 +160,8 @@ async def stream(
     cancel: bool,
 ) -> Response[object]:
     await streams.check(request.user, execution_id)
-    batches = executions.follow(request.user, execution_id, position, cancel_on_leave=cancel)
-    return event_stream(batches, execution_id)  # type: ignore[return-value]  # a Stream is a Response of chunks
+    following = executions.follow(request.user, execution_id, position, cancel_on_leave=cancel)
+    return EventStream(following, execution_id)
 
 
 def accepted(execution: Execution) -> Response[object]:
