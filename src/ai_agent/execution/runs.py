@@ -9,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from ai_agent.domain.agents import AgentStatus
-from ai_agent.domain.events import EventType, NewEvent
+from ai_agent.domain.events import EventType, NewEvent, SnapshotData
 from ai_agent.domain.executions import ExecutionError, ExecutionStatus
 from ai_agent.domain.fields import StoredJson, new_id, now, to_json
 from ai_agent.domain.sessions import SessionStatus
@@ -18,6 +18,7 @@ from ai_agent.domain.tools import ToolKind
 from ai_agent.execution.endings import Endings, LostClaim, Outcome
 from ai_agent.execution.job_queue import JobQueue
 from ai_agent.execution.run_state import Answered, Approved, Delivered, Expired, Rejected, RunInput, RunState
+from ai_agent.execution.speech import SNAPSHOT_CHARACTERS
 from ai_agent.execution.webhooks import Webhooks
 from ai_agent.realtime.event_log import Fenced
 from ai_agent.realtime.publisher import Publisher
@@ -248,9 +249,10 @@ async def _input(rows: Connection, claim: Claim) -> RunInput:
     return RunInput(agent, branch, claim.owner_id, specs)
 
 
-def _snapshot(state: RunState) -> dict[str, Any]:
-    said = {"message_id": state.message_id, "text": state.content, "offset": len(state.content)}
-    return said | {"status": ExecutionStatus.RUNNING}
+def _snapshot(state: RunState) -> SnapshotData:
+    """What the next attempt keeps of the text; a long one is cut, and the offset counts all of it."""
+    text, length = state.content[:SNAPSHOT_CHARACTERS], len(state.content)
+    return SnapshotData(state.message_id, text, length, ExecutionStatus.RUNNING, truncated=length > len(text))
 
 
 def _answer(call: ToolCall) -> Answered | None:
