@@ -118,6 +118,7 @@ def _create_tool_calls() -> None:
         sa.Column("status", sa.String(24), nullable=False),
         sa.Column("output", JSON),
         sa.Column("is_error", sa.Boolean(), nullable=False, server_default=sa.false()),
+        sa.Column("decision", sa.String(16)),
         sa.Column("reason", sa.Text()),
         sa.Column("duration_ms", sa.Integer()),
         _time("expires_at", nullable=True),

@@ -114,6 +114,20 @@ def test_an_approval_may_change_the_arguments(cautious: httpx.Client, model: Mod
     assert resolved["data"]["arguments"] == {"expression": "1 + 1"}
 
 
+def test_arguments_that_do_not_fit_are_refused_and_the_call_waits_on(
+    cautious: httpx.Client, model: ModelServer
+) -> None:
+    run = waiting(cautious, model, Call("calculator", {"expression": "6 * 7"}, id="c1"))
+    for decision, arguments in (("approve", {"sum": 1}), ("reject", {"expression": "1"})):
+        refused = decide(cautious, run["id"], "c1", decision=decision, arguments=arguments)
+        assert [error["field"] for error in refused.json()["validation_errors"]] == ["arguments"]
+    changed = {"decision": "approve", "arguments": {"expression": "2"}}
+    assert decide(cautious, run["id"], "c1", **changed).status_code == 200
+    assert ended(cautious, run["id"])["status"] == "completed"
+    assert decide(cautious, run["id"], "c1", **changed).json()["status"] == "completed"
+    assert decide(cautious, run["id"], "c1", decision="approve", arguments={"expression": "3"}).status_code == 409
+
+
 def test_a_rejection_is_told_to_the_model_with_its_reason(cautious: httpx.Client, model: ModelServer) -> None:
     run = waiting(cautious, model, Call("calculator", {"expression": "6 * 7"}, id="c1"))
     decide(cautious, run["id"], "c1", decision="reject", reason="Too dear")
@@ -150,6 +164,8 @@ def test_nobody_else_decides(cautious: httpx.Client, api: httpx.Client, deployme
     assert cautious.post(f"/executions/{run['id']}/cancel").json()["status"] == "cancelled"
     late = decide(cautious, run["id"], "c1", decision="approve")
     assert late.status_code == 409
+    assert types(cautious, run["id"])[-1] == "execution.cancelled"
+    assert cautious.get(f"/executions/{run['id']}/tool-calls").json()["items"][0]["status"] == "interrupted"
 
 
 def test_execute_answers_with_the_execution_that_waits(cautious: httpx.Client, model: ModelServer) -> None:
@@ -247,6 +263,6 @@ def test_what_nobody_answers_expires_and_the_run_goes_on(
             assert {"approval.requested", "approval.expired", "tool.failed"} <= set(kinds)
             assert "approval.resolved" not in kinds
             late = decide(api, run["id"], "c1", decision="approve")
-            assert (late.status_code, late.json()["details"]) == (409, {"status": "expired"})
+            assert (late.status_code, late.json()["details"]["status"]) == (409, "expired")
     finally:
         server.stop()

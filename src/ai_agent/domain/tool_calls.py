@@ -7,6 +7,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from ai_agent.domain.errors import FieldError
 from ai_agent.domain.fields import Holds, Input, JsonObject, JsonValue, StoredJson, StoredObject
 from ai_agent.domain.tools import ToolKind
 
@@ -56,6 +57,7 @@ class ToolCall(msgspec.Struct):
     status: ToolCallStatus
     output: Annotated[StoredJson, Holds(JsonValue)]
     is_error: bool
+    decision: Decision | None
     reason: str | None
     duration_ms: int | None
     expires_at: datetime | None
@@ -75,6 +77,11 @@ class ResolveApproval(Input):
     decision: Decision
     reason: Annotated[str, Meta(max_length=4096)] | None = None
     arguments: JsonObject | None = None
+
+    def check(self) -> list[FieldError]:
+        if self.arguments is not None and self.decision is Decision.REJECT:
+            return [FieldError("arguments", "Are for a call that is approved")]
+        return []
 
 
 class ToolResult(Input):

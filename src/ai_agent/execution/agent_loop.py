@@ -22,7 +22,7 @@ from pydantic_ai.messages import (
 from pydantic_ai.tools import ToolDefinition
 
 from ai_agent.domain.agents import AgentContent, ModelConfig, Provider
-from ai_agent.domain.errors import FieldError, InvalidFields
+from ai_agent.domain.errors import Conflict
 from ai_agent.domain.executions import Usage
 from ai_agent.domain.fields import new_id
 from ai_agent.domain.messages import HistoryEntry, Role
@@ -63,7 +63,7 @@ async def run_agent(
     Raises ExternalServiceError and CircuitBreakerOpen for what providers do, LimitExceeded for the run's own bounds.
     """
     if given.agent is None or not given.branch:
-        raise InvalidFields([FieldError("agent_id", "The agent or its message was deleted")])
+        raise Conflict("The agent of the execution, or its message, was deleted")
     loop = _Loop(given.agent, given, state, access, run)
     return await loop.run(answers_by_call(answers), interrupted)
 

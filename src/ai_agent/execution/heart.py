@@ -66,10 +66,13 @@ class Heart:
             except AIAgentError:
                 due = time.monotonic() + RETRY_SECONDS
                 log.warning("heartbeat_failed", exc_info=True)
+            except Exception:  # Whatever it is: without a heart all runs of the process are lost.
+                due = time.monotonic() + RETRY_SECONDS
+                log.exception("heartbeat_crashed")
 
     async def _renew(self) -> None:
         asked = dict(self._held)
-        held = {run.id: run for run in await self._runs.renew_all(self._worker)}
+        held = {run.id: run for run in await self._runs.renew_all(self._worker, list(asked))}
         for claim, stop in asked.values():
             mine = held.get(claim.id)
             if (mine is None or mine.fence != claim.fence) and self._held.get(claim.id) == asked[claim.id]:

@@ -103,10 +103,12 @@ class LitestarJobQueue:
         if self._worker is not None:
             await self._worker.stop()
             await asyncio.wait(self._tasks[:1])
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        # The library swallows a cancel that meets its start: it is repeated until it is heard.
+        left = set(self._tasks)
+        while left:
+            for task in left:
+                task.cancel()
+            _, left = await asyncio.wait(left, timeout=1)
         with self._outage:
             await self._service.close()
         if self._redis is not None:

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from functools import partial
 
 from ai_agent.domain.events import EventType, NewEvent
 from ai_agent.domain.fields import now, to_json
 from ai_agent.domain.tool_calls import ToolCall, ToolCallStatus
 from ai_agent.domain.tools import ToolKind
+from ai_agent.execution.patience import patiently
 from ai_agent.execution.run_state import CallRecord, RunState
 from ai_agent.execution.runs import Runs
 from ai_agent.execution.speech import Speech
@@ -38,16 +40,16 @@ class LiveRun:
 
     async def step(self, step: int, steps: int) -> None:
         if step > 1:  # That the first one begins is known by the start.
-            await self._speech.flush()
+            await patiently(self._speech.flush)
             event = NewEvent.of(EventType.PROGRESS, {"step": step, "steps": steps, "percent": None, "message": None})
-            await self._runs.speak(self._claim, [event])
+            await patiently(partial(self._runs.speak, self._claim, [event]))
 
     async def save(self, state: RunState, calls: Sequence[CallRecord]) -> None:
-        await self._speech.flush()
+        await patiently(self._speech.flush)
         # What a client answered was written down, and told, when it came.
         kept = [stored(call) for call in calls if call.kind is not ToolKind.CLIENT or call.status not in _ENDED]
         told = [call for call in kept if self._is_news(call)]
-        await self._runs.save(self._claim, state, kept, told)
+        await patiently(partial(self._runs.save, self._claim, state, kept, told))
 
     async def tool_started(self, call: CallRecord) -> None:
         """`save` has told of it, before the tool runs."""
@@ -55,7 +57,7 @@ class LiveRun:
     async def tool_ended(self, call: CallRecord) -> None:
         ended = stored(call)
         if call.kind is not ToolKind.CLIENT and self._is_news(ended):
-            await self._runs.keep_call(self._claim, ended)
+            await patiently(partial(self._runs.keep_call, self._claim, ended))
 
     def _is_news(self, call: ToolCall) -> bool:
         if call.status not in _SAID or (call.call_id, call.status) in self._told:
@@ -74,6 +76,7 @@ def stored(call: CallRecord) -> ToolCall:
         status=call.status,
         output=to_json(call.output),
         is_error=call.is_error,
+        decision=None,
         reason=call.reason,
         duration_ms=call.duration_ms,
         expires_at=None,

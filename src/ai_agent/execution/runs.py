@@ -1,12 +1,14 @@
 """The steps of a run in the database: begun, saved, waiting, ended. Each is one transaction, fenced, with events."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Coroutine, Sequence
 from datetime import timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 import msgspec
+import structlog
 
 from ai_agent.domain.agents import AgentStatus
 from ai_agent.domain.events import EventType, NewEvent, SnapshotData
@@ -29,6 +31,8 @@ from ai_agent.storage.leases import Claim, Held
 
 SWEPT_AT_ONCE = 200
 EVENT_BYTES = 64 * 1024
+
+log = structlog.get_logger()
 
 
 class Begun(msgspec.Struct, frozen=True):
@@ -130,6 +134,8 @@ class Runs:
                 raise LostClaim
             await sessions.set_status(rows, claim.session_id, SessionStatus.WAITING)
             await agents.set_status(rows, claim.agent_id, AgentStatus.WAITING)
+            # For what was answered before it was asked.
+            await self.go_on(rows, claim.id, claim.session_id, claim.agent_id)
         return True
 
     async def _ask(self, rows: Connection, claim: Claim) -> None:
@@ -161,10 +167,10 @@ class Runs:
         await self.endings.end(rows, claim, partial_outcome(state, ExecutionStatus.CANCELLED))
         return True
 
-    async def renew_all(self, worker: str) -> list[Held]:
-        """Keeps all leases of a worker, and tells what it holds."""
+    async def renew_all(self, worker: str, ids: Sequence[UUID]) -> list[Held]:
+        """Keeps the leases of these runs, and tells which of them the worker holds."""
         async with self._database.unit_of_work() as rows:
-            return await leases.renew_all(rows, worker, lease=self._lease)
+            return await leases.renew_all(rows, worker, ids, lease=self._lease)
 
     async def to_cancel(self, worker: str) -> list[Held]:
         return await leases.to_cancel(self._database.reader, worker)
@@ -172,9 +178,9 @@ class Runs:
     async def recover(self) -> list[UUID]:
         """Takes runs from silent workers, ends waits whose time is over, and names all that a worker may begin."""
         for claim in await leases.lost(self._database.reader):
-            await self._give_back(claim)
+            await _apart(self._give_back(claim), claim.id)
         for execution_id in await tool_calls.runs_with_expired(self._database.reader):
-            await self._expire_calls(execution_id)
+            await _apart(self._expire_calls(execution_id), execution_id)
         return await leases.queued(self._database.reader, SWEPT_AT_ONCE)
 
     async def _give_back(self, claim: Claim) -> None:
@@ -182,15 +188,14 @@ class Runs:
             await self.release(claim, lost=True)
             return
         error = ExecutionError("worker_lost", f"The run lost its worker {claim.attempt} times")
-        async with self._database.unit_of_work() as rows:
-            state, _ = await _state(rows, claim.id)
-            outcome = partial_outcome(state, ExecutionStatus.FAILED, error)
-            if claim.cancel_requested:
-                outcome = partial_outcome(state, ExecutionStatus.CANCELLED)
-            try:
+        # Its worker may be back, and has the run: then nothing of this is written.
+        with contextlib.suppress(LostClaim):
+            async with self._database.unit_of_work() as rows:
+                state, _ = await _state(rows, claim.id)
+                outcome = partial_outcome(state, ExecutionStatus.FAILED, error)
+                if claim.cancel_requested:
+                    outcome = partial_outcome(state, ExecutionStatus.CANCELLED)
                 await self.endings.end(rows, claim, outcome)
-            except LostClaim:
-                return
 
     async def release(self, claim: Claim, *, lost: bool = False) -> None:
         """Leaves a run to the next worker; a `lost` one counts as an attempt."""
@@ -221,6 +226,14 @@ class Runs:
         rows.after_commit(partial(self._queue.enqueue, execution_id))
 
 
+async def _apart(work: Coroutine[Any, Any, None], execution_id: UUID) -> None:
+    """What fails for one run keeps no other one waiting."""
+    try:
+        await work
+    except Exception:
+        log.exception("recovery_failed", execution_id=str(execution_id))
+
+
 def channel(execution_id: UUID) -> str:
     return f"execution:{execution_id}"
 
@@ -236,7 +249,11 @@ async def _state(rows: Connection, execution_id: UUID) -> tuple[RunState, bool]:
     saved = await leases.state(rows, execution_id)
     if saved is None:
         return RunState(new_id()), False
-    return msgspec.json.decode(saved, type=RunState), True
+    try:
+        return msgspec.json.decode(saved, type=RunState), True
+    except msgspec.MsgspecError:  # Of another release: the run begins anew.
+        log.exception("state_unreadable", execution_id=str(execution_id))
+        return RunState(new_id()), False
 
 
 async def _input(rows: Connection, claim: Claim) -> RunInput:
@@ -258,7 +275,7 @@ def _snapshot(state: RunState) -> SnapshotData:
 def _answer(call: ToolCall) -> Answered | None:
     """What came of a call that waited; None for one that did not."""
     match call.status:
-        case ToolCallStatus.APPROVED:
+        case ToolCallStatus.APPROVED | ToolCallStatus.RUNNING:  # One that was running was allowed.
             return Approved(call.call_id, msgspec.json.decode(call.arguments))
         case ToolCallStatus.REJECTED:
             return Rejected(call.call_id, call.reason)

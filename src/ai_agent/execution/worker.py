@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
+from ai_agent.domain.agents import ModelConfig
 from ai_agent.domain.errors import AIAgentError, OperationTimeout, ServiceUnavailable
 from ai_agent.domain.executions import ExecutionError, ExecutionStatus
 from ai_agent.execution.endings import LostClaim, Outcome
@@ -20,6 +21,7 @@ from ai_agent.execution.heart import Heart
 from ai_agent.execution.job_queue import JobQueue
 from ai_agent.execution.live_run import LiveRun
 from ai_agent.execution.model_access import ModelAccess
+from ai_agent.execution.patience import patiently
 from ai_agent.execution.run_state import Finished, RunState, Waiting
 from ai_agent.execution.runs import Begun, Runs, partial_outcome
 from ai_agent.execution.speech import Speech
@@ -28,9 +30,6 @@ from ai_agent.settings import Settings
 
 if TYPE_CHECKING:
     from ai_agent.execution.run_state import RunAgent
-
-PATIENCE_SECONDS = 60.0
-RETRY_SECONDS = 0.5
 
 log = structlog.get_logger()
 
@@ -102,12 +101,16 @@ class Worker:
     async def _run(self, execution_id: UUID) -> None:
         """Nothing it meets escapes: the row tells of it."""
         try:
-            begun, _ = await undisturbed(self._runs.begin(execution_id, self._name))
-            if begun is not None:
+            begun, cancelled = await undisturbed(self._runs.begin(execution_id, self._name))
+            if begun is not None and cancelled:  # Nobody else stops it before its heart beats: the process ends.
+                await self._runs.release(begun.claim)
+            elif begun is not None:
                 claim = begun.claim
                 bound = {"execution_id": str(claim.id), "correlation_id": claim.correlation_id}
                 with structlog.contextvars.bound_contextvars(**bound):
                     await self._attempt(begun)
+        except asyncio.CancelledError:
+            log.info("run_left_to_the_sweeper", execution_id=str(execution_id))
         except LostClaim:
             log.warning("lease_lost", execution_id=str(execution_id))
         except ServiceUnavailable:
@@ -143,7 +146,7 @@ class Worker:
         """How the run ends, or what it waits for."""
         if begun.claim.cancel_requested:
             return partial_outcome(begun.state, ExecutionStatus.CANCELLED)
-        limit = begun.claim.timeout_seconds or self._settings.execution_timeout
+        limit = begun.claim.timeout_seconds or _own_limit(begun) or self._settings.execution_timeout
         try:
             async with asyncio.timeout(limit):
                 result = await self._run_agent(begun, run)
@@ -169,20 +172,16 @@ class Worker:
         if why == "cancelled":
             await self._finish(begun, run, speech, partial_outcome(begun.state, ExecutionStatus.CANCELLED))
         else:
-            await self._runs.release(begun.claim)
+            await patiently(partial(self._runs.release, begun.claim))
 
     async def _finish(self, begun: Begun, run: LiveRun, speech: Speech, ended: Outcome | Waiting) -> None:
         """Writes down the last words and the end. A database that is away for a while is waited for."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            try:
-                await speech.flush()
-                await self._write_end(begun, run, ended)
-                return
-            except ServiceUnavailable:
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(RETRY_SECONDS)
+
+        async def finish() -> None:
+            await speech.flush()
+            await self._write_end(begun, run, ended)
+
+        await patiently(finish)
 
     async def _write_end(self, begun: Begun, run: LiveRun, ended: Outcome | Waiting) -> None:
         if isinstance(ended, Waiting):
@@ -193,6 +192,12 @@ class Worker:
         outcome = msgspec.structs.replace(ended, first_token_at=run.first_token_at)
         await self._runs.end(begun.claim, outcome)
         log.info("run_ended", status=outcome.status, code=outcome.error.code if outcome.error else None)
+
+
+def _own_limit(begun: Begun) -> float | None:
+    """Seconds that the agent gives its runs."""
+    agent = begun.given.agent
+    return msgspec.json.decode(agent.model_config, type=ModelConfig).timeout_seconds if agent else None
 
 
 def _completed(state: RunState) -> Outcome:

@@ -5,18 +5,19 @@ from uuid import UUID
 
 import msgspec
 
-from ai_agent.domain.errors import Conflict, NotFound
+from ai_agent.domain.errors import Conflict, FieldError, InvalidFields, NotFound
 from ai_agent.domain.events import EventType
-from ai_agent.domain.executions import Execution
-from ai_agent.domain.fields import now, to_json
+from ai_agent.domain.executions import Execution, ExecutionStatus
+from ai_agent.domain.fields import JsonObject, now, to_json
 from ai_agent.domain.idempotency import IdempotencyKey
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.tool_calls import Decision, ResolveApproval, ToolCall, ToolCalls, ToolCallStatus, ToolResult
 from ai_agent.execution.runs import Runs, call_event, channel
+from ai_agent.execution.tools import Toolset
 from ai_agent.realtime.publisher import Publisher
 from ai_agent.services.executions import found
 from ai_agent.services.idempotency import WAIT_SECONDS, claim
-from ai_agent.storage import executions, tool_calls
+from ai_agent.storage import executions, tool_calls, tools
 from ai_agent.storage.database import Connection, Database
 from ai_agent.storage.executions import Located
 
@@ -45,12 +46,15 @@ class ApprovalService:
         """Allows a call, or refuses it. Raises NotFound, and Conflict for a call that waits for no decision."""
         async with self._database.unit_of_work(lock_seconds=WAIT_SECONDS if key else None) as rows:
             run, call = await self._locked(rows, principal, execution_id, call_id, key)
-            if call.status is not _DECIDED[wanted.decision]:  # Else it is decided so already.
+            if not _decided(call, wanted):
                 await self._resolve(rows, run, call, wanted)
             return found(await executions.get(rows, principal.subject, execution_id))
 
     async def _resolve(self, rows: Connection, run: Located, call: ToolCall, wanted: ResolveApproval) -> None:
-        _expect(call, ToolCallStatus.AWAITING_APPROVAL)
+        _expect(run, call, ToolCallStatus.AWAITING_APPROVAL)
+        if wanted.arguments is not None:
+            await _check_arguments(rows, run, call, wanted.arguments)
+        call.decision = wanted.decision
         call.status = _DECIDED[wanted.decision]
         call.reason = wanted.reason
         if wanted.decision is Decision.REJECT:
@@ -76,7 +80,7 @@ class ApprovalService:
             run, call = await self._locked(rows, principal, execution_id, call_id, key)
             output = to_json(wanted.output)
             if not _delivered(call, output, is_error=wanted.is_error):
-                _expect(call, ToolCallStatus.AWAITING_RESULT)
+                _expect(run, call, ToolCallStatus.AWAITING_RESULT)
                 at = now()
                 call.status = ToolCallStatus.FAILED if wanted.is_error else ToolCallStatus.COMPLETED
                 call.output, call.is_error, call.finished_at = output, wanted.is_error, at
@@ -100,10 +104,26 @@ class ApprovalService:
         return run, call
 
 
-def _expect(call: ToolCall, status: ToolCallStatus) -> None:
-    if call.status is not status:
-        wanted = "approval" if status is ToolCallStatus.AWAITING_APPROVAL else "result"
-        raise Conflict(f"The tool call does not wait for a {wanted}", details={"status": call.status})
+def _expect(run: Located, call: ToolCall, status: ToolCallStatus) -> None:
+    # A run that is about to wait, or has ended, takes no answers: nobody would hear them.
+    if call.status is not status or run.status is not ExecutionStatus.WAITING:
+        wanted = "an approval" if status is ToolCallStatus.AWAITING_APPROVAL else "a result"
+        details = {"status": call.status, "execution_status": run.status}
+        raise Conflict(f"The tool call does not wait for {wanted}", details=details)
+
+
+async def _check_arguments(rows: Connection, run: Located, call: ToolCall, arguments: JsonObject) -> None:
+    """Raises InvalidFields for arguments that the tool would not take."""
+    specs = await tools.named(rows, run.owner_id, [call.name])
+    tool = Toolset([call.name], specs).tools.get(call.name)
+    if tool is not None and (fault := tool.faults(arguments)) is not None:
+        raise InvalidFields([FieldError("arguments", f"Do not fit the tool: {fault}")])
+
+
+def _decided(call: ToolCall, wanted: ResolveApproval) -> bool:
+    """Whether it was decided so already."""
+    same = wanted.arguments is None or wanted.arguments == msgspec.json.decode(call.arguments)
+    return call.decision is wanted.decision and same
 
 
 def _delivered(call: ToolCall, output: msgspec.Raw, *, is_error: bool) -> bool:

@@ -35,11 +35,11 @@ class ExecutionStreams:
         self._database = database
         self._log = log
         self._open: set[Callable[[], None]] = set()
-        self._draining = False
+        self.draining = False
 
     def drain(self) -> None:
         """Lets all who follow go: the process stops, and they resume at another one."""
-        self._draining = True
+        self.draining = True
         for let_go in self._open:
             let_go()
 
@@ -72,7 +72,7 @@ class ExecutionStreams:
                     status = await executions.status(self._database.reader, execution_id)
                     if status is None or status in FINAL or (or_waits and status is ExecutionStatus.WAITING):
                         return True
-                    if self._draining:
+                    if self.draining:
                         return False
                     await _told_or_time(subscription, wakes)
 
@@ -81,7 +81,7 @@ class ExecutionStreams:
         """One who is told what is behind a position, stored and to come, until the process stops."""
         async with following(self._log, channel(execution_id), since) as follower:
             reader = Reader(self._database, self._log, execution_id, follower)
-            if self._draining:
+            if self.draining:
                 reader.leave()
             with self._listed(reader.leave):
                 yield reader

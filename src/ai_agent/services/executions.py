@@ -57,6 +57,7 @@ _STATUS_OF = {
     "timeout_error": 504,
     "service_unavailable": 503,
     "circuit_breaker_open": 503,
+    "conflict": 409,
     "price_unknown": 422,
     "validation_error": 422,
 }
@@ -130,6 +131,7 @@ class ExecutionService:
             await sessions.set_status(rows, execution.session_id, SessionStatus.ACTIVE)
             rows.after_commit(partial(self._queue.enqueue, execution.id))
         elif order.on_busy is not OnBusy.ENQUEUE:
+            await agents.lock(rows, [execution.agent_id, *(run.agent_id for run in others)])
             await self._interrupt(rows, others, rolls_back=order.on_busy is OnBusy.ROLLBACK)
         await agents.set_status(rows, execution.agent_id, AgentStatus.PROCESSING)
 
@@ -230,10 +232,15 @@ class ExecutionService:
     ) -> AsyncIterator[Reader]:
         """Tells events in order until the end; with `cancel_on_leave` a reader that goes away stops the run."""
         async with self._streams.follow(execution_id, since) as reader:
+            ours = False
             try:
                 yield reader
+            except AIAgentError:
+                ours = True
+                raise
             finally:
-                if cancel_on_leave and not reader.ended:
+                # A stream that fails, or that a stop of the server ends, was not left by its client.
+                if cancel_on_leave and not (reader.ended or ours or self._streams.draining):
                     await asyncio.shield(self.cancel(principal, execution_id))
 
 

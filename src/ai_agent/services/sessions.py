@@ -152,6 +152,7 @@ class SessionService:
         """Deletes sessions whose rows are locked, so that no run begins in them meanwhile."""
         live = await executions.live_of_sessions(rows, owner, session_ids)
         channels = [f"execution:{run}" for run in await executions.of_sessions(rows, owner, session_ids)]
+        channels += [f"session:{session_id}" for session_id in session_ids]
         await sessions.delete_all(rows, owner, session_ids)
         # In one order, so that two of these never wait for each other.
         for agent_id in sorted({run.agent_id for run in live}):

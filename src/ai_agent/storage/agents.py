@@ -1,5 +1,6 @@
 """Agents of an owner, and the versions of each."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from uuid import UUID
 
@@ -128,6 +129,12 @@ def _searched(agent: Agent | AgentContent) -> str:
 
 async def delete(connection: Connection, owner: str, agent_id: UUID) -> None:
     await connection.run(_DELETE, agent_id=agent_id, owner=owner)
+
+
+async def lock(connection: Connection, agent_ids: Iterable[UUID]) -> None:
+    """In one order, so that two who lock several never wait for each other."""
+    for agent_id in sorted(set(agent_ids)):
+        await connection.first(_LOCK, agent_id=agent_id)
 
 
 async def set_status(connection: Connection, agent_id: UUID, otherwise: AgentStatus) -> None:

@@ -56,6 +56,7 @@ class Occupant(msgspec.Struct, frozen=True):
     """A run that has not ended, in a session that somebody wants."""
 
     id: UUID
+    agent_id: UUID
     status: ExecutionStatus
     on_busy: OnBusy
     holds_session: bool

@@ -4,6 +4,7 @@ A worker's writes name the fence it claimed: with an old one they change nothing
 clock, whatever the nodes' clocks say. Source: M. Kleppmann, "How to do distributed locking", on fencing tokens.
 """
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,7 +15,7 @@ import sqlalchemy as sa
 from ai_agent.domain.executions import ExecutionStatus, OnBusy
 from ai_agent.domain.fields import StoredJson
 from ai_agent.storage.database import Connection, Reader
-from ai_agent.storage.functions import seconds_from_now
+from ai_agent.storage.functions import among, seconds_from_now
 from ai_agent.storage.statements import VERSION, Statement
 from ai_agent.storage.tables import Time, execution_states, executions
 
@@ -88,13 +89,13 @@ _TAKE = Statement(
     .returning(*_CLAIM_COLUMNS),
     Claim,
 )
-_MINE = Statement(sa.select(*_CLAIM_COLUMNS).where(*_fenced), Claim)
+_MINE = Statement(sa.select(*_CLAIM_COLUMNS).where(*_fenced).with_for_update(), Claim)
 _RENEW = Statement(
     sa.update(executions).where(*_fenced).values(lease_until=_lease).returning(executions.c.cancel_requested), bool
 )
 _RENEW_ALL = Statement(
     sa.update(executions)
-    .where(_running, executions.c.lease_owner == sa.bindparam("worker"))
+    .where(among(executions.c.id, sa.bindparam("ids")), _running, executions.c.lease_owner == sa.bindparam("worker"))
     .values(lease_until=_lease)
     .returning(*_HELD_COLUMNS),
     Held,
@@ -198,7 +199,7 @@ async def take(connection: Connection, execution_id: UUID, *, lease: float) -> C
 
 
 async def mine(connection: Connection, claim: Claim) -> Claim | None:
-    """The claim as it is now, with what was asked of the run meanwhile; None when the run is no longer ours."""
+    """The claim as it is now, locked, with what was asked of the run meanwhile; None when it is no longer ours."""
     return await connection.first(_MINE, execution_id=claim.id, my_fence=claim.fence)
 
 
@@ -207,9 +208,9 @@ async def renew(connection: Connection, claim: Claim, *, lease: float) -> bool |
     return await connection.first(_RENEW, execution_id=claim.id, my_fence=claim.fence, lease=lease)
 
 
-async def renew_all(connection: Connection, worker: str, *, lease: float) -> list[Held]:
-    """Extends all leases of a worker, and tells what it holds."""
-    return await connection.all(_RENEW_ALL, worker=worker, lease=lease)
+async def renew_all(connection: Connection, worker: str, ids: Sequence[UUID], *, lease: float) -> list[Held]:
+    """Extends the leases of these runs, and tells which of them the worker holds."""
+    return await connection.all(_RENEW_ALL, worker=worker, ids=list(ids), lease=lease)
 
 
 async def to_cancel(reader: Reader, worker: str) -> list[Held]:

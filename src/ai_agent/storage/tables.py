@@ -230,6 +230,7 @@ tool_calls = sa.Table(
     # As JSON, null until it has ended.
     sa.Column("output", Json),
     sa.Column("is_error", sa.Boolean, nullable=False, server_default=sa.false()),
+    sa.Column("decision", sa.String(16)),
     sa.Column("reason", sa.Text),
     sa.Column("duration_ms", sa.Integer),
     # Until when somebody may answer.

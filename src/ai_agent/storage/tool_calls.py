@@ -33,7 +33,11 @@ _CHANGED = ("arguments", "status", "output", "is_error", "reason", "duration_ms"
 _UPDATE: Statement[None] = Statement(
     sa.update(tool_calls)
     .where(*_one)
-    .values({name: sa.bindparam(name, type_=tool_calls.c[name].type) for name in _CHANGED})
+    .values(
+        {name: sa.bindparam(name, type_=tool_calls.c[name].type) for name in _CHANGED}
+        # The worker knows of no decision, and takes none back.
+        | {"decision": sa.func.coalesce(sa.bindparam("decision", type_=sa.String), tool_calls.c.decision)}
+    )
 )
 _COUNT_OPEN = Statement(sa.select(sa.func.count()).where(_of_run, _open), int)
 _EXPIRED = Statement(

@@ -92,6 +92,7 @@ _TOOL_CALL = {
     "status": "completed",
     "output": {"result": 42},
     "is_error": False,
+    "decision": None,
     "reason": None,
     "duration_ms": 1,
     "expires_at": None,

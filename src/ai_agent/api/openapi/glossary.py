@@ -90,6 +90,7 @@ GLOSSARY = {
     "arguments": "What the tool is called with",
     "ResolveApproval.arguments": "What to call the tool with, in place of what the model asked for",
     "decision": "Whether the call may be made",
+    "ToolCall.decision": "What somebody said to it; null when nobody was asked, or has answered",
     "reason": "Why, in words, which the model hears when the call is rejected; null when nothing was said",
     "output": "What came of the call, as the model hears it; null before that",
     "is_error": "Whether the tool failed",
