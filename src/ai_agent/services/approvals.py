@@ -123,7 +123,7 @@ async def _check_arguments(rows: Connection, run: Located, call: ToolCall, argum
 def _decided(call: ToolCall, wanted: ResolveApproval) -> bool:
     """Whether it was decided so already."""
     same = wanted.arguments is None or wanted.arguments == msgspec.json.decode(call.arguments)
-    return call.decision is wanted.decision and same
+    return call.decision == wanted.decision and same
 
 
 def _delivered(call: ToolCall, output: msgspec.Raw, *, is_error: bool) -> bool:
