@@ -57,6 +57,7 @@ class ModelServer:
         """Requests that were no questions."""
         self.key: str | None = None
         self.go_on = threading.Event()
+        self.longest_pause = 20.0
         self._script: deque[Reply] = deque()
         handler = type("Handler", (_Handler,), {"model": self})
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -133,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.connection.close()
                 raise ConnectionResetError
             if reply.pause_after == number:
-                self.model.go_on.wait(20)
+                self.model.go_on.wait(self.model.longest_pause)
             time.sleep(reply.delay)
             self.wfile.write(frame)
             self.wfile.flush()
