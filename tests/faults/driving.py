@@ -16,6 +16,10 @@ LONG = Reply("word " * 100, delay=0.05)
 """Five seconds: longer than a fault, and than the window of a stop in tests."""
 
 
+def database_of(server: Server) -> str:
+    return server.environment["AI_AGENT_DATABASE_URL"]
+
+
 def make_agent(api: httpx.Client, tools: list[str] | None = None, **config: Any) -> str:
     """One whose model nobody else asks, so that a breaker opens for itself only."""
     name = f"a{time.monotonic_ns()}"

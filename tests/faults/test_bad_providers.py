@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from tests.conftest import Cluster, Server
-from tests.faults.driving import LONG, make_agent, speaking, until
+from tests.conftest import Server
+from tests.faults.driving import LONG, database_of, make_agent, speaking, until
 from tests.faults.oracle import assert_well
 from tests.integration.test_executions import SSE, started
 from tests.model_server import ModelServer, Reply
@@ -28,37 +28,16 @@ PASSING = {
 }
 
 
-@pytest.fixture(scope="module", params=["one process", "cluster"])
-def server(
-    request: pytest.FixtureRequest, model: ModelServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    if request.param == "cluster":
-        cluster: Cluster = request.getfixturevalue("cluster")
-        with cluster.api.client() as api:  # Each worker's first run imports the agent library, which takes its time.
-            assert_well(
-                api,
-                cluster.api.environment["AI_AGENT_DATABASE_URL"],
-                [started(api, make_agent(api)) for _ in range(8)],
-                time.monotonic(),
-            )
-        yield cluster.api
-        return
-    folder = tmp_path_factory.mktemp("server")
-    alone = Server(f"sqlite:///{folder}/test.db", folder, OPENAI_BASE_URL=f"{model.url}/v1")
-    yield alone
-    alone.stop()
-
-
 @pytest.fixture
-def api(server: Server, model: ModelServer) -> Iterator[httpx.Client]:
-    with server.client() as client:
+def api(deployed: Server, model: ModelServer) -> Iterator[httpx.Client]:
+    with deployed.client() as client:
         yield client
     model._script.clear()
 
 
 @pytest.fixture
-def url(server: Server) -> str:
-    return server.environment["AI_AGENT_DATABASE_URL"]
+def url(deployed: Server) -> str:
+    return database_of(deployed)
 
 
 @pytest.mark.parametrize("provider", FAILING)

@@ -1,5 +1,6 @@
 """Twenty clients that post to one session at the same time, under each policy, in one process and in several."""
 
+import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.conftest import Cluster, Server
-from tests.faults.driving import make_agent
+from tests.conftest import Server
+from tests.faults.driving import database_of, make_agent, until
 from tests.faults.oracle import History, Item, assert_well
 from tests.integration.test_executions import heard
 from tests.model_server import ModelServer, Reply
@@ -19,23 +20,9 @@ CLIENTS = 20
 SLOW = Reply("some words that take a while", delay=0.05)
 
 
-@pytest.fixture(scope="module", params=["one process", "cluster"])
-def server(
-    request: pytest.FixtureRequest, model: ModelServer, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    if request.param == "cluster":
-        cluster: Cluster = request.getfixturevalue("cluster")
-        yield cluster.api
-        return
-    folder = tmp_path_factory.mktemp("server")
-    alone = Server(f"sqlite:///{folder}/test.db", folder, OPENAI_BASE_URL=f"{model.url}/v1")
-    yield alone
-    alone.stop()
-
-
 @pytest.fixture
-def api(server: Server, model: ModelServer) -> Iterator[httpx.Client]:
-    with server.client() as client:
+def api(deployed: Server, model: ModelServer) -> Iterator[httpx.Client]:
+    with deployed.client() as client:
         yield client
     model._script.clear()
 
@@ -44,7 +31,7 @@ class Crowd:
     """Clients of one session, whose messages are their numbers."""
 
     def __init__(self, server: Server, api: httpx.Client, on_busy: str):
-        self._server, self._api, self._on_busy = server, api, on_busy
+        self._server, self.api, self._on_busy = server, api, on_busy
         self.session = str(api.post("/sessions", json={}).json()["id"])
         self._agent = make_agent(api)
 
@@ -52,24 +39,36 @@ class Crowd:
         with ThreadPoolExecutor(CLIENTS) as pool:
             return list(pool.map(self._one, range(CLIENTS)))
 
-    def _one(self, number: int) -> httpx.Response:
+    def _one(self, number: int, headers: dict[str, str] | None = None) -> httpx.Response:
         body: dict[str, Any] = {"message": f"{number}", "session_id": self.session, "on_busy": self._on_busy}
         with self._server.client() as api:
-            return api.post(f"/agents/{self._agent}/executions", json=body)
+            return api.post(f"/agents/{self._agent}/executions", json=body, headers=headers)
 
     def interrupting(self, model: ModelServer, text: str) -> httpx.Response:
         """A run that has said a word of a long answer."""
         model.script(Reply(text, delay=0.05))
         posted = self._one(0)
-        heard(self._api, f"/executions/{posted.json()['id']}", "answer")
+        heard(self.api, f"/executions/{posted.json()['id']}", "answer")
         return posted
 
-    def ended(self, posted: list[httpx.Response]) -> tuple[list[Item], list[Item]]:
+    def insist(self, number: int) -> httpx.Response:
+        """Repeats the same request, with its key, until somebody answers it."""
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                posted = self._one(number, {"Idempotency-Key": f"key-{number}"})
+            except httpx.TransportError:
+                posted = None
+            if posted is not None and posted.status_code == 202:
+                return posted
+            assert time.monotonic() < deadline, posted and posted.text
+            time.sleep(0.1)
+
+    def ended(self, posted: list[httpx.Response], healed: float | None = None) -> tuple[list[Item], list[Item]]:
         """The runs that were accepted, as they ended, and the messages of the session in their order."""
         paths = [f"/executions/{one.json()['id']}" for one in posted if one.status_code == 202]
-        url = self._server.environment["AI_AGENT_DATABASE_URL"]
-        runs = assert_well(self._api, url, paths, time.monotonic())
-        history = History.read(self._api, self.session)
+        runs = assert_well(self.api, database_of(self._server), paths, healed or time.monotonic())
+        history = History.read(self.api, self.session)
         assert history.executions.keys() == {run["id"] for run in runs}
         return runs, history.messages
 
@@ -79,9 +78,9 @@ def said(messages: list[Item]) -> list[tuple[str, str]]:
 
 
 def test_one_of_many_is_accepted_and_the_others_are_refused(
-    server: Server, api: httpx.Client, model: ModelServer
+    deployed: Server, api: httpx.Client, model: ModelServer
 ) -> None:
-    crowd, accepted = Crowd(server, api, "reject"), list[httpx.Response]()
+    crowd, accepted = Crowd(deployed, api, "reject"), list[httpx.Response]()
     for _ in range(2):
         model.go_on.clear()
         model.script(Reply("one two", pause_after=1))
@@ -95,8 +94,10 @@ def test_one_of_many_is_accepted_and_the_others_are_refused(
     assert [role for role, _ in said(messages)] == ["user", "assistant"] * 2
 
 
-def test_many_that_wait_are_answered_one_after_the_other(server: Server, api: httpx.Client, model: ModelServer) -> None:
-    crowd = Crowd(server, api, "enqueue")
+def test_many_that_wait_are_answered_one_after_the_other(
+    deployed: Server, api: httpx.Client, model: ModelServer
+) -> None:
+    crowd = Crowd(deployed, api, "enqueue")
     posted = crowd.post()
     assert {one.status_code for one in posted} == {202}
     runs, messages = crowd.ended(posted)
@@ -113,10 +114,10 @@ def test_many_that_wait_are_answered_one_after_the_other(server: Server, api: ht
 
 
 def test_the_last_of_many_that_interrupt_each_other_is_answered(
-    server: Server, api: httpx.Client, model: ModelServer
+    deployed: Server, api: httpx.Client, model: ModelServer
 ) -> None:
     model.script(*[SLOW] * CLIENTS)
-    crowd = Crowd(server, api, "interrupt")
+    crowd = Crowd(deployed, api, "interrupt")
     posted = crowd.post()
     assert {one.status_code for one in posted} == {202}
     runs, messages = crowd.ended(posted)
@@ -128,22 +129,22 @@ def test_the_last_of_many_that_interrupt_each_other_is_answered(
         assert message["role"] == "user" or SLOW.text.startswith(message["content"])
 
 
-def test_an_interrupted_run_keeps_what_it_has_said(server: Server, api: httpx.Client, model: ModelServer) -> None:
-    crowd = Crowd(server, api, "interrupt")
-    posted = [crowd.interrupting(model, f"answer {number} that is never told to its end " * 9) for number in range(3)]
+def test_an_interrupted_run_keeps_what_it_has_said(deployed: Server, api: httpx.Client, model: ModelServer) -> None:
+    crowd = Crowd(deployed, api, "interrupt")
+    posted = [crowd.interrupting(model, f"answer-{number} is not told to its end " * 9) for number in range(3)]
     model.script(SLOW)
     posted += crowd.post()
     runs, messages = crowd.ended(posted)
     assert [run["status"] for run in runs[:3]] == ["cancelled"] * 3
     kept = {message["execution_id"]: message["content"] for message in messages if message["role"] == "assistant"}
-    assert all(kept[run["id"]].startswith(f"answer {number}") for number, run in enumerate(runs[:3]))
+    assert [kept[run["id"]].split()[0] for run in runs[:3]] == [f"answer-{number}" for number in range(3)]
 
 
 def test_many_that_roll_each_other_back_leave_only_what_was_answered(
-    server: Server, api: httpx.Client, model: ModelServer
+    deployed: Server, api: httpx.Client, model: ModelServer
 ) -> None:
     model.script(*[SLOW] * CLIENTS)
-    crowd = Crowd(server, api, "rollback")
+    crowd = Crowd(deployed, api, "rollback")
     posted = crowd.post()
     assert {one.status_code for one in posted} == {202}
     runs, messages = crowd.ended(posted)
@@ -155,3 +156,21 @@ def test_many_that_roll_each_other_back_leave_only_what_was_answered(
     assert [role for role, _ in said(messages)] == ["user", "assistant"] * len(answered)
     for run in runs:
         assert run in answered or (run["input_message_id"], run["output_message_id"]) == (None, None)
+
+
+def test_what_was_asked_around_a_kill_is_answered_once(alone: Server) -> None:
+    with alone.client() as api:
+        crowd = Crowd(alone, api, "enqueue")
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        asking = [pool.submit(crowd.insist, number) for number in range(CLIENTS)]
+        until(lambda: any(one.done() for one in asking))
+        alone.stop(signal.SIGKILL)
+        alone.start(alone.port)
+        healed = time.monotonic()
+        posted = [one.result() for one in asking]
+    with alone.client() as api:
+        crowd.api = api
+        runs, messages = crowd.ended(posted, healed)
+    assert len({run["id"] for run in runs}) == CLIENTS
+    assert {run["status"] for run in runs} == {"completed"}
+    assert [role for role, _ in said(messages)] == ["user", "assistant"] * CLIENTS

@@ -3,15 +3,15 @@
 import signal
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
-from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
-from tests.conftest import Cluster, Server, create_database
-from tests.faults.driving import LONG, Reader, make_agent, speaking, until
+from tests.conftest import Cluster, Server, WorkerProcess, create_database
+from tests.faults.driving import LONG, Reader, database_of, make_agent, speaking, until
 from tests.faults.oracle import History, Item, assert_well, faults, log
 from tests.integration.test_executions import heard, started
 from tests.model_server import Call, ModelServer, Reply
@@ -20,16 +20,6 @@ from tests.servers import PostgresServer, ValkeyServer
 TOOL_RUN = [Reply("First I look. ", calls=[Call("current_time", {})]), LONG]
 ASKING = Reply("May I? ", calls=[Call("calculator", {"expression": "6 * 7"})])
 RUNS = 20
-
-
-@pytest.fixture
-def alone(model: ModelServer, tmp_path: Path) -> Iterator[Server]:
-    """One process on SQLite, with room for all runs of a test at the same time."""
-    settings = {"OPENAI_BASE_URL": f"{model.url}/v1", "AI_AGENT_EXECUTION_CONCURRENCY": "32"}
-    server = Server(f"sqlite:///{tmp_path}/test.db", tmp_path, **settings)
-    yield server
-    model._script.clear()
-    server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +48,6 @@ def api(cluster: Cluster, model: ModelServer) -> Iterator[httpx.Client]:
     for worker in cluster.workers:
         if worker.process.poll() is not None:
             worker.start()
-
-
-def database_of(server: Server) -> str:
-    return server.environment["AI_AGENT_DATABASE_URL"]
 
 
 def approve(api: httpx.Client, path: str) -> None:
@@ -193,6 +179,36 @@ def test_a_stop_with_many_live_runs_leaves_them_all_to_the_next_start(alone: Ser
         assert {(run["status"], run["attempt"]) for run in runs} == {("completed", 1)}
 
 
+def test_a_stop_of_all_workers_with_many_live_runs_leaves_them_to_the_next_ones(
+    cluster: Cluster, api: httpx.Client, model: ModelServer
+) -> None:
+    agent_id = make_agent(api)
+    model.script(*[LONG] * RUNS)
+    paths = [started(api, agent_id) for _ in range(RUNS)]
+    for path in paths:
+        heard(api, path, "word")
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(WorkerProcess.stop, cluster.workers)) == [0, 0]
+    for worker in cluster.workers:
+        worker.start()
+    runs = assert_well(api, database_of(cluster.api), paths, time.monotonic())
+    assert {(run["status"], run["attempt"]) for run in runs} == {("completed", 1)}
+
+
+def test_what_waits_behind_a_run_that_is_killed_has_its_turn(alone: Server, model: ModelServer) -> None:
+    with alone.client() as api:
+        first = speaking(api, model, LONG)
+        run = api.get(first).json()
+        more = {"session_id": run["session_id"], "on_busy": "enqueue"}
+        paths = [first, *[started(api, run["agent_id"], **more) for _ in range(3)]]
+        heard(api, first, "word")
+    alone.stop(signal.SIGKILL)
+    alone.start(alone.port)
+    with alone.client() as api:
+        runs = assert_well(api, database_of(alone), paths, time.monotonic())
+        assert [(run["status"], run["attempt"]) for run in runs] == [("completed", 2)] + [("completed", 1)] * 3
+
+
 def repeat_a_word(history: History) -> None:
     (events,) = history.events.values()
     token = next(event for event in events if event["type"] == "execution.token")
@@ -230,5 +246,6 @@ def test_the_oracle_sees_what_is_wrong(alone: Server) -> None:
     assert faults(history) == []
     for told, doctor in DOCTORED.items():
         wrong = deepcopy(history)
-        doctor(wrong, *wrong.executions.values(), *wrong.events.values())
+        (run,) = wrong.executions.values()
+        doctor(wrong, run, wrong.events[run["id"]])
         assert any(told in fault for fault in faults(wrong)), told
