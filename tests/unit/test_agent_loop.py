@@ -83,9 +83,6 @@ class Recorder:
         if len(self.saves) == self._dies_at:
             raise Killed
 
-    async def tool_started(self, call: CallRecord) -> None:
-        self.events.append(("started", call.name, call.status))
-
     async def tool_ended(self, call: CallRecord) -> None:
         self.events.append(("ended", call.name, call.status))
 
@@ -177,10 +174,7 @@ def test_a_tool_is_called_and_the_model_goes_on_with_its_result(stage: Stage) ->
     assert stage.state.content == stage.recorder.text == "Let me see.\n\nIt is 5."
     assert stage.recorder.steps == [(1, 50), (2, 50)]
     assert '"result":5' in stage.heard_by_model().replace("\\", "").replace(" ", "")
-    assert stage.recorder.events == [
-        ("started", "calculator", ToolCallStatus.RUNNING),
-        ("ended", "calculator", ToolCallStatus.COMPLETED),
-    ]
+    assert stage.recorder.events == [("ended", "calculator", ToolCallStatus.COMPLETED)]
     call = stage.last_calls()[0]
     assert (call.call_id, call.output, call.is_error, call.step) == ("c1", {"result": 5}, False, 1)
     assert call.duration_ms is not None
@@ -298,10 +292,7 @@ def test_a_run_that_needs_approval_waits_and_goes_on_when_it_is_given(stage: Sta
     assert isinstance(stage.resume([Approved("c1")]), Finished)
     assert stage.state.content == "Wait.\n\nIt is 6."
     assert [call.output for call in stage.last_calls()] == [{"result": 6}]
-    assert stage.recorder.events == [
-        ("started", "calculator", ToolCallStatus.RUNNING),
-        ("ended", "calculator", ToolCallStatus.COMPLETED),
-    ]
+    assert stage.recorder.events == [("ended", "calculator", ToolCallStatus.COMPLETED)]
 
 
 def test_changed_arguments_are_told_to_the_model_which_keeps_its_own_call(stage: Stage) -> None:
@@ -426,7 +417,7 @@ def test_a_run_makes_only_so_many_tool_calls(stage: Stage, monkeypatch: pytest.M
     monkeypatch.setattr("ai_agent.execution.bounds.MAX_TOOL_CALLS", 2)
     stage.model.script(Reply(calls=[Call("current_time"), Call("current_time")]), Reply(calls=[Call("current_time")]))
     stage.fails(MaxToolCallsExceeded)
-    assert len([event for event in stage.recorder.events if event[0] == "started"]) == 2
+    assert len([event for event in stage.recorder.events if event[0] == "ended"]) == 2
 
 
 def test_a_model_that_never_ends_is_stopped_while_it_speaks(stage: Stage) -> None:

@@ -34,6 +34,14 @@ class EventType(StrEnum):
     APPROVAL_EXPIRED = "approval.expired"
 
 
+def execution_channel(execution_id: UUID) -> str:
+    return f"execution:{execution_id}"
+
+
+def session_channel(session_id: UUID) -> str:
+    return f"session:{session_id}"
+
+
 TERMINAL = frozenset({EventType.COMPLETED, EventType.FAILED, EventType.CANCELLED})
 
 

@@ -37,16 +37,12 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Plan(msgspec.Struct):
-    """A call and what is to be done: wait when `needs` is set, run when `tool` is set, else its record has the end.
-
-    `shown` tells that readers have not heard of the call yet.
-    """
+    """A call and what is to be done: wait when `needs` is set, run when `tool` is set, else its record has the end."""
 
     record: CallRecord
     tool: Tool | None = None
     needs: Literal["approval", "result"] | None = None
     changed: bool = False
-    shown: bool = True
 
 
 def plan(asked: Asked, step: int, tools: Toolset, answer: Answered | None, *, interrupted: bool) -> Plan:
@@ -59,19 +55,19 @@ def plan(asked: Asked, step: int, tools: Toolset, answer: Answered | None, *, in
     match answer:
         case Delivered(output=output, is_error=is_error):
             _end(record, ToolCallStatus.FAILED if is_error else ToolCallStatus.COMPLETED, output)
-            return Plan(record, shown=False)
+            return Plan(record)
         case Rejected(reason=reason):
             record.reason = reason
             said = "A human rejected this call" + (f": {reason}" if reason else "")
             _end(record, ToolCallStatus.REJECTED, said)
-            return Plan(record, shown=False)
+            return Plan(record)
         case Expired():
             waited = "allowed this call" if tool and tool.requires_approval else "answered this call"
             _end(record, ToolCallStatus.EXPIRED, f"Nobody {waited} in time")
-            return Plan(record, shown=False)
+            return Plan(record)
     if interrupted and not (tool and tool.idempotent):
         _end(record, ToolCallStatus.INTERRUPTED, "The call was interrupted: whether it took effect is not known")
-        return Plan(record, shown=False)
+        return Plan(record)
     return _plan_new(record, asked, tool, answer)
 
 
@@ -107,9 +103,6 @@ def answers_by_call(answers: Iterable[Answered]) -> Mapping[str, Answered]:
 
 async def carry_out(plans: list[Plan], run: Run) -> None:
     """Runs the tools of a step side by side, tells readers, and leaves in each record what the model hears."""
-    for each in plans:
-        if each.needs is None and each.shown:
-            await run.tool_started(each.record)
     tasks = [asyncio.create_task(_carry_out(each)) for each in plans if each.needs is None]
     try:
         for done in asyncio.as_completed(tasks):

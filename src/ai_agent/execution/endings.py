@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from ai_agent.domain.agents import AgentStatus
-from ai_agent.domain.events import EventType
+from ai_agent.domain.events import EventType, execution_channel
 from ai_agent.domain.executions import ExecutionError, ExecutionStatus, Usage
 from ai_agent.domain.fields import StoredJson, now, to_json
 from ai_agent.domain.messages import Message, Role
@@ -99,7 +99,7 @@ class Endings:
         failed = outcome.status is ExecutionStatus.FAILED
         await agents.set_status(rows, claim.agent_id, AgentStatus.ERROR if failed else AgentStatus.COMPLETED)
         event = (_EVENT[outcome.status], _terminal_data(claim, outcome, answer, at))
-        await self._publisher.record(rows, f"execution:{claim.id}", event, fence=claim.fence)
+        await self._publisher.record(rows, execution_channel(claim.id), event, fence=claim.fence)
         await self._webhooks.announce(rows, claim.owner_id, claim.id, claim.callback_url)
 
     async def _hand_over(self, rows: Connection, claim: Claim, tip: UUID | None) -> None:

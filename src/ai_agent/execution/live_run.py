@@ -51,9 +51,6 @@ class LiveRun:
         told = [call for call in kept if self._is_news(call)]
         await patiently(partial(self._runs.save, self._claim, state, kept, told))
 
-    async def tool_started(self, call: CallRecord) -> None:
-        """`save` has told of it, before the tool runs."""
-
     async def tool_ended(self, call: CallRecord) -> None:
         ended = stored(call)
         if call.kind is not ToolKind.CLIENT and self._is_news(ended):

@@ -121,9 +121,8 @@ class Run(Protocol):
     async def save(self, state: RunState, calls: Sequence[CallRecord]) -> None:
         """Writes down the state and the calls that changed, under the fence. Raises LostClaim."""
 
-    async def tool_started(self, call: CallRecord) -> None: ...
-
-    async def tool_ended(self, call: CallRecord) -> None: ...
+    async def tool_ended(self, call: CallRecord) -> None:
+        """Hears that a call has ended, while others of its step may run on; that it began is in what was saved."""
 
 
 class RunAgent(Protocol):

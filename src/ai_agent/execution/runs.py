@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from ai_agent.domain.agents import AgentStatus
-from ai_agent.domain.events import EventType, NewEvent, SnapshotData
+from ai_agent.domain.events import EventType, NewEvent, SnapshotData, execution_channel, session_channel
 from ai_agent.domain.executions import ExecutionError, ExecutionStatus
 from ai_agent.domain.fields import StoredJson, new_id, now, to_json
 from ai_agent.domain.sessions import SessionStatus
@@ -74,7 +74,7 @@ class Runs:
             events: list[tuple[EventType, Any]] = [(kind, {"attempt": claim.attempt})]
             if not resumed and state.content:
                 events.append((EventType.SNAPSHOT, _snapshot(state)))
-            await self._publisher.record(rows, channel(claim.id), *events, fence=claim.fence)
+            await self._publisher.record(rows, execution_channel(claim.id), *events, fence=claim.fence)
             calls = await tool_calls.of_run(rows, claim.id) if saved else []
             given = await _input(rows, claim)
         answers = [answer for call in calls if (answer := _answer(call)) is not None]
@@ -84,7 +84,7 @@ class Runs:
     async def speak(self, claim: Claim, events: Sequence[NewEvent]) -> None:
         """Logs what is not worth a transaction: tokens and progress. Raises LostClaim."""
         try:
-            await self._publisher.tell(f"execution:{claim.id}", events, fence=claim.fence)
+            await self._publisher.tell(execution_channel(claim.id), events, fence=claim.fence)
         except Fenced as error:
             raise LostClaim from error
 
@@ -112,7 +112,7 @@ class Runs:
             await tool_calls.keep(rows, claim.id, call)
         if told:
             events = [call_event(call) for call in told]
-            await self._publisher.record(rows, channel(claim.id), *events, fence=claim.fence)
+            await self._publisher.record(rows, execution_channel(claim.id), *events, fence=claim.fence)
 
     async def wait(self, claim: Claim, state: RunState, outcome: Outcome) -> bool:
         """Leaves the run to those who must answer; `outcome` ends it if somebody wanted to stop it meanwhile.
@@ -147,10 +147,10 @@ class Runs:
             call.expires_at = until
             await tool_calls.keep(rows, claim.id, call)
             if call.status is ToolCallStatus.AWAITING_RESULT:
-                await self._publisher.record(rows, channel(claim.id), call_event(call), fence=claim.fence)
+                await self._publisher.record(rows, execution_channel(claim.id), call_event(call), fence=claim.fence)
                 continue
             about = _about(claim, call) | {"arguments": call.arguments, "expires_at": until}
-            for name in (channel(claim.id), f"session:{claim.session_id}"):
+            for name in (execution_channel(claim.id), session_channel(claim.session_id)):
                 await self._publisher.record(rows, name, (EventType.APPROVAL_REQUESTED, about))
 
     async def end(self, claim: Claim, outcome: Outcome) -> None:
@@ -213,8 +213,8 @@ class Runs:
                 told: tuple[EventType, Any] = call_event(call)
                 if call.kind is not ToolKind.CLIENT:
                     told = (EventType.APPROVAL_EXPIRED, about | {"call_id": call.call_id, "name": call.name})
-                    await self._publisher.record(rows, f"session:{execution.session_id}", told)
-                await self._publisher.record(rows, channel(execution_id), told)
+                    await self._publisher.record(rows, session_channel(execution.session_id), told)
+                await self._publisher.record(rows, execution_channel(execution_id), told)
             await self.go_on(rows, execution_id, execution.session_id, execution.agent_id)
 
     async def go_on(self, rows: Connection, execution_id: UUID, session_id: UUID, agent_id: UUID) -> None:
@@ -232,10 +232,6 @@ async def _apart(work: Coroutine[Any, Any, None], execution_id: UUID) -> None:
         await work
     except Exception:
         log.exception("recovery_failed", execution_id=str(execution_id))
-
-
-def channel(execution_id: UUID) -> str:
-    return f"execution:{execution_id}"
 
 
 def partial_outcome(state: RunState, status: ExecutionStatus, error: ExecutionError | None = None) -> Outcome:

@@ -6,13 +6,13 @@ from uuid import UUID
 import msgspec
 
 from ai_agent.domain.errors import Conflict, FieldError, InvalidFields, NotFound
-from ai_agent.domain.events import EventType
+from ai_agent.domain.events import EventType, execution_channel, session_channel
 from ai_agent.domain.executions import Execution, ExecutionStatus
 from ai_agent.domain.fields import JsonObject, now, to_json
 from ai_agent.domain.idempotency import IdempotencyKey
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.tool_calls import Decision, ResolveApproval, ToolCall, ToolCalls, ToolCallStatus, ToolResult
-from ai_agent.execution.runs import Runs, call_event, channel
+from ai_agent.execution.runs import Runs, call_event
 from ai_agent.execution.tools import Toolset
 from ai_agent.realtime.publisher import Publisher
 from ai_agent.services.executions import found
@@ -63,7 +63,7 @@ class ApprovalService:
             call.arguments = to_json(wanted.arguments)
         await tool_calls.keep(rows, run.id, call)
         data = _resolved(run, call, wanted.decision)
-        for name in (channel(run.id), f"session:{run.session_id}"):
+        for name in (execution_channel(run.id), session_channel(run.session_id)):
             await self._publisher.record(rows, name, (EventType.APPROVAL_RESOLVED, data))
         await self._runs.go_on(rows, run.id, run.session_id, run.agent_id)
 
@@ -86,7 +86,7 @@ class ApprovalService:
                 call.output, call.is_error, call.finished_at = output, wanted.is_error, at
                 call.duration_ms = int((at - call.created_at).total_seconds() * 1000)
                 await tool_calls.keep(rows, run.id, call)
-                await self._publisher.record(rows, channel(run.id), call_event(call))
+                await self._publisher.record(rows, execution_channel(run.id), call_event(call))
                 await self._runs.go_on(rows, run.id, run.session_id, run.agent_id)
             return found(await executions.get(rows, principal.subject, execution_id))
 

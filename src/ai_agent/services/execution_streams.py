@@ -11,7 +11,7 @@ from uuid import UUID
 import structlog
 
 from ai_agent.domain.errors import AIAgentError, NotFound
-from ai_agent.domain.events import TERMINAL, EventPage, EventType
+from ai_agent.domain.events import TERMINAL, EventPage, EventType, execution_channel
 from ai_agent.domain.executions import FINAL, ExecutionStatus
 from ai_agent.domain.identity import Principal
 from ai_agent.realtime.event_log import EventLog, LogPage, Position, Subscription
@@ -51,7 +51,7 @@ class ExecutionStreams:
     async def page(self, principal: Principal, execution_id: UUID, since: Position, limit: int) -> EventPage:
         """Events behind a position, as a stream tells them. Raises NotFound."""
         await self.check(principal, execution_id)
-        name = channel(execution_id)
+        name = execution_channel(execution_id)
         page = await self._log.read(name, since.seq, limit + 1)
         gone = not holds(page, since)
         if gone or not page.events:
@@ -66,7 +66,7 @@ class ExecutionStreams:
     async def ended(self, execution_id: UUID, *, or_waits: bool = False) -> bool:
         """Waits for the end of a run, or until it waits for somebody; False when the process stops first."""
         wakes = TERMINAL | (_ASKING if or_waits else frozenset())
-        async with self._log.subscribe(channel(execution_id)) as subscription:
+        async with self._log.subscribe(execution_channel(execution_id)) as subscription:
             with self._listed(subscription.wake):
                 while True:
                     status = await executions.status(self._database.reader, execution_id)
@@ -79,7 +79,7 @@ class ExecutionStreams:
     @contextlib.asynccontextmanager
     async def follow(self, execution_id: UUID, since: Position) -> AsyncIterator["Reader"]:
         """One who is told what is behind a position, stored and to come, until the process stops."""
-        async with following(self._log, channel(execution_id), since) as follower:
+        async with following(self._log, execution_channel(execution_id), since) as follower:
             reader = Reader(self._database, self._log, execution_id, follower)
             if self.draining:
                 reader.leave()
@@ -179,7 +179,3 @@ async def _told_or_time(subscription: Subscription, wakes: frozenset[EventType])
         events = await subscription.next(left)
         if not events or any(event.type in wakes for event in events):
             return
-
-
-def channel(execution_id: UUID) -> str:
-    return f"execution:{execution_id}"

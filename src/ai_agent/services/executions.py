@@ -19,7 +19,7 @@ from ai_agent.domain.errors import (
     ServiceUnavailable,
     SessionBusy,
 )
-from ai_agent.domain.events import EventType
+from ai_agent.domain.events import EventType, execution_channel
 from ai_agent.domain.executions import (
     FINAL,
     ExecuteAgent,
@@ -35,7 +35,7 @@ from ai_agent.domain.identity import Principal
 from ai_agent.domain.messages import CreateMessage
 from ai_agent.domain.sessions import CreateSession, SessionStatus
 from ai_agent.execution.job_queue import JobQueue
-from ai_agent.execution.runs import Runs, channel
+from ai_agent.execution.runs import Runs
 from ai_agent.realtime.event_log import Position
 from ai_agent.realtime.publisher import Publisher
 from ai_agent.security.outbound import OutboundGuard
@@ -126,7 +126,7 @@ class ExecutionService:
             "session_id": execution.session_id,
             "input_message_id": execution.input_message_id,
         }
-        await self._publisher.record(rows, channel(execution.id), (EventType.QUEUED, data))
+        await self._publisher.record(rows, execution_channel(execution.id), (EventType.QUEUED, data))
         if not others:
             await sessions.set_status(rows, execution.session_id, SessionStatus.ACTIVE)
             rows.after_commit(partial(self._queue.enqueue, execution.id))

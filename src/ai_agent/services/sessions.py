@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 
 from ai_agent.domain.agents import AgentStatus
 from ai_agent.domain.errors import FieldError, InvalidFields, NotFound, ServiceUnavailable
+from ai_agent.domain.events import execution_channel, session_channel
 from ai_agent.domain.exports import ExecutionLine, ExportLine, MessageLine, SessionLine
 from ai_agent.domain.fields import StoredJson, check_metadata, merge_patch, new_id, now, to_json
 from ai_agent.domain.identity import Principal
@@ -151,8 +152,8 @@ class SessionService:
     async def _delete(self, rows: Connection, owner: str, session_ids: Sequence[UUID]) -> None:
         """Deletes sessions whose rows are locked, so that no run begins in them meanwhile."""
         live = await executions.live_of_sessions(rows, owner, session_ids)
-        channels = [f"execution:{run}" for run in await executions.of_sessions(rows, owner, session_ids)]
-        channels += [f"session:{session_id}" for session_id in session_ids]
+        channels = [execution_channel(run) for run in await executions.of_sessions(rows, owner, session_ids)]
+        channels += [session_channel(session_id) for session_id in session_ids]
         await sessions.delete_all(rows, owner, session_ids)
         # In one order, so that two of these never wait for each other.
         for agent_id in sorted({run.agent_id for run in live}):
