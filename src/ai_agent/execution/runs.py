@@ -13,13 +13,14 @@ import structlog
 from ai_agent.domain.agents import AgentStatus
 from ai_agent.domain.events import EventType, NewEvent, SnapshotData, execution_channel, session_channel
 from ai_agent.domain.executions import ExecutionError, ExecutionStatus
-from ai_agent.domain.fields import StoredJson, new_id, now, to_json
+from ai_agent.domain.fields import new_id, now, to_json
 from ai_agent.domain.sessions import SessionStatus
 from ai_agent.domain.tool_calls import ToolCall, ToolCallStatus
 from ai_agent.domain.tools import ToolKind
+from ai_agent.execution.call_events import answer_of, call_event
 from ai_agent.execution.endings import Endings, LostClaim, Outcome
 from ai_agent.execution.job_queue import JobQueue
-from ai_agent.execution.run_state import Answered, Approved, Delivered, Expired, Rejected, RunInput, RunState
+from ai_agent.execution.run_state import Answered, RunInput, RunState
 from ai_agent.execution.speech import SNAPSHOT_CHARACTERS
 from ai_agent.execution.webhooks import Webhooks
 from ai_agent.realtime.event_log import Fenced
@@ -30,7 +31,6 @@ from ai_agent.storage.database import Connection, Database
 from ai_agent.storage.leases import Claim, Held
 
 SWEPT_AT_ONCE = 200
-EVENT_BYTES = 64 * 1024
 
 log = structlog.get_logger()
 
@@ -77,7 +77,7 @@ class Runs:
             await self._publisher.record(rows, execution_channel(claim.id), *events, fence=claim.fence)
             calls = await tool_calls.of_run(rows, claim.id) if saved else []
             given = await _input(rows, claim)
-        answers = [answer for call in calls if (answer := _answer(call)) is not None]
+        answers = [answer for call in calls if (answer := answer_of(call)) is not None]
         interrupted = frozenset(call.call_id for call in calls if call.status is ToolCallStatus.RUNNING)
         return Begun(claim, given, state, answers, interrupted)
 
@@ -268,42 +268,6 @@ def _snapshot(state: RunState) -> SnapshotData:
     return SnapshotData(state.message_id, text, length, ExecutionStatus.RUNNING, truncated=length > len(text))
 
 
-def _answer(call: ToolCall) -> Answered | None:
-    """What came of a call that waited; None for one that did not."""
-    match call.status:
-        case ToolCallStatus.APPROVED | ToolCallStatus.RUNNING:  # One that was running was allowed.
-            return Approved(call.call_id, msgspec.json.decode(call.arguments))
-        case ToolCallStatus.REJECTED:
-            return Rejected(call.call_id, call.reason)
-        case ToolCallStatus.EXPIRED:
-            return Expired(call.call_id)
-        case ToolCallStatus.COMPLETED | ToolCallStatus.FAILED if call.kind is ToolKind.CLIENT:
-            return Delivered(call.call_id, msgspec.json.decode(call.output), call.is_error)
-    return None
-
-
 def _about(claim: Claim, call: ToolCall) -> dict[str, Any]:
     run = {"execution_id": claim.id, "session_id": claim.session_id}
     return run | {"call_id": call.call_id, "name": call.name}
-
-
-def call_event(call: ToolCall) -> tuple[EventType, dict[str, Any]]:
-    """What those who watch hear of a call."""
-    named: dict[str, Any] = {"call_id": call.call_id, "name": call.name}
-    if call.status in {ToolCallStatus.RUNNING, ToolCallStatus.AWAITING_RESULT}:
-        begun = named | {"kind": call.kind, "arguments": call.arguments, "expires_at": call.expires_at}
-        return EventType.TOOL_STARTED, begun
-    went_well = call.status is ToolCallStatus.COMPLETED and not call.is_error
-    output, cut = _shown(call.output)
-    ended = named | {"output": output, "duration_ms": call.duration_ms, "truncated": cut}
-    return EventType.TOOL_COMPLETED if went_well else EventType.TOOL_FAILED, ended
-
-
-def _shown(output: StoredJson) -> tuple[Any, bool]:
-    """The output as an event carries it: of a long one, the start of its text."""
-    encoded = bytes(output)
-    if len(encoded) <= EVENT_BYTES:
-        return output, False
-    value = msgspec.json.decode(encoded)
-    text = value if isinstance(value, str) else encoded.decode()
-    return text.encode()[:EVENT_BYTES].decode(errors="ignore"), True

@@ -12,7 +12,8 @@ from ai_agent.domain.fields import JsonObject, now, to_json
 from ai_agent.domain.idempotency import IdempotencyKey
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.tool_calls import Decision, ResolveApproval, ToolCall, ToolCalls, ToolCallStatus, ToolResult
-from ai_agent.execution.runs import Runs, call_event
+from ai_agent.execution.call_events import call_event
+from ai_agent.execution.runs import Runs
 from ai_agent.execution.tools import Toolset
 from ai_agent.realtime.publisher import Publisher
 from ai_agent.services.executions import found

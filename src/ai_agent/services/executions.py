@@ -25,7 +25,6 @@ from ai_agent.domain.executions import (
     ExecuteAgent,
     Execution,
     ExecutionAnswer,
-    ExecutionError,
     ExecutionStatus,
     OnBusy,
 )
@@ -41,6 +40,7 @@ from ai_agent.realtime.publisher import Publisher
 from ai_agent.security.outbound import OutboundGuard
 from ai_agent.services.agents import found as found_agent
 from ai_agent.services.deliveries import check_callback
+from ai_agent.services.execution_failures import failure
 from ai_agent.services.execution_streams import ExecutionStreams, Reader
 from ai_agent.services.idempotency import WAIT_SECONDS, claim
 from ai_agent.services.messages import add_message
@@ -51,17 +51,6 @@ from ai_agent.storage.executions import Occupant, Order
 
 MAX_WAITING = 100
 """Runs that may wait for one session."""
-
-_STATUS_OF = {
-    "external_service_error": 502,
-    "timeout_error": 504,
-    "service_unavailable": 503,
-    "circuit_breaker_open": 503,
-    "conflict": 409,
-    "price_unknown": 422,
-    "validation_error": 422,
-}
-"""Of the errors that end a run; those that name a bound of its own, `…_exceeded`, are 422."""
 
 
 class ExecutionService:
@@ -191,7 +180,7 @@ class ExecutionService:
         if execution.status not in FINAL:
             return execution
         if execution.status is not ExecutionStatus.COMPLETED or execution.output_message_id is None:
-            raise _failure(execution)
+            raise failure(execution)
         message = await messages.get(self._database.reader, principal.subject, execution.output_message_id)
         if message is None:
             raise NotFound("The answer was deleted", details={"execution_id": str(execution_id)})
@@ -311,28 +300,6 @@ def new_execution(
         finished_at=None,
         metadata=metadata,
     )
-
-
-def _failure(execution: Execution) -> AIAgentError:
-    details = {"execution_id": str(execution.id)}
-    if execution.status is ExecutionStatus.CANCELLED:
-        return AnsweredError(409, "conflict", "The execution was cancelled", details)
-    error = msgspec.json.decode(execution.error, type=ExecutionError | None)
-    if error is None:
-        return AnsweredError(500, "internal_error", "The execution ended without an answer", details)
-    status = 422 if error.code.endswith("_exceeded") else _STATUS_OF.get(error.code, 500)
-    if error.code == "external_service_error" and error.retryable:
-        status = 503
-    return AnsweredError(status, error.code, error.message, (error.details or {}) | details)
-
-
-class AnsweredError(AIAgentError):
-    """The error that ended a run, as the answer of the request that waited for it."""
-
-    def __init__(self, status: int, code: str, message: str, details: dict[str, str]):
-        super().__init__(message, details=details, headers={"Retry-After": "5"} if status == 503 else None)
-        self.status = status
-        self.code = code
 
 
 def found(execution: Execution | None) -> Execution:
