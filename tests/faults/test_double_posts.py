@@ -4,6 +4,7 @@ import signal
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
@@ -39,10 +40,13 @@ class Crowd:
         with ThreadPoolExecutor(CLIENTS) as pool:
             return list(pool.map(self._one, range(CLIENTS)))
 
-    def _one(self, number: int, headers: dict[str, str] | None = None) -> httpx.Response:
-        body: dict[str, Any] = {"message": f"{number}", "session_id": self.session, "on_busy": self._on_busy}
+    def _one(self, number: int) -> httpx.Response:
         with self._server.client() as api:
-            return api.post(f"/agents/{self._agent}/executions", json=body, headers=headers)
+            return self._ask(api, number)
+
+    def _ask(self, api: httpx.Client, number: int, **headers: str) -> httpx.Response:
+        body: dict[str, Any] = {"message": f"{number}", "session_id": self.session, "on_busy": self._on_busy}
+        return api.post(f"/agents/{self._agent}/executions", json=body, headers=headers)
 
     def interrupting(self, model: ModelServer, text: str) -> httpx.Response:
         """A run that has said a word of a long answer."""
@@ -53,16 +57,15 @@ class Crowd:
 
     def insist(self, number: int) -> httpx.Response:
         """Repeats the same request, with its key, until somebody answers it."""
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                posted = self._one(number, {"Idempotency-Key": f"key-{number}"})
-            except httpx.TransportError:
-                posted = None
-            if posted is not None and posted.status_code == 202:
-                return posted
-            assert time.monotonic() < deadline, posted and posted.text
-            time.sleep(0.1)
+        deadline = time.monotonic() + 40
+        with self._server.client() as api:
+            while time.monotonic() < deadline:
+                with suppress(httpx.TransportError):
+                    posted = self._ask(api, number, **{"Idempotency-Key": f"key-{number}"})
+                    if posted.status_code == 202:
+                        return posted
+                time.sleep(0.3)
+        raise AssertionError(f"nobody has accepted {number}")
 
     def ended(self, posted: list[httpx.Response], healed: float | None = None) -> tuple[list[Item], list[Item]]:
         """The runs that were accepted, as they ended, and the messages of the session in their order."""

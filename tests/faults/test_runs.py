@@ -122,6 +122,25 @@ def test_a_worker_is_killed_or_frozen_in_the_middle_of_runs(
     assert_well(api, database_of(cluster.api), paths, time.monotonic())
 
 
+def test_a_frozen_worker_that_wakes_up_says_nothing_more(
+    cluster: Cluster, api: httpx.Client, model: ModelServer
+) -> None:
+    worker, other = cluster.workers
+    assert other.stop() == 0
+    path = speaking(api, model, LONG)
+    heard(api, path, "word")
+    other.start()
+    second = Reply("again " * 60, delay=0.05)
+    model.script(second)
+    with worker.frozen():
+        until(lambda: any("again" in str(event["data"]) for event in log(api, path)))
+    (run,) = assert_well(api, database_of(cluster.api), [path], time.monotonic())
+    assert (run["status"], run["attempt"]) == ("completed", 2)
+    assert api.get(f"/messages/{run['output_message_id']}").json()["content"] == second.text
+    assert worker.process.poll() is None
+    until(lambda: "lease_lost" in worker.log.read_text(), seconds=5)
+
+
 def restart_redis(cluster: Cluster, _: PostgresServer) -> None:
     cluster.redis.kill()
     time.sleep(1.5)
