@@ -17,7 +17,7 @@ from ai_agent.domain.fields import StoredJson
 from ai_agent.storage.database import Connection, Reader
 from ai_agent.storage.functions import among, seconds_from_now
 from ai_agent.storage.statements import VERSION, Statement
-from ai_agent.storage.tables import Time, execution_states, executions
+from ai_agent.storage.tables import Time, execution_states, executions, messages
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -162,6 +162,7 @@ _QUEUED = Statement(
     .limit(sa.bindparam("row_limit", type_=sa.Integer)),
     UUID,
 )
+_place = sa.select(messages.c.position).where(messages.c.id == executions.c.input_message_id)
 _next = (
     sa.select(executions.c.id)
     .where(
@@ -169,7 +170,8 @@ _next = (
         _queued,
         ~executions.c.holds_session,
     )
-    .order_by(executions.c.on_busy == OnBusy.ENQUEUE.value, executions.c.id)
+    # In the order of their messages, whose places are given under the session's lock.
+    .order_by(executions.c.on_busy == OnBusy.ENQUEUE.value, _place.scalar_subquery(), executions.c.id)
     .limit(1)
 )
 _PROMOTE = Statement(
