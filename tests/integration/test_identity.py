@@ -158,6 +158,10 @@ def test_the_owner_needs_no_more_than_the_operations_scope(
         assert answer.json()["details"] == {"ids": BODIES[f"{method} {path}"]}
     elif path == "/messages":
         assert [error["field"] for error in answer.json()["validation_errors"]] == ["search"]
+    elif "call_id" in path:
+        assert answer.json()["message"] == "The execution has no such tool call"
+    elif path.endswith("/retry"):
+        assert answer.json()["details"] == {"status": "completed"}
     elif method in {"PUT", "PATCH", "DELETE"} and "key_id" not in path:
         assert answer.status_code == 412
     else:

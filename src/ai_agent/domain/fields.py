@@ -29,7 +29,9 @@ KEPT_SECRET = "***"  # noqa: S105  # no secret, but the sign of one
 JsonObject = dict[str, Any]
 """A JSON object as the client sent it."""
 
-JsonValue = Annotated[Any, Meta(extra_json_schema={"type": ["object", "array", "string", "number", "boolean", "null"]})]
+JsonValue = Annotated[
+    Any, Meta(extra_json_schema={"type": ["object", "array", "string", "number", "boolean", "null"], "items": {}})
+]
 """Whatever JSON can say."""
 
 StoredJson = msgspec.Raw
