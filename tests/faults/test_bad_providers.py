@@ -73,7 +73,7 @@ def test_a_hung_provider_of_an_impatient_agent_ends_the_run(api: httpx.Client, m
     model.script(*[Reply(hang=True)] * 3)
     path = started(api, make_agent(api, timeout_seconds=0.5))
     (run,) = assert_well(api, url, [path], time.monotonic())
-    assert (run["status"], run["error"]["code"]) == ("failed", "external_service_error")
+    assert (run["status"], run["error"]["code"]) == ("failed", "timeout_error")
 
 
 @pytest.mark.parametrize("cancels", [False, True])

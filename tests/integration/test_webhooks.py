@@ -45,7 +45,7 @@ def server(
         tmp_path_factory.mktemp("server"),
         OPENAI_BASE_URL=f"{model.url}/v1",
         AI_AGENT_OUTBOUND_ALLOW=ALLOWED,
-        AI_AGENT_WEBHOOK_RETRY_SECONDS="0.05",
+        AI_AGENT_WEBHOOK_RETRY_SECONDS="0.01",
     )
     yield started
     started.stop()

@@ -66,7 +66,7 @@ GLOSSARY = {
     "temperature": "How freely the model chooses its words; the provider's own default when absent",
     "max_tokens": "Most tokens of one answer of the model",
     "top_p": "Nucleus sampling: the share of likely words that are chosen from",
-    "timeout_seconds": "When the run is given up",
+    "timeout_seconds": "When the run is given up; an agent's own, unless the call says otherwise",
     "max_steps": "Most calls of the model in one run",
     "max_total_tokens": "Most tokens of one run, input and output",
     "base_url": "Where the model is, when it is not where the operator's settings say; needs an `api_key` of its own",
