@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from ai_agent.domain.executions import ExecutionStatus, Usage
+from ai_agent.domain.executions import ExecutionError, ExecutionStatus, Usage
 from ai_agent.domain.fields import JsonObject, JsonValue, StoredJson, new_id, to_json
 from ai_agent.domain.pages import Page
 from ai_agent.domain.tool_calls import Decision
@@ -41,6 +41,9 @@ def execution_channel(execution_id: UUID) -> str:
 def session_channel(session_id: UUID) -> str:
     return f"session:{session_id}"
 
+
+TOLD_CHARACTERS = 64 * 1024
+"""Most of a text in one event; all of it is at its own address."""
 
 TERMINAL = frozenset({EventType.COMPLETED, EventType.FAILED, EventType.CANCELLED})
 
@@ -82,6 +85,11 @@ class SnapshotData(msgspec.Struct):
     offset: int
     status: ExecutionStatus
     truncated: bool = False
+
+    @classmethod
+    def of(cls, message_id: UUID | None, said: str, status: ExecutionStatus) -> "SnapshotData":
+        """Of a long text only the start is told; the offset counts all of it."""
+        return cls(message_id, said[:TOLD_CHARACTERS], len(said), status, len(said) > TOLD_CHARACTERS)
 
 
 class ProgressData(msgspec.Struct):
@@ -159,6 +167,21 @@ class FailedData(msgspec.Struct):
     code: str
     message: str
     retryable: bool
+
+
+def terminal(
+    status: ExecutionStatus,
+    message_id: UUID | None,
+    usage: Usage,
+    error: ExecutionError | None,
+    execution_time_ms: int,
+) -> tuple[EventType, EndedData | FailedData]:
+    """The event that ends a run, and its data; a failed run without an error is a fault of ours."""
+    kind = EventType(f"execution.{status}")
+    if status is not ExecutionStatus.FAILED:
+        return kind, EndedData(message_id, usage, execution_time_ms)
+    error = error or ExecutionError("internal_error", "The execution ended without an answer")
+    return kind, FailedData(error.code, error.message, error.retryable)
 
 
 DATA: dict[EventType, type[msgspec.Struct]] = {

@@ -8,9 +8,9 @@ from uuid import UUID
 import msgspec
 
 from ai_agent.domain.agents import AgentStatus
-from ai_agent.domain.events import EventType, execution_channel
+from ai_agent.domain.events import execution_channel, terminal
 from ai_agent.domain.executions import ExecutionError, ExecutionStatus, Usage
-from ai_agent.domain.fields import StoredJson, now, to_json
+from ai_agent.domain.fields import StoredJson, milliseconds, now, to_json
 from ai_agent.domain.messages import Message, Role
 from ai_agent.domain.sessions import SessionStatus
 from ai_agent.domain.tool_calls import ENDED, ToolCall, ToolCallStatus
@@ -21,12 +21,6 @@ from ai_agent.realtime.publisher import Publisher
 from ai_agent.storage import agents, leases, messages, sessions, tool_calls
 from ai_agent.storage.database import Connection
 from ai_agent.storage.leases import Claim, Figures
-
-_EVENT = {
-    ExecutionStatus.COMPLETED: EventType.COMPLETED,
-    ExecutionStatus.FAILED: EventType.FAILED,
-    ExecutionStatus.CANCELLED: EventType.CANCELLED,
-}
 
 
 class LostClaim(Exception):
@@ -98,7 +92,8 @@ class Endings:
     async def _tell(self, rows: Connection, claim: Claim, outcome: Outcome, answer: UUID | None, at: datetime) -> None:
         failed = outcome.status is ExecutionStatus.FAILED
         await agents.set_status(rows, claim.agent_id, AgentStatus.ERROR if failed else AgentStatus.COMPLETED)
-        event = (_EVENT[outcome.status], _terminal_data(claim, outcome, answer, at))
+        elapsed = milliseconds(claim.queued_at, at)
+        event = terminal(outcome.status, answer, outcome.usage, outcome.error, elapsed)
         await self._publisher.record(rows, execution_channel(claim.id), event, fence=claim.fence)
         await self._webhooks.announce(rows, claim.owner_id, claim.id, claim.callback_url)
 
@@ -163,24 +158,14 @@ async def _store_answer(
     return answer.id
 
 
-def _milliseconds(claim: Claim, at: datetime) -> int:
-    return max(0, int((at - claim.queued_at).total_seconds() * 1000))
-
-
 def _figures(claim: Claim, outcome: Outcome, at: datetime, calls: int) -> Figures:
     first = outcome.first_token_at
     usage = outcome.usage
     return Figures(
-        latency_ms=_milliseconds(claim, at),
-        first_token_ms=None if first is None else _milliseconds(claim, first),
+        latency_ms=milliseconds(claim.queued_at, at),
+        first_token_ms=None if first is None else milliseconds(claim.queued_at, first),
         input_tokens=usage.input_tokens,
         output_tokens=usage.output_tokens,
         cost=usage.cost,
         tool_call_count=calls,
     )
-
-
-def _terminal_data(claim: Claim, outcome: Outcome, answer: UUID | None, at: datetime) -> dict[str, Any]:
-    if outcome.error is not None:
-        return {"code": outcome.error.code, "message": outcome.error.message, "retryable": outcome.error.retryable}
-    return {"message_id": answer, "usage": outcome.usage, "execution_time_ms": _milliseconds(claim, at)}

@@ -55,7 +55,6 @@ class Heart:
                     await self._nudged.wait()
             self._nudged.clear()
             if not self._held:
-                due = min(due, time.monotonic() + self._seconds)
                 continue
             try:
                 if time.monotonic() >= due:

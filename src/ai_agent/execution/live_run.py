@@ -5,7 +5,7 @@ from datetime import datetime
 from functools import partial
 
 from ai_agent.domain.events import EventType, NewEvent
-from ai_agent.domain.fields import now, to_json
+from ai_agent.domain.fields import to_json
 from ai_agent.domain.tool_calls import ToolCall, ToolCallStatus
 from ai_agent.domain.tools import ToolKind
 from ai_agent.execution.patience import patiently
@@ -77,6 +77,6 @@ def stored(call: CallRecord) -> ToolCall:
         reason=call.reason,
         duration_ms=call.duration_ms,
         expires_at=None,
-        created_at=call.created_at or now(),
+        created_at=call.created_at,
         finished_at=call.finished_at,
     )

@@ -21,16 +21,18 @@ from ai_agent.execution.call_events import answer_of, call_event
 from ai_agent.execution.endings import Endings, LostClaim, Outcome
 from ai_agent.execution.job_queue import JobQueue
 from ai_agent.execution.run_state import Answered, RunInput, RunState
-from ai_agent.execution.speech import SNAPSHOT_CHARACTERS
 from ai_agent.execution.webhooks import Webhooks
 from ai_agent.realtime.event_log import Fenced
 from ai_agent.realtime.publisher import Publisher
 from ai_agent.settings import Settings
 from ai_agent.storage import agents, executions, leases, messages, sessions, tool_calls, tools
 from ai_agent.storage.database import Connection, Database
+from ai_agent.storage.executions import Located
 from ai_agent.storage.leases import Claim, Held
 
 SWEPT_AT_ONCE = 200
+
+Told = tuple[EventType, Any]
 
 log = structlog.get_logger()
 
@@ -71,9 +73,10 @@ class Runs:
             state, saved = await _state(rows, claim.id)
             resumed = claim.fence == 1 or state.waited_at_fence == claim.fence - 1
             kind = EventType.STARTED if resumed else EventType.RESTARTED
-            events: list[tuple[EventType, Any]] = [(kind, {"attempt": claim.attempt})]
+            events: list[Told] = [(kind, {"attempt": claim.attempt})]
             if not resumed and state.content:
-                events.append((EventType.SNAPSHOT, _snapshot(state)))
+                kept = SnapshotData.of(state.message_id, state.content, ExecutionStatus.RUNNING)
+                events.append((EventType.SNAPSHOT, kept))
             await self._publisher.record(rows, execution_channel(claim.id), *events, fence=claim.fence)
             calls = await tool_calls.of_run(rows, claim.id) if saved else []
             given = await _input(rows, claim)
@@ -141,17 +144,20 @@ class Runs:
     async def _ask(self, rows: Connection, claim: Claim) -> None:
         """Tells those who watch the run or its session what it waits for, and until when."""
         until = now() + timedelta(seconds=self._answer_seconds)
+        asked: list[Told] = []
+        begun: list[Told] = []
         for call in await tool_calls.of_run(rows, claim.id):
             if call.status not in tool_calls.OPEN:
                 continue
             call.expires_at = until
             await tool_calls.keep(rows, claim.id, call)
             if call.status is ToolCallStatus.AWAITING_RESULT:
-                await self._publisher.record(rows, execution_channel(claim.id), call_event(call), fence=claim.fence)
-                continue
-            about = _about(claim, call) | {"arguments": call.arguments, "expires_at": until}
-            for name in (execution_channel(claim.id), session_channel(claim.session_id)):
-                await self._publisher.record(rows, name, (EventType.APPROVAL_REQUESTED, about))
+                begun.append(call_event(call))
+            else:
+                about = _about(claim.id, claim.session_id, call) | {"arguments": call.arguments, "expires_at": until}
+                asked.append((EventType.APPROVAL_REQUESTED, about))
+        await self._publisher.record(rows, execution_channel(claim.id), *begun, *asked, fence=claim.fence)
+        await self._publisher.record(rows, session_channel(claim.session_id), *asked)
 
     async def end(self, claim: Claim, outcome: Outcome) -> None:
         """Raises LostClaim."""
@@ -208,13 +214,11 @@ class Runs:
             execution = await executions.lock(rows, execution_id)
             if execution is None:
                 return
-            for call in await tool_calls.expire(rows, execution_id, now()):
-                about = {"execution_id": execution_id, "session_id": execution.session_id}
-                told: tuple[EventType, Any] = call_event(call)
-                if call.kind is not ToolKind.CLIENT:
-                    told = (EventType.APPROVAL_EXPIRED, about | {"call_id": call.call_id, "name": call.name})
-                    await self._publisher.record(rows, session_channel(execution.session_id), told)
-                await self._publisher.record(rows, execution_channel(execution_id), told)
+            over = await tool_calls.expire(rows, execution_id, now())
+            refused = [_refused(execution, call) for call in over if call.kind is not ToolKind.CLIENT]
+            unanswered = [call_event(call) for call in over if call.kind is ToolKind.CLIENT]
+            await self._publisher.record(rows, execution_channel(execution_id), *refused, *unanswered)
+            await self._publisher.record(rows, session_channel(execution.session_id), *refused)
             await self.go_on(rows, execution_id, execution.session_id, execution.agent_id)
 
     async def go_on(self, rows: Connection, execution_id: UUID, session_id: UUID, agent_id: UUID) -> None:
@@ -262,12 +266,10 @@ async def _input(rows: Connection, claim: Claim) -> RunInput:
     return RunInput(agent, branch, claim.owner_id, specs)
 
 
-def _snapshot(state: RunState) -> SnapshotData:
-    """What the next attempt keeps of the text; a long one is cut, and the offset counts all of it."""
-    text, length = state.content[:SNAPSHOT_CHARACTERS], len(state.content)
-    return SnapshotData(state.message_id, text, length, ExecutionStatus.RUNNING, truncated=length > len(text))
-
-
-def _about(claim: Claim, call: ToolCall) -> dict[str, Any]:
-    run = {"execution_id": claim.id, "session_id": claim.session_id}
+def _about(execution_id: UUID, session_id: UUID, call: ToolCall) -> dict[str, Any]:
+    run = {"execution_id": execution_id, "session_id": session_id}
     return run | {"call_id": call.call_id, "name": call.name}
+
+
+def _refused(run: Located, call: ToolCall) -> Told:
+    return EventType.APPROVAL_EXPIRED, _about(run.id, run.session_id, call)

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from ai_agent.domain.errors import AIAgentError, ServiceUnavailable
-from ai_agent.domain.events import EventType, NewEvent
+from ai_agent.domain.events import EventType, NewEvent, SnapshotData
 from ai_agent.domain.executions import ExecutionStatus
 from ai_agent.domain.fields import now
 from ai_agent.execution.endings import LostClaim
@@ -19,7 +19,6 @@ JOIN_SECONDS = 0.04
 JOIN_CHARACTERS = 1024
 SNAPSHOT_EVENTS = 2000
 """So often all that was said is logged anew, so that whoever comes late finds it when the first pieces are gone."""
-SNAPSHOT_CHARACTERS = 64 * 1024
 
 Write = Callable[[Sequence[NewEvent]], Coroutine[Any, Any, None]]
 
@@ -87,19 +86,10 @@ class Speech:
             else:
                 events.append(NewEvent.of(EventType.REASONING, {"message_id": self._message_id, "text": text}))
         if (self._events_logged + len(events)) // SNAPSHOT_EVENTS > self._events_logged // SNAPSHOT_EVENTS:
-            events.append(self._snapshot(offset))
+            said = "".join(self._spoken)[:offset]
+            snapshot = SnapshotData.of(self._message_id, said, ExecutionStatus.RUNNING)
+            events.append(NewEvent.of(EventType.SNAPSHOT, snapshot))
         return events, offset
-
-    def _snapshot(self, offset: int) -> NewEvent:
-        text = "".join(self._spoken)[:offset]
-        data = {
-            "message_id": self._message_id,
-            "text": text[:SNAPSHOT_CHARACTERS],
-            "offset": offset,
-            "status": ExecutionStatus.RUNNING,
-            "truncated": len(text) > SNAPSHOT_CHARACTERS,
-        }
-        return NewEvent.of(EventType.SNAPSHOT, data)
 
     async def close(self) -> None:
         if self._late is not None:

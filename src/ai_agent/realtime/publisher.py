@@ -60,6 +60,8 @@ class Publisher:
 
     async def record(self, rows: Connection, channel: str, *events: tuple[EventType, Any], fence: int = 0) -> None:
         """Writes events in the caller's transaction; they are published when it has committed."""
+        if not events:
+            return
         await outbox.add(rows, channel, [NewEvent.of(kind, data) for kind, data in events], fence)
         rows.after_commit(partial(self.publish, channel))
 

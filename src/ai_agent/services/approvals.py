@@ -8,7 +8,7 @@ import msgspec
 from ai_agent.domain.errors import Conflict, FieldError, InvalidFields, NotFound
 from ai_agent.domain.events import EventType, execution_channel, session_channel
 from ai_agent.domain.executions import Execution, ExecutionStatus
-from ai_agent.domain.fields import JsonObject, now, to_json
+from ai_agent.domain.fields import JsonObject, milliseconds, now, to_json
 from ai_agent.domain.idempotency import IdempotencyKey
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.tool_calls import Decision, ResolveApproval, ToolCall, ToolCalls, ToolCallStatus, ToolResult
@@ -85,7 +85,7 @@ class ApprovalService:
                 at = now()
                 call.status = ToolCallStatus.FAILED if wanted.is_error else ToolCallStatus.COMPLETED
                 call.output, call.is_error, call.finished_at = output, wanted.is_error, at
-                call.duration_ms = int((at - call.created_at).total_seconds() * 1000)
+                call.duration_ms = milliseconds(call.created_at, at)
                 await tool_calls.keep(rows, run.id, call)
                 await self._publisher.record(rows, execution_channel(run.id), call_event(call))
                 await self._runs.go_on(rows, run.id, run.session_id, run.agent_id)

@@ -5,9 +5,9 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from ai_agent.domain.events import TERMINAL, EndedData, EventFrame, EventType, FailedData, SnapshotData
-from ai_agent.domain.executions import ExecutionError, ExecutionStatus, Usage
-from ai_agent.domain.fields import now, to_json
+from ai_agent.domain.events import TERMINAL, EndedData, EventFrame, EventType, SnapshotData, terminal
+from ai_agent.domain.executions import ExecutionError, Usage
+from ai_agent.domain.fields import milliseconds, now, to_json
 from ai_agent.realtime.event_log import EventLog
 from ai_agent.realtime.follow import Batch
 from ai_agent.storage import messages
@@ -16,7 +16,6 @@ from ai_agent.storage.executions import Standing
 
 LATE = timedelta(seconds=5)
 """So long after a run's end nobody waits any more for the log to tell of it."""
-SHOWN_CHARACTERS = 64 * 1024
 
 
 def is_late(row: Standing) -> bool:
@@ -50,24 +49,15 @@ async def _text(reader: Reader, row: Standing) -> str:
 
 
 def _snapshot(name: str, row: Standing, text: str, seq: int) -> EventFrame:
-    """All that was said; a long text is cut, and whole at its message's address."""
-    shown, cut = text[:SHOWN_CHARACTERS], len(text) > SHOWN_CHARACTERS
-    data = SnapshotData(row.output_message_id, shown, len(text), row.status, cut)
+    data = SnapshotData.of(row.output_message_id, text, row.status)
     return _frame(name, row, seq, EventType.SNAPSHOT, data)
 
 
 def _terminal(name: str, row: Standing, seq: int) -> EventFrame:
-    return _frame(name, row, seq, EventType(f"execution.{row.status}"), _terminal_data(row))
-
-
-def _terminal_data(row: Standing) -> msgspec.Struct:
-    if row.status is ExecutionStatus.FAILED:
-        error = msgspec.json.decode(row.error, type=ExecutionError | None)
-        error = error or ExecutionError("internal_error", "The execution ended without an answer")
-        return FailedData(error.code, error.message, error.retryable)
     usage = msgspec.json.decode(row.usage, type=Usage | None) or Usage()
-    finished = row.finished_at or row.queued_at
-    return EndedData(row.output_message_id, usage, int((finished - row.queued_at).total_seconds() * 1000))
+    error = msgspec.json.decode(row.error, type=ExecutionError | None)
+    elapsed = milliseconds(row.queued_at, row.finished_at or row.queued_at)
+    return _frame(name, row, seq, *terminal(row.status, row.output_message_id, usage, error, elapsed))
 
 
 def _frame(name: str, row: Standing, seq: int, kind: EventType, data: msgspec.Struct) -> EventFrame:

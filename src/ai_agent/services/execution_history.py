@@ -12,6 +12,7 @@ from ai_agent.domain.fields import now
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.pages import PageRequest
 from ai_agent.services.execution_streams import ExecutionStreams
+from ai_agent.services.executions import found
 from ai_agent.services.paging import Pager
 from ai_agent.storage import agents, execution_history, executions
 from ai_agent.storage.database import Database
@@ -34,10 +35,7 @@ class ExecutionHistory:
         return await self._get(principal, execution_id)
 
     async def _get(self, principal: Principal, execution_id: UUID) -> Execution:
-        execution = await executions.get(self._database.reader, principal.subject, execution_id)
-        if execution is None:
-            raise NotFound("Execution not found")
-        return execution
+        return found(await executions.get(self._database.reader, principal.subject, execution_id))
 
     async def list(self, principal: Principal, wanted: ExecutionFilter, request: PageRequest) -> ExecutionPage:
         return await self._pager.page(ExecutionPage, execution_history.LIST, principal.subject, wanted, request)

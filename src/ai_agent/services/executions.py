@@ -28,7 +28,7 @@ from ai_agent.domain.executions import (
     ExecutionStatus,
     OnBusy,
 )
-from ai_agent.domain.fields import StoredJson, new_id, now, to_json
+from ai_agent.domain.fields import StoredJson, milliseconds, new_id, now, to_json
 from ai_agent.domain.idempotency import IdempotencyKey
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.messages import CreateMessage
@@ -193,7 +193,7 @@ class ExecutionService:
             metadata=message.metadata,
             tool_calls=message.tool_calls,
             usage=execution.usage,
-            execution_time_ms=int((finished - execution.queued_at).total_seconds() * 1000),
+            execution_time_ms=milliseconds(execution.queued_at, finished),
         )
 
     async def cancel(self, principal: Principal, execution_id: UUID, key: IdempotencyKey | None = None) -> Execution:

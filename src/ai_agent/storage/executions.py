@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 import sqlalchemy as sa
 
-from ai_agent.domain.executions import FINAL, Execution, ExecutionStatus, OnBusy
+from ai_agent.domain.executions import Execution, ExecutionStatus, OnBusy
 from ai_agent.domain.fields import StoredJson
 from ai_agent.storage import sessions
 from ai_agent.storage.database import Connection, Reader
@@ -178,12 +178,6 @@ async def request_cancel(
 async def status(reader: Reader, execution_id: UUID) -> ExecutionStatus | None:
     """None when the run is gone."""
     return await reader.first(_STATUS, execution_id=execution_id)
-
-
-async def is_live(connection: Reader, execution_id: UUID) -> bool | None:
-    """Whether the run has not ended; None when it is gone."""
-    found = await status(connection, execution_id)
-    return None if found is None else found not in FINAL
 
 
 async def standing(reader: Reader, execution_id: UUID) -> Standing | None:
