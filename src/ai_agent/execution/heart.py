@@ -62,9 +62,9 @@ class Heart:
                     due = time.monotonic() + self._seconds
                 else:
                     self._cancel(await self._runs.to_cancel(self._worker))
-            except AIAgentError:
+            except AIAgentError as error:
                 due = time.monotonic() + RETRY_SECONDS
-                log.warning("heartbeat_failed", exc_info=True)
+                log.warning("heartbeat_failed", error=error.message)
             except Exception:  # Whatever it is: without a heart all runs of the process are lost.
                 due = time.monotonic() + RETRY_SECONDS
                 log.exception("heartbeat_crashed")
