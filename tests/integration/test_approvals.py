@@ -103,6 +103,15 @@ def test_a_call_waits_until_it_is_approved(cautious: httpx.Client, model: ModelS
     assert cautious.get(f"/sessions/{run['session_id']}").json()["status"] == "idle"
 
 
+def test_the_first_word_of_a_run_is_told_while_it_lives_and_stays_over_a_wait(
+    cautious: httpx.Client, model: ModelServer
+) -> None:
+    run = waiting(cautious, model, Call("calculator", {"expression": "1"}, id="c1"))
+    assert run["first_token_at"] is not None
+    decide(cautious, run["id"], "c1", decision="approve")
+    assert ended(cautious, run["id"])["first_token_at"] == run["first_token_at"]
+
+
 def test_an_approval_may_change_the_arguments(cautious: httpx.Client, model: ModelServer) -> None:
     run = waiting(cautious, model, Call("calculator", {"expression": "6 * 7"}, id="c1"))
     decide(cautious, run["id"], "c1", decision="approve", arguments={"expression": "1 + 1"})

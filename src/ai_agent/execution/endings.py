@@ -56,6 +56,7 @@ class Endings:
         shown = [{"id": c.call_id, "name": c.name, "arguments": c.arguments, "status": c.status} for c in calls]
         question, answer = await self._settle_messages(rows, current, outcome, to_json(shown))
         at = now()
+        first = current.first_token_at or outcome.first_token_at
         ended = await leases.finish(
             rows,
             current,
@@ -64,14 +65,14 @@ class Endings:
             output_message_id=answer,
             error=to_json(outcome.error) if outcome.error else None,
             usage=to_json(outcome.usage),
-            figures=_figures(current, outcome, at, len(calls)),
-            first_token_at=outcome.first_token_at,
+            figures=_figures(current, outcome.usage, first, at, len(calls)),
+            first_token_at=first,
             at=at,
         )
         if not ended:
             raise LostClaim
         await self._tell(rows, current, outcome, answer, at)
-        rows.after_commit(partial(_count, current, outcome, at, len(calls)))
+        rows.after_commit(partial(_count, current, outcome, first, at, len(calls)))
         await self._hand_over(rows, current, answer or question)
 
     async def _settle_messages(
@@ -121,12 +122,12 @@ async def _close_calls(rows: Connection, claim: Claim) -> list[ToolCall]:
     return calls
 
 
-async def _count(claim: Claim, outcome: Outcome, at: datetime, calls: int) -> None:
+async def _count(claim: Claim, outcome: Outcome, first: datetime | None, at: datetime, calls: int) -> None:
     execution_metrics.ended(
         outcome.status,
         outcome.usage,
         queued_at=claim.queued_at,
-        first_token_at=outcome.first_token_at,
+        first_token_at=first,
         finished_at=at,
         tool_calls=calls,
     )
@@ -158,9 +159,7 @@ async def _store_answer(
     return answer.id
 
 
-def _figures(claim: Claim, outcome: Outcome, at: datetime, calls: int) -> Figures:
-    first = outcome.first_token_at
-    usage = outcome.usage
+def _figures(claim: Claim, usage: Usage, first: datetime | None, at: datetime, calls: int) -> Figures:
     return Figures(
         latency_ms=milliseconds(claim.queued_at, at),
         first_token_ms=None if first is None else milliseconds(claim.queued_at, first),

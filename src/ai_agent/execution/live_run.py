@@ -1,9 +1,12 @@
 """A run in a worker: what the agent loop says and does, told to those who watch, and written down under the fence."""
 
+import asyncio
+import contextlib
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 
+from ai_agent.domain.errors import AIAgentError
 from ai_agent.domain.events import EventType, NewEvent
 from ai_agent.domain.fields import to_json
 from ai_agent.domain.tool_calls import ToolCall, ToolCallStatus
@@ -29,6 +32,7 @@ class LiveRun:
         self._runs = runs
         self._claim = claim
         self._speech = speech
+        self._noting: asyncio.Task[None] | None = None
         self._told: set[tuple[str, ToolCallStatus]] = set()
 
     @property
@@ -37,6 +41,21 @@ class LiveRun:
 
     async def say(self, kind: str, text: str) -> None:
         await self._speech.say(kind, text)
+        if self._noting is None and self.first_token_at is not None:
+            # Behind the token, which shall not wait for it; when it fails, the end writes it down.
+            self._noting = asyncio.create_task(self._note_first_token(self.first_token_at))
+
+    async def _note_first_token(self, at: datetime) -> None:
+        with contextlib.suppress(AIAgentError):
+            await self._runs.note_first_token(self._claim, at)
+
+    async def _noted(self) -> None:
+        if self._noting is not None:
+            await asyncio.wait([self._noting])
+
+    async def close(self) -> None:
+        await self._speech.close()
+        await self._noted()
 
     async def step(self, step: int, steps: int) -> None:
         if step > 1:  # That the first one begins is known by the start.
@@ -46,6 +65,7 @@ class LiveRun:
 
     async def save(self, state: RunState, calls: Sequence[CallRecord]) -> None:
         await patiently(self._speech.flush)
+        await self._noted()
         # What a client answered was written down, and told, when it came.
         kept = [stored(call) for call in calls if call.kind is not ToolKind.CLIENT or call.status not in _ENDED]
         told = [call for call in kept if self._is_news(call)]

@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Coroutine, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
@@ -90,6 +90,11 @@ class Runs:
             await self._publisher.tell(execution_channel(claim.id), events, fence=claim.fence)
         except Fenced as error:
             raise LostClaim from error
+
+    async def note_first_token(self, claim: Claim, at: datetime) -> None:
+        """Writes down when the model began to speak; nothing happens when the run is no longer this worker's."""
+        async with self._database.unit_of_work() as rows:
+            await leases.set_first_token(rows, claim, at)
 
     async def save(self, claim: Claim, state: RunState, calls: Sequence[ToolCall], told: Sequence[ToolCall]) -> None:
         """Writes down where the run stands, the calls as they are, and tells of some of them. Raises LostClaim."""

@@ -140,7 +140,7 @@ class Worker:
             await undisturbed(self._stopped_run(begun, run, speech))
         finally:
             self._heart.let_go(claim)
-            await speech.close()
+            await run.close()
 
     async def _ended(self, begun: Begun, run: LiveRun) -> Outcome | Waiting:
         """How the run ends, or what it waits for."""

@@ -34,6 +34,7 @@ class Claim(msgspec.Struct, frozen=True):
     timeout_seconds: float | None
     correlation_id: str | None
     queued_at: datetime
+    first_token_at: datetime | None
     cancel_requested: bool
     holds_session: bool
     rolls_back: bool
@@ -139,7 +140,7 @@ _FINISH: Statement[None] = Statement(
         output_message_id=sa.bindparam("output_message_id"),
         error=sa.bindparam("error", type_=executions.c.error.type),
         usage=sa.bindparam("usage", type_=executions.c.usage.type),
-        first_token_at=sa.func.coalesce(executions.c.first_token_at, sa.bindparam("first_token_at", type_=Time)),
+        first_token_at=sa.bindparam("first_token_at", type_=Time),
         finished_at=sa.bindparam("at"),
         holds_session=False,
         **_figures,
@@ -221,6 +222,7 @@ async def to_cancel(reader: Reader, worker: str) -> list[Held]:
 
 
 async def set_first_token(connection: Connection, claim: Claim, at: datetime) -> None:
+    """The first time counts, also over a wait or a lost worker."""
     await connection.run(_FIRST_TOKEN, execution_id=claim.id, my_fence=claim.fence, at=at)
 
 
