@@ -1,6 +1,7 @@
 """A session has one live run; what becomes of another one is said with it, or by its agent."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -164,3 +165,22 @@ def test_a_repeated_retry_makes_one_run(api: httpx.Client, model: ModelServer, a
     first, second = (api.post(f"/executions/{failed['id']}/retry", headers=key) for _ in range(2))
     assert first.json()["id"] == second.json()["id"]
     assert ended(api, first.json()["id"])["status"] == "completed"
+
+
+def test_sessions_that_interrupt_each_others_agents_wait_for_nobody(
+    deployment: Server, api: httpx.Client, model: ModelServer
+) -> None:
+    agents = [make_agent(api), make_agent(api)]
+    sessions = [api.post("/sessions", json={}).json()["id"] for _ in range(2)]
+
+    def post(number: int) -> int:
+        body = {"message": str(number), "session_id": sessions[number % 2], "on_busy": "interrupt"}
+        # Where one session goes from this agent to that, the other one goes from that to this.
+        return api.post(f"/agents/{agents[(number // 2 + number) % 2]}/executions", json=body).status_code
+
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(post, range(64)))
+    assert set(answers) == {202}
+    for session_id in sessions:
+        runs = api.get("/executions", params={"session_id": session_id, "limit": 100}).json()["items"]
+        assert {ended(api, run["id"])["status"] for run in runs} <= {"cancelled", "completed"}

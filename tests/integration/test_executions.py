@@ -166,7 +166,12 @@ def started(api: httpx.Client, agent_id: str, **body: Any) -> str:
 def heard(api: httpx.Client, path: str, word: str) -> None:
     """Waits until a run has said a word."""
     with api.stream("GET", f"{path}/events", headers=SSE) as response:
-        assert any(word in line for line in response.iter_lines() if line.startswith("data: "))
+        lines = []
+        for line in response.iter_lines():
+            lines.append(line)
+            if line.startswith("data: ") and word in line:
+                return
+    raise AssertionError(f"{word!r} was not said, but {response.status_code}: {lines}")
 
 
 def test_execute_streams_when_the_body_asks_for_it(api: httpx.Client, model: ModelServer) -> None:
