@@ -28,6 +28,7 @@ from ai_agent.storage.engine import sqlite_path
 from tests.contract.document import assert_documented
 from tests.model_server import ModelServer
 from tests.servers import PostgresServer, ValkeyServer, free_port, wait_for_port
+from tests.webhook_receiver import Receiver
 
 KEY = generate("test")
 SECRET = "a-secret-key-for-tests-of-32-characters"
@@ -265,3 +266,16 @@ def cluster(
 def api(server: Server) -> Iterator[httpx.Client]:
     with server.client() as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def receiver() -> Iterator[Receiver]:
+    started = Receiver()
+    yield started
+    started.close()
+
+
+@pytest.fixture
+def path() -> str:
+    """Of the receiver, of this test only."""
+    return f"/{uuid.uuid4().hex}"

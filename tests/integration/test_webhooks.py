@@ -5,10 +5,8 @@ import base64
 import hashlib
 import hmac
 import json
-import signal
 import time
 import uuid
-from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -25,61 +23,14 @@ from tests.integration.test_database import opened
 from tests.integration.test_identity import Caller
 from tests.model_server import ModelServer, Reply
 from tests.webhook_receiver import Canary, Got, Receiver, Says
-
-ALLOWED = "127.0.0.1/32"
-
-
-@pytest.fixture(scope="module")
-def receiver() -> Iterator[Receiver]:
-    started = Receiver()
-    yield started
-    started.close()
+from tests.webhooks import agent, delivery, finished, hooked_server, run, settled
 
 
 @pytest.fixture(scope="module")
-def server(
-    database_url: str, model: ModelServer, receiver: Receiver, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Server]:
-    started = Server(
-        database_url,
-        tmp_path_factory.mktemp("server"),
-        OPENAI_BASE_URL=f"{model.url}/v1",
-        AI_AGENT_OUTBOUND_ALLOW=ALLOWED,
-        AI_AGENT_WEBHOOK_RETRY_SECONDS="0.01",
-    )
+def server(database_url: str, model: ModelServer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    started = hooked_server(database_url, model, tmp_path_factory.mktemp("server"))
     yield started
     started.stop()
-
-
-@pytest.fixture
-def path() -> str:
-    """Of the receiver, of this test only."""
-    return f"/{uuid.uuid4().hex}"
-
-
-def agent(api: httpx.Client) -> str:
-    body = {"name": f"a{time.monotonic_ns()}", "model_config": {"provider": "openai", "model": "m"}}
-    return str(api.post("/agents", json=body).json()["id"])
-
-
-def run(api: httpx.Client, url: str, agent_id: str | None = None) -> str:
-    """The id of an execution that has ended."""
-    answer = api.post(f"/agents/{agent_id or agent(api)}/execute", json={"message": "x", "callback_url": url})
-    body = answer.json()
-    return str(body["execution_id"] if answer.status_code == 200 else body["details"]["execution_id"])
-
-
-def delivery(api: httpx.Client, execution_id: str) -> dict[str, Any]:
-    (item,) = api.get(f"/executions/{execution_id}/deliveries").json()["items"]
-    return dict(item)
-
-
-def finished(api: httpx.Client, execution_id: str, seconds: float = 20) -> dict[str, Any]:
-    deadline = time.monotonic() + seconds
-    while (item := delivery(api, execution_id))["status"] == "pending":
-        assert time.monotonic() < deadline, item
-        time.sleep(0.05)
-    return item
 
 
 def signature(secret: str, message_id: str, timestamp: str, body: bytes) -> str:
@@ -191,15 +142,6 @@ def test_while_it_waits_a_delivery_says_when_it_is_tried_next(api: httpx.Client,
     assert timedelta(seconds=1780) < wait <= timedelta(seconds=1800)
 
 
-def settled(api: httpx.Client, execution_id: str) -> dict[str, Any]:
-    """The delivery when its first attempt is written down."""
-    deadline = time.monotonic() + 10
-    while (item := delivery(api, execution_id))["error"] is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    return item
-
-
 def test_a_receiver_that_is_gone_is_asked_once(api: httpx.Client, receiver: Receiver, path: str) -> None:
     execution_id = run(api, receiver.script(path, Says(410)))
     item = finished(api, execution_id)
@@ -217,40 +159,6 @@ def test_nobody_listening_is_told_as_no_connection(api: httpx.Client) -> None:
     item = settled(api, run(api, canary.url))
     assert item["error"] == "No connection, or it broke: ConnectError"
     assert item["response_status"] is None
-
-
-def test_receivers_that_hang_keep_nobody_else_waiting(api: httpx.Client, receiver: Receiver, path: str) -> None:
-    agent_id = agent(api)
-    hanging = receiver.script(f"{path}-hangs", *[Says(hang=60)] * 8)
-    hung = [run(api, hanging, agent_id) for _ in range(8)]
-    receiver.wait(f"{path}-hangs", 4)
-    answered = time.monotonic()
-    run(api, receiver.url + path, agent_id)
-    assert receiver.wait(path, 1)[0].at - answered < 1
-    # No more than four of one address at once, and the others are not lost.
-    assert len(receiver.got(f"{path}-hangs")) == 4
-    receiver.wait(f"{path}-hangs", 8, seconds=20)
-    errors = {settled(api, execution_id)["error"] for execution_id in hung[:4]}
-    assert errors == {"No answer within 10 s"}
-
-
-def test_an_owner_of_many_receivers_that_hang_keeps_only_his_own_waiting(
-    server: Server, receiver: Receiver, path: str
-) -> None:
-    scopes = ("agents:execute", "agents:write")
-    paths = [f"{path}-{number}" for number in range(20)]
-    with Caller(server, "of-many", *scopes) as owner, Caller(server, "neighbour", *scopes) as other:
-        agent_id, neighbours = agent(owner.http), agent(other.http)
-        began = time.monotonic()
-        for one in paths:
-            run(owner.http, receiver.script(one, Says(hang=60)), agent_id)
-        run(other.http, receiver.url + path, neighbours)
-        answered = time.monotonic()
-        assert receiver.wait(path, 1)[0].at - answered < 1
-    assert time.monotonic() - began < 9, "too slow to tell"
-    assert sum(len(receiver.got(one)) for one in paths) == 16
-    for one in paths:
-        receiver.wait(one, 1)
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.2/", "http://169.254.169.254/latest", "ftp://x", "nothing", ""])
@@ -327,45 +235,6 @@ def test_deliveries_are_their_owners_only(server: Server, api: httpx.Client, rec
     assert api.post(resend.replace(item["id"], str(uuid.uuid4()))).status_code == 404
     assert api.post(resend.replace(execution_id, another)).status_code == 404
     assert api.get(f"/executions/{uuid.uuid4()}/deliveries").status_code == 404
-
-
-def test_deliveries_survive_a_kill_of_the_server(
-    server: Server, receiver: Receiver, path: str, database_url: str
-) -> None:
-    with server.client() as api:
-        waiting = run(api, receiver.script(path, Says(500, {"Retry-After": "3"})))
-        settled(api, waiting)
-        cut_off = run(api, receiver.script(f"{path}-hangs", Says(hang=60)))
-        receiver.wait(f"{path}-hangs", 1)
-    server.stop(signal.SIGKILL)
-    server.start()
-    with server.client() as api:
-        assert finished(api, waiting)["status"] == "delivered"
-        assert len(receiver.got(path)) == 2
-        # What the killed process was about to send is left alone until its time is over.
-        assert finished(api, cut_off, seconds=30)["attempts"] == 2
-    assert len({got.headers["webhook-id"] for got in receiver.got(f"{path}-hangs")}) == 1
-
-
-def test_two_processes_make_each_attempt_once(
-    server: Server, receiver: Receiver, path: str, database_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    settings = {name: value for name, value in server.environment.items() if name.startswith(("AI_AGENT_", "OPENAI_"))}
-    folder = tmp_path_factory.mktemp("second")
-    second = Server(database_url, folder, **settings | {"AI_AGENT_DATA_DIR": str(folder)})
-    try:
-        with server.client() as api:
-            agent_id = agent(api)
-            # So slow at last that one process, which sends four at a time, leaves some to the other one.
-            url = receiver.script(path, *[Says(500, {"Retry-After": "3"})] * 12, *[Says(hang=0.6)] * 12)
-            runs = [run(api, url, agent_id) for _ in range(12)]
-            ended = [finished(api, execution_id) for execution_id in runs]
-        assert {(item["status"], item["attempts"]) for item in ended} == {("delivered", 2)}
-        assert Counter(got.headers["webhook-id"] for got in receiver.got(path)) == {item["id"]: 2 for item in ended}
-        attempted = [log.read_text().count("webhook_attempted") for log in (server.log, second.log)]
-        assert min(attempted) > 0, attempted
-    finally:
-        second.stop()
 
 
 def test_of_many_who_want_an_attempt_one_gets_it(
