@@ -1,5 +1,6 @@
 """Tokens of an issuer with public keys, from end to end."""
 
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -29,6 +30,11 @@ def federated(key_server: KeyServer, tmp_path_factory: pytest.TempPathFactory) -
         AI_AGENT_JWT_AUDIENCE="ai-agent",
         AI_AGENT_OUTBOUND_ALLOW="127.0.0.0/8",
     )
+    # The start begins to fetch the keys, and waits for nobody's server.
+    deadline = time.monotonic() + 10
+    while not key_server.asked:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     yield started
     started.stop()
 
