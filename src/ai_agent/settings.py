@@ -186,6 +186,16 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         tuple[str, ...],
         Meta(description="Networks whose X-Forwarded-For and X-Forwarded-Proto count, as 10.0.0.0/8,127.0.0.1/32."),
     ] = ()
+    ws_origins: Annotated[
+        tuple[str, ...],
+        Meta(description="Pages that may open a socket, as https://app.example.com. Default: the server's own."),
+    ] = ()
+    ws_max_connections_per_user: Annotated[int, Meta(ge=1, description="Open sockets of one owner, on all nodes.")] = 10
+    ws_max_connections: Annotated[int, Meta(ge=1, description="Open sockets of one node.")] = 5000
+    ws_ping_seconds: Annotated[
+        Seconds, Meta(description="How often a socket is asked whether its client is there.")
+    ] = 25.0
+    ws_pong_seconds: Annotated[Seconds, Meta(description="How long its answer is waited for.")] = 10.0
     drain_window_seconds: Annotated[
         float, Meta(ge=0, le=3600, description="Seconds that streams and runs get at shutdown.")
     ] = 20.0

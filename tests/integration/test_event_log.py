@@ -13,15 +13,20 @@ from typing import Any
 import msgspec
 import pytest
 
+from ai_agent.domain.channels import Retention
 from ai_agent.domain.errors import ConfigurationError, ServiceUnavailable
 from ai_agent.domain.events import EventFrame, EventType, NewEvent
 from ai_agent.realtime import events_file
-from ai_agent.realtime.event_log import BUFFERED_EVENTS, TRIM_STEP, EventLog, Fenced, Subscription
+from ai_agent.realtime.event_log import BUFFERED_EVENTS, TRIM_STEP, EventLog, Fenced, Position, Subscription
 from ai_agent.realtime.memory_log import MemoryLog
 from ai_agent.realtime.sqlite_log import SqliteLog
 
 KEPT = 1500
 CHANNEL = "execution:1"
+
+
+def retained(_: str) -> Retention:
+    return Retention(KEPT, 86_400)
 
 
 class Logs:
@@ -30,11 +35,11 @@ class Logs:
     def __init__(self, kind: str, folder: Path):
         self.shared = kind != "memory"
         self._folder = folder
-        self._memory = MemoryLog(kept=KEPT)
+        self._memory = MemoryLog(retained)
 
     @asynccontextmanager
     async def handle(self) -> AsyncIterator[EventLog]:
-        log: EventLog = SqliteLog(self._folder / "events.db", kept=KEPT) if self.shared else self._memory
+        log: EventLog = SqliteLog(self._folder / "events.db", retained) if self.shared else self._memory
         await log.open()
         try:
             yield log
@@ -77,14 +82,15 @@ async def heard(subscription: Subscription, count: int) -> list[EventFrame]:
     events: list[EventFrame] = []
     while len(events) < count:
         new = await subscription.next(5)
-        assert new, f"only {len(events)} events came"
-        events += new
+        assert new is not None
+        assert new.events, f"only {len(events)} events came"
+        events += new.events
     return events
 
 
 def test_a_channel_of_which_nothing_was_told_is_empty(logs: Logs) -> None:
     async def test(log: EventLog) -> None:
-        page = await log.read(CHANNEL, 0, 10)
+        page = await log.read(CHANNEL, Position("", 0), 10)
         assert (page.epoch, page.top, page.floor, page.events) == ("", 0, 1, [])
 
     using(logs, 1, test)
@@ -94,7 +100,7 @@ def test_an_event_is_read_as_it_was_appended(logs: Logs) -> None:
     async def test(log: EventLog) -> None:
         event = said("Grüße, 世界 \u2028")
         position = await log.append(CHANNEL, [event])
-        page = await log.read(CHANNEL, 0, 10)
+        page = await log.read(CHANNEL, Position("", 0), 10)
         assert position == (page.epoch, 1)
         assert page.events == [EventFrame(CHANNEL, 1, event.eid, event.type, event.ts, event.data)]
 
@@ -106,13 +112,17 @@ def test_events_are_numbered_by_channel_and_read_from_a_position_up_to_a_limit(l
         await log.append("execution:other", several(3))
         assert (await log.append(CHANNEL, several(5))).seq == 5
         await log.append(CHANNEL, several(3, 6))
-        page = await log.read(CHANNEL, 2, 4)
+        page = await log.read(CHANNEL, Position("", 2), 4)
         assert (seqs(page.events), page.top) == ([3, 4, 5, 6], 8)
         assert texts(page.events) == ["3", "4", "5", "6"]
-        assert (await log.read(CHANNEL, 0, 0)).events == []
-        assert (await log.read(CHANNEL, 0, 0)).top == 8
-        assert (await log.read(CHANNEL, 8, 10)).events == (await log.read(CHANNEL, 99, 10)).events == []
-        assert (await log.read(CHANNEL, 99, 10)).top == 8
+        assert (await log.read(CHANNEL, Position("", 0), 0)).events == []
+        assert (await log.read(CHANNEL, Position("", 0), 0)).top == 8
+        assert (
+            (await log.read(CHANNEL, Position("", 8), 10)).events
+            == (await log.read(CHANNEL, Position("", 99), 10)).events
+            == []
+        )
+        assert (await log.read(CHANNEL, Position("", 99), 10)).top == 8
 
     using(logs, 1, test)
 
@@ -124,7 +134,7 @@ def test_an_event_that_is_appended_twice_is_there_once_where_it_was_first(logs: 
         assert (await other.append(CHANNEL, [first])).seq == 1
         assert (await other.append(CHANNEL, [second, third, third])).seq == 3
         assert (await log.append(CHANNEL, [third, first])).seq == 1
-        assert texts((await log.read(CHANNEL, 0, 10)).events) == ["1", "2", "3"]
+        assert texts((await log.read(CHANNEL, Position("", 0), 10)).events) == ["1", "2", "3"]
 
     using(logs, 2, test)
 
@@ -140,7 +150,7 @@ def test_a_worker_that_lost_its_run_is_refused_and_what_it_told_before_is_not_re
         assert (await log.append(CHANNEL, [old], fence=1)).seq == 1
         await log.append(CHANNEL, [said("from no worker")])
         await other.append(CHANNEL, [said("newer")], fence=2)
-        assert texts((await log.read(CHANNEL, 0, 10)).events) == ["old", "new", "from no worker", "newer"]
+        assert texts((await log.read(CHANNEL, Position("", 0), 10)).events) == ["old", "new", "from no worker", "newer"]
 
     using(logs, 2, test)
 
@@ -163,7 +173,7 @@ def test_appends_of_two_processes_at_once_leave_no_gap_and_no_double(logs: Logs)
         positions = await asyncio.gather(*(handles[n % 2].append(CHANNEL, [e]) for n, e in enumerate(events)))
         assert sorted(position.seq for position in positions) == list(range(1, 17))
         assert len({position.epoch for position in positions}) == 1
-        page = await log.read(CHANNEL, 0, 100)
+        page = await log.read(CHANNEL, Position("", 0), 100)
         assert {event.eid: event.seq for event in page.events} == {
             event.eid: position.seq for event, position in zip(events, positions, strict=True)
         }
@@ -174,7 +184,7 @@ def test_appends_of_two_processes_at_once_leave_no_gap_and_no_double(logs: Logs)
 def test_appends_of_one_process_keep_their_order(logs: Logs) -> None:
     async def test(log: EventLog) -> None:
         await asyncio.gather(*(log.append(CHANNEL, [event]) for event in several(18)))
-        assert texts((await log.read(CHANNEL, 0, 100)).events) == [str(number) for number in range(1, 19)]
+        assert texts((await log.read(CHANNEL, Position("", 0), 100)).events) == [str(number) for number in range(1, 19)]
 
     using(logs, 1, test)
 
@@ -223,7 +233,7 @@ def test_a_listener_that_is_too_slow_is_told_to_read(logs: Logs) -> None:
 def test_a_silent_channel_lets_its_listener_go_on_after_a_time(logs: Logs) -> None:
     async def test(log: EventLog) -> None:
         async with log.subscribe(CHANNEL) as subscription:
-            assert await subscription.next(0.01) == []
+            assert (await subscription.next(0.01)) == ("", [])
 
     using(logs, 1, test)
 
@@ -233,7 +243,7 @@ def test_the_oldest_events_of_a_long_channel_go_and_the_floor_tells(logs: Logs) 
         events = several(KEPT + TRIM_STEP + 5)
         for start in range(0, len(events), 100):
             await log.append(CHANNEL, events[start : start + 100])
-        page = await log.read(CHANNEL, 0, len(events))
+        page = await log.read(CHANNEL, Position("", 0), len(events))
         assert page.top == len(events)
         assert KEPT <= len(page.events) < KEPT + TRIM_STEP
         assert page.floor == page.events[0].seq == len(events) - len(page.events) + 1
@@ -251,11 +261,11 @@ def test_events_expire_and_the_numbers_go_on(logs: Logs) -> None:
         await asyncio.sleep(0.25)
         assert await log.forget_expired() == 1
         assert await log.forget_expired() == 0
-        page = await log.read(CHANNEL, 0, 10)
+        page = await log.read(CHANNEL, Position("", 0), 10)
         assert (page.epoch, page.top, page.floor, page.events) == (epoch, 3, 4, [])
         assert await log.append(CHANNEL, several(1)) == (epoch, 4)
-        assert seqs((await log.read(CHANNEL, 3, 10)).events) == [4]
-        assert (await log.read("execution:other", 0, 10)).top == 1
+        assert seqs((await log.read(CHANNEL, Position("", 3), 10)).events) == [4]
+        assert (await log.read("execution:other", Position("", 0), 10)).top == 1
 
     using(logs, 1, test)
 
@@ -266,10 +276,10 @@ def test_what_is_known_of_a_channel_is_forgotten_ten_times_later(logs: Logs) -> 
         await log.expire(CHANNEL, 0.05)
         await asyncio.sleep(0.1)
         await log.forget_expired()
-        assert (await log.read(CHANNEL, 0, 10)).top == 3
+        assert (await log.read(CHANNEL, Position("", 0), 10)).top == 3
         await asyncio.sleep(0.5)
         await log.forget_expired()
-        assert (await log.read(CHANNEL, 0, 10)).epoch == ""
+        assert (await log.read(CHANNEL, Position("", 0), 10)).epoch == ""
 
     using(logs, 1, test)
 
@@ -282,7 +292,7 @@ def test_a_channel_that_is_told_more_lives_longer(logs: Logs) -> None:
         await log.append(CHANNEL, several(1, 2))
         await asyncio.sleep(0.2)
         assert await log.forget_expired() == 0
-        assert seqs((await log.read(CHANNEL, 0, 10)).events) == [1, 2]
+        assert seqs((await log.read(CHANNEL, Position("", 0), 10)).events) == [1, 2]
 
     using(logs, 1, test)
 
@@ -290,13 +300,14 @@ def test_a_channel_that_is_told_more_lives_longer(logs: Logs) -> None:
 def test_a_channel_that_was_forgotten_shows_nothing_and_takes_nothing(logs: Logs) -> None:
     async def test(log: EventLog, other: EventLog) -> None:
         epoch, _ = await log.append(CHANNEL, several(3), fence=1)
-        await log.forget([CHANNEL, "execution:unknown"])
+        await log.forget(CHANNEL)
+        await log.forget("execution:unknown")
         for fence in (0, 1, 5):
             with pytest.raises(Fenced):
                 await other.append(CHANNEL, [said("late")], fence=fence)
-        page = await other.read(CHANNEL, 0, 10)
+        page = await other.read(CHANNEL, Position("", 0), 10)
         assert (page.epoch, page.top, page.floor, page.events) == (epoch, 3, 4, [])
-        assert (await log.read(CHANNEL, 0, 10)).events == []
+        assert (await log.read(CHANNEL, Position("", 0), 10)).events == []
 
     using(logs, 2, test)
 
@@ -349,11 +360,11 @@ class TestSqlite:
             known["position"] = await log.append(CHANNEL, several(3), fence=2)
 
         async def after(log: EventLog) -> None:
-            assert (await log.read(CHANNEL, 0, 10)).epoch == known["position"].epoch
+            assert (await log.read(CHANNEL, Position("", 0), 10)).epoch == known["position"].epoch
             with pytest.raises(Fenced):
                 await log.append(CHANNEL, several(1), fence=1)
             assert await log.append(CHANNEL, several(1, 4), fence=2) == (known["position"].epoch, 4)
-            assert texts((await log.read(CHANNEL, 0, 10)).events) == ["1", "2", "3", "4"]
+            assert texts((await log.read(CHANNEL, Position("", 0), 10)).events) == ["1", "2", "3", "4"]
 
         using(logs, 1, before)
         using(logs, 1, after)
@@ -367,7 +378,7 @@ class TestSqlite:
             answered += [line for process in (first, second) for line in process.communicate()[0].split()]
 
         async def test(log: EventLog) -> None:
-            page = await log.read(CHANNEL, 0, 100_000)
+            page = await log.read(CHANNEL, Position("", 0), 100_000)
             assert seqs(page.events) == list(range(1, page.top + 1))
             kept = texts(page.events)
             assert len(kept) == len(set(kept))
@@ -386,7 +397,7 @@ class TestSqlite:
             with pytest.raises(ServiceUnavailable):
                 await log.append(CHANNEL, [said("now")])
             assert time.monotonic() - started < 2.5
-            assert (await log.read(CHANNEL, 0, 10)).top == 0
+            assert (await log.read(CHANNEL, Position("", 0), 10)).top == 0
             holding.close()
             assert (await log.append(CHANNEL, [said("then")])).seq == 1
 

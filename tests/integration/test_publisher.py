@@ -77,7 +77,7 @@ async def recorded(publisher: Publisher, database: Database, channel: str, text:
 
 
 async def told(log: MemoryLog, channel: str) -> list[str]:
-    return [msgspec.json.decode(event.data) for event in (await log.read(channel, 0, 100)).events]
+    return [msgspec.json.decode(event.data) for event in (await log.read(channel, Position("", 0), 100)).events]
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
@@ -217,7 +217,7 @@ def test_of_a_channel_that_was_forgotten_nothing_is_told_and_nothing_waits(run: 
     async def scenario(database: Database, channel: str) -> None:
         log = MemoryLog()
         await log.append(channel, [NewEvent.of(EventType.STARTED, "secret")], fence=1)
-        await log.forget([channel])
+        await log.forget(channel)
         await committed(database, channel, "late", fence=1)
         async with started(database, log):
             await until(lambda: is_confirmed(database, channel))

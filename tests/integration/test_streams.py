@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from ai_agent.domain.events import EventType, NewEvent
+from ai_agent.realtime.event_log import Position
 from ai_agent.realtime.sqlite_log import SqliteLog
 from tests.conftest import Server
 from tests.integration.test_executions import SSE, agent, events_of, heard, started, wait_for_end
@@ -200,7 +201,7 @@ def test_what_was_said_in_a_deleted_session_is_in_no_log(api: httpx.Client, mode
         log = SqliteLog(server.folder / "events.db")
         await log.open()
         try:
-            return list((await log.read(channel_of(path), 0, 100)).events)
+            return list((await log.read(channel_of(path), Position("", 0), 100)).events)
         finally:
             await log.close()
 

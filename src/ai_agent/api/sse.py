@@ -10,7 +10,6 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, Protocol
 from uuid import UUID
 
-import msgspec
 from litestar import Response
 from litestar.types import ASGIApp, Receive, Scope, Send
 
@@ -22,8 +21,6 @@ from ai_agent.realtime.follow import Batch
 KEEPALIVE_SECONDS = 15.0
 LARGEST_SEQ = 2**31 - 1
 START = Position("", 0)
-
-_encode = msgspec.json.Encoder().encode
 
 
 class Reader(Protocol):
@@ -73,9 +70,8 @@ async def _tell(reader: Reader, send: Send) -> None:
     """One chunk a batch. The next batch is asked for when the client has taken this one."""
     last = time.monotonic()
     while (batch := await reader.next()) is not None:
-        epoch, events = batch
-        if events:
-            chunk = b"".join([_frame(epoch, event) for event in events])
+        if batch.events:
+            chunk = b"".join([_frame(batch.epoch, event) for event in batch.events])
         elif time.monotonic() - last >= KEEPALIVE_SECONDS:
             chunk = b": keep-alive\n\n"  # Proxies close what is silent.
         else:
@@ -90,7 +86,7 @@ def _write(send: Send, chunk: bytes) -> Awaitable[None]:
 
 def _frame(epoch: str, event: EventFrame) -> bytes:
     head = f"id: {epoch}:{event.seq}\nevent: {event.type}\ndata: ".encode()
-    return head + _encode(event) + b"\n\n"
+    return head + event.json + b"\n\n"
 
 
 def resume_position(position: str | None) -> Position:

@@ -1,9 +1,9 @@
-"""Events of an execution, in the frame that every reader receives."""
+"""Events, in the frame that every reader receives."""
 
 import time
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from functools import cached_property
 from uuid import UUID
 
 import msgspec
@@ -32,14 +32,15 @@ class EventType(StrEnum):
     APPROVAL_REQUESTED = "approval.requested"
     APPROVAL_RESOLVED = "approval.resolved"
     APPROVAL_EXPIRED = "approval.expired"
-
-
-def execution_channel(execution_id: UUID) -> str:
-    return f"execution:{execution_id}"
-
-
-def session_channel(session_id: UUID) -> str:
-    return f"session:{session_id}"
+    MESSAGE_CREATED = "message.created"
+    MESSAGE_UPDATED = "message.updated"
+    MESSAGE_DELETED = "message.deleted"
+    SESSION_CREATED = "session.created"
+    SESSION_UPDATED = "session.updated"
+    SESSION_DELETED = "session.deleted"
+    AGENT_CREATED = "agent.created"
+    AGENT_UPDATED = "agent.updated"
+    AGENT_DELETED = "agent.deleted"
 
 
 TOLD_CHARACTERS = 64 * 1024
@@ -208,26 +209,35 @@ DATA: dict[EventType, type[msgspec.Struct]] = {
 class NewEvent(msgspec.Struct, frozen=True):
     """An event on its way to a log. `eid` is the publisher's: what is appended twice is there once."""
 
-    type: EventType
+    type: str
     data: StoredJson
     eid: UUID
     ts: int
 
     @classmethod
-    def of(cls, kind: EventType, data: object) -> "NewEvent":
+    def of(cls, kind: str, data: object) -> "NewEvent":
         return cls(kind, to_json(data), new_id(), time.time_ns() // 1_000_000)
 
 
-class EventFrame(msgspec.Struct, frozen=True):
+class EventFrame(msgspec.Struct, frozen=True, tag_field="t", tag="event", dict=True):
     """An event as it is delivered; `ts` is milliseconds since the epoch."""
 
     ch: str
     seq: int
     eid: UUID
-    type: EventType
+    type: str
     ts: int
     data: StoredJson
-    t: Literal["event"] = "event"
+
+    @cached_property
+    def json(self) -> bytes:
+        """As everybody hears it: encoded once, however many listen."""
+        return msgspec.json.encode(self)
+
+    @cached_property
+    def msgpack(self) -> bytes:
+        """The same map in MessagePack; ids and times are strings there, too."""
+        return msgspec.msgpack.encode(msgspec.json.decode(self.json))
 
 
 class EventPage(Page):

@@ -8,7 +8,8 @@ from uuid import UUID
 import msgspec
 
 from ai_agent.domain.agents import AgentStatus
-from ai_agent.domain.events import execution_channel, terminal
+from ai_agent.domain.channels import execution_channel
+from ai_agent.domain.events import terminal
 from ai_agent.domain.executions import ExecutionError, ExecutionStatus, Usage
 from ai_agent.domain.fields import StoredJson, milliseconds, now, to_json
 from ai_agent.domain.messages import Message, Role

@@ -11,7 +11,8 @@ import msgspec
 import structlog
 
 from ai_agent.domain.agents import AgentStatus
-from ai_agent.domain.events import EventType, NewEvent, SnapshotData, execution_channel, session_channel
+from ai_agent.domain.channels import execution_channel, session_channel
+from ai_agent.domain.events import EventType, NewEvent, SnapshotData
 from ai_agent.domain.executions import ExecutionError, ExecutionStatus
 from ai_agent.domain.fields import new_id, now, to_json
 from ai_agent.domain.sessions import SessionStatus

@@ -14,16 +14,17 @@ from uuid import UUID
 
 import msgspec
 
-from ai_agent.domain.events import EventFrame, EventType, NewEvent
+from ai_agent.domain.channels import Retention
+from ai_agent.domain.events import EventFrame, NewEvent
 from ai_agent.realtime.event_log import (
     FORGOTTEN,
-    KEPT_SECONDS,
     METADATA_FACTOR,
-    NOTHING,
     TRIM_STEP,
     Fenced,
+    Heard,
     LogPage,
     Position,
+    still_holds,
 )
 
 BUSY_TIMEOUT_MS = 1000
@@ -31,7 +32,7 @@ BUSY_TIMEOUT_MS = 1000
 TAILED_AT_ONCE = 1000
 
 # Without AUTOINCREMENT an id would be given again after the newest event is removed, and a tail would pass it over.
-_SCHEMA = f"""
+_SCHEMA = """
 BEGIN IMMEDIATE;
 CREATE TABLE IF NOT EXISTS channels (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -40,7 +41,7 @@ CREATE TABLE IF NOT EXISTS channels (
     top INTEGER NOT NULL DEFAULT 0,
     floor INTEGER NOT NULL DEFAULT 1,
     fence INTEGER NOT NULL DEFAULT 0,
-    seconds REAL NOT NULL DEFAULT {KEPT_SECONDS},
+    seconds REAL NOT NULL,
     expires_at REAL NOT NULL,
     emptied INTEGER NOT NULL DEFAULT 0
 );
@@ -58,7 +59,8 @@ CREATE UNIQUE INDEX IF NOT EXISTS ix_events_eid ON events (channel, eid);
 COMMIT;
 """
 _CHANNEL = "SELECT id, epoch, top, floor, fence FROM channels WHERE name = ?"
-_NEW_CHANNEL = "INSERT INTO channels (name, epoch, expires_at) VALUES (?, ?, 0) RETURNING id, epoch, top, floor, fence"
+_NEW_CHANNEL = """INSERT INTO channels (name, epoch, seconds, expires_at) VALUES (?, ?, ?, 0)
+                  RETURNING id, epoch, top, floor, fence"""
 _INSERT = """INSERT INTO events (channel, seq, eid, type, ts, data) VALUES (?, ?, ?, ?, ?, ?)
              ON CONFLICT (channel, eid) DO NOTHING"""
 _SEQ = "SELECT seq FROM events WHERE channel = ? AND eid = ?"
@@ -66,12 +68,14 @@ _ADVANCE = """UPDATE channels SET top = ?, floor = ?, fence = max(fence, ?), exp
               WHERE id = ?"""
 _TRIM = "DELETE FROM events WHERE channel = ? AND seq <= ?"
 _READ = """SELECT c.epoch, c.top, c.floor, e.seq, e.eid, e.type, e.ts, e.data
-           FROM channels c LEFT JOIN events e ON e.channel = c.id AND e.seq > ? AND e.seq >= c.floor
+           FROM channels c LEFT JOIN events e ON e.channel = c.id AND e.seq > min(?, c.top) AND e.seq >= c.floor
            WHERE c.name = ? ORDER BY e.seq LIMIT ?"""
-_NEWER = """SELECT e.id, c.name, e.seq, e.eid, e.type, e.ts, e.data FROM events e JOIN channels c ON c.id = e.channel
+_NEWER = """SELECT e.id, c.name, c.epoch, e.seq, e.eid, e.type, e.ts, e.data
+            FROM events e JOIN channels c ON c.id = e.channel
             WHERE e.id > ? ORDER BY e.id LIMIT ?"""
 _EXPIRE = "UPDATE channels SET seconds = ?, expires_at = ? WHERE name = ?"
-_FORGET = "UPDATE channels SET fence = ?, floor = top + 1, seconds = ?, expires_at = ? WHERE name = ?"
+_FORGET = "UPDATE channels SET fence = ?, floor = top + 1, expires_at = ? + seconds WHERE id = ?"
+_FAREWELL = "UPDATE channels SET top = ? WHERE id = ?"
 _EXPIRED = "SELECT id FROM channels WHERE expires_at < ? AND NOT emptied LIMIT 1000"
 _EMPTY_SOME = "DELETE FROM events WHERE id IN (SELECT id FROM events WHERE channel = ? ORDER BY seq LIMIT ?)"
 _HIDE = "UPDATE channels SET floor = top + 1 WHERE id = ? AND expires_at < ?"
@@ -106,50 +110,57 @@ def create(path: Path) -> None:
         connection.close()
 
 
-def append(connection: sqlite3.Connection, channel: str, events: Sequence[NewEvent], fence: int, kept: int) -> Position:
+def append(
+    connection: sqlite3.Connection, channel: str, events: Sequence[NewEvent], fence: int, retained: Retention
+) -> Position:
     """In the caller's transaction. Raises Fenced, and has changed nothing then."""
-    known = _known(connection, channel)
+    known = _known(connection, channel, retained)
     if (known.fence == FORGOTTEN or 0 < fence < known.fence) and not _are_there(connection, known.id, events):
         raise Fenced
     seq = known.top
     for event in events:
-        row = (known.id, known.top + 1, event.eid.bytes, event.type, event.ts, bytes(event.data))
-        if connection.execute(_INSERT, row).rowcount:
-            known.top = seq = known.top + 1
+        if _insert(connection, known, event):
+            seq = known.top
         else:
             (seq,) = connection.execute(_SEQ, (known.id, event.eid.bytes)).fetchone()
-    if known.top - known.floor >= kept + TRIM_STEP - 1:
-        known.floor = known.top - kept + 1
+    if known.top - known.floor >= retained.events + TRIM_STEP - 1:
+        known.floor = known.top - retained.events + 1
         connection.execute(_TRIM, (known.id, known.floor - 1))
     connection.execute(_ADVANCE, (known.top, known.floor, fence, time.time(), known.id))
     return Position(known.epoch, seq)
 
 
-def _known(connection: sqlite3.Connection, channel: str) -> Known:
+def _insert(connection: sqlite3.Connection, known: Known, event: NewEvent) -> bool:
+    """False when the event is there already."""
+    row = (known.id, known.top + 1, event.eid.bytes, event.type, event.ts, bytes(event.data))
+    inserted = connection.execute(_INSERT, row).rowcount
+    known.top += inserted
+    return bool(inserted)
+
+
+def _known(connection: sqlite3.Connection, channel: str, retained: Retention) -> Known:
     row = connection.execute(_CHANNEL, (channel,)).fetchone()
-    return Known(*row or connection.execute(_NEW_CHANNEL, (channel, secrets.token_hex(4))).fetchone())
+    new = (channel, secrets.token_hex(4), retained.seconds)
+    return Known(*row or connection.execute(_NEW_CHANNEL, new).fetchone())
 
 
 def _are_there(connection: sqlite3.Connection, channel_id: int, events: Sequence[NewEvent]) -> bool:
     return all(connection.execute(_SEQ, (channel_id, event.eid.bytes)).fetchone() for event in events)
 
 
-def read(connection: sqlite3.Connection, channel: str, after: int, limit: int) -> LogPage:
+def read(connection: sqlite3.Connection, channel: str, since: Position, limit: int) -> LogPage:
     """In one statement, so that all of it is of the same moment."""
-    rows = connection.execute(_READ, (after, channel, max(limit, 1))).fetchall()
-    if not rows:
-        return NOTHING
-    epoch, top, floor = rows[0][:3]
-    events = [_frame(channel, row[3:]) for row in rows[:limit]] if rows[0][3] is not None else []
-    return LogPage(epoch, top, floor, events)
+    rows = connection.execute(_READ, (since.seq, channel, max(limit, 1))).fetchall()
+    epoch, top, floor = rows[0][:3] if rows else ("", 0, 1)
+    after = still_holds(since, epoch, top, {})
+    there = after is not None and rows and rows[0][3] is not None
+    events = [_frame(channel, row[3:]) for row in rows[:limit]] if there else []
+    return LogPage(epoch, top, floor, after, events)
 
 
 def _frame(channel: str, row: Sequence[Any]) -> EventFrame:
     seq, eid, kind, ts, data = row
-    return EventFrame(channel, seq, UUID(bytes=eid), _TYPES[kind], ts, msgspec.Raw(data))
-
-
-_TYPES: dict[str, EventType] = {kind.value: kind for kind in EventType}
+    return EventFrame(channel, seq, UUID(bytes=eid), kind, ts, msgspec.Raw(data))
 
 
 def newest(connection: sqlite3.Connection) -> int:
@@ -163,15 +174,15 @@ def version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA data_version").fetchone()[0])
 
 
-def newer(connection: sqlite3.Connection, last: int, wanted: Container[str]) -> tuple[int, dict[str, list[EventFrame]]]:
+def newer(connection: sqlite3.Connection, last: int, wanted: Container[str]) -> tuple[int, dict[str, Heard]]:
     """Events behind an id, of the wanted channels; and the id of the newest that was looked at."""
-    found: dict[str, list[EventFrame]] = {}
+    found: dict[str, Heard] = {}
     more = True
     while more:
         rows = connection.execute(_NEWER, (last, TAILED_AT_ONCE)).fetchall()
-        for _, channel, *row in rows:
+        for _, channel, epoch, *row in rows:
             if channel in wanted:
-                found.setdefault(channel, []).append(_frame(channel, row))
+                found.setdefault(channel, Heard(epoch, [])).events.append(_frame(channel, row))
         last = rows[-1][0] if rows else last
         more = len(rows) == TAILED_AT_ONCE
     return last, found
@@ -181,9 +192,13 @@ def expire(connection: sqlite3.Connection, channel: str, seconds: float) -> None
     connection.execute(_EXPIRE, (seconds, time.time() + seconds, channel))
 
 
-def forget(connection: sqlite3.Connection, channels: Sequence[str]) -> None:
-    at = time.time()
-    connection.executemany(_FORGET, [(FORGOTTEN, KEPT_SECONDS, at, channel) for channel in channels])
+def forget(connection: sqlite3.Connection, channel: str, farewell: NewEvent | None, retained: Retention) -> None:
+    known = _known(connection, channel, retained)
+    if known.fence == FORGOTTEN:
+        return
+    connection.execute(_FORGET, (FORGOTTEN, time.time(), known.id))
+    if farewell is not None and _insert(connection, known, farewell):
+        connection.execute(_FAREWELL, (known.top, known.id))
 
 
 def expired(connection: sqlite3.Connection) -> list[int]:

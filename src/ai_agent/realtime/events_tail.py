@@ -9,8 +9,8 @@ from pathlib import Path
 
 import structlog
 
-from ai_agent.domain.events import EventFrame
 from ai_agent.realtime import events_file
+from ai_agent.realtime.event_log import Heard
 
 LOOK_SECONDS = 0.002
 FAILED_SECONDS = 0.5
@@ -21,7 +21,7 @@ log = structlog.get_logger()
 class EventsTail:
     """`deliver` is called in the event loop with what is new in the `wanted` channels."""
 
-    def __init__(self, path: Path, wanted: Container[str], deliver: Callable[[dict[str, list[EventFrame]]], None]):
+    def __init__(self, path: Path, wanted: Container[str], deliver: Callable[[dict[str, Heard]], None]):
         self._path = path
         self._wanted = wanted
         self._deliver = deliver

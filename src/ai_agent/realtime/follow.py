@@ -1,14 +1,15 @@
 """One reader of one channel: what is kept, then what comes, each event once and in order.
 
 It subscribes first, then reads the log page by page until it is at the top, then takes what the subscription has. What
-does not fit there, because some was dropped or overtaken, is read from the log: so a reader holds a page and a bounded
-subscription, however slow it is.
+does not fit there, because some was dropped, overtaken or is of another epoch, is read from the log: so a reader holds
+a page and a bounded subscription, however slow it is. A stream waits with `next`; a socket, which reads many channels,
+calls `take` and `fill` itself.
 """
 
 import contextlib
 import time
-from collections.abc import AsyncIterator
-from typing import NamedTuple
+from collections.abc import AsyncIterator, Callable
+from typing import NamedTuple, Protocol
 
 from ai_agent.domain.events import EventFrame
 from ai_agent.realtime.event_log import EventLog, LogPage, Position, Subscription
@@ -19,74 +20,120 @@ CHECK_SECONDS = 30.0
 
 
 class Batch(NamedTuple):
-    """Events of one epoch, in order; none when a time has passed without."""
+    """Events of one epoch, in order; none when a time has passed without.
+
+    `rewound_to` is set in the first batch after the log lost what the reader had seen last: the number of the last
+    event that still counts.
+    """
 
     epoch: str
     events: list[EventFrame]
+    rewound_to: int | None = None
 
 
 class Gone(Exception):
-    """The position is no place in the log any more: of another epoch, before what is kept, or beyond the top."""
+    """What follows the position is not kept any more, or nobody knows the epoch of it. `page` tells what there is."""
 
     def __init__(self, page: LogPage):
         super().__init__(f"epoch {page.epoch}, {page.floor} to {page.top}")
         self.page = page
 
 
-def holds(page: LogPage, position: Position) -> bool:
-    """Whether a reader who is there can go on with what is behind it."""
-    return position.epoch in ("", page.epoch) and page.floor - 1 <= position.seq <= page.top
+class Readable(Protocol):
+    """Where pages come from: a log, or what stands before it."""
+
+    async def read(self, channel: str, since: Position, limit: int) -> LogPage: ...
 
 
 class Follower:
-    def __init__(self, log: EventLog, channel: str, since: Position, subscription: Subscription):
+    """`position` is that of the last event that was taken, `top` the channel's newest number when it was read last."""
+
+    def __init__(self, log: Readable, channel: str, since: Position, subscription: Subscription):
         self._log = log
         self.channel = channel
         self._subscription = subscription
+        self.top = 0
         self.go_to(since)
 
     def go_to(self, position: Position) -> None:
         self.position = position
+        self._page: Batch | None = None
         self._filling = True
+
+    @property
+    def live(self) -> bool:
+        """Whether nothing has to be read: what comes next is heard."""
+        return not self._filling and self._page is None
 
     def wake(self) -> None:
         """Lets `next` answer at once."""
         self._subscription.wake()
 
-    async def next(self, seconds: float) -> Batch:
-        """What comes behind the position, waiting for it up to `seconds`. Raises Gone, ServiceUnavailable."""
-        while True:
-            due = self._filling or time.monotonic() >= self._check_at
-            if due and (kept := await self._read()):
-                return self._advance(kept)
-            heard = await self._subscription.next(seconds)
-            new = [event for event in heard or () if event.seq > self.position.seq]
-            if heard == [] or self._follows(new):
-                return self._advance(new)
-            self._filling = heard is None or bool(new)
+    def take(self) -> Batch | None:
+        """What comes next, which may be nothing; None when the log has to be read first, with `fill`."""
+        if self._page is not None:
+            page, self._page = self._page, None
+            return self._advance(page)
+        if self._filling:
+            return None
+        heard = self._subscription.take()
+        if heard is None:
+            self._filling = True
+            return None
+        new = [event for event in heard.events if event.seq > self.position.seq]
+        if heard.events and not self._follows(heard.epoch, new):
+            self._filling = True
+            return None
+        if not new and time.monotonic() >= self._check_at:
+            self._filling = True
+            return None
+        return self._advance(Batch(self.position.epoch, new))
 
-    async def _read(self) -> list[EventFrame]:
-        page = await self._log.read(self.channel, self.position.seq, PAGE_EVENTS)
-        if not holds(page, self.position):
+    async def fill(self) -> None:
+        """Reads a page behind the position, for `take`. Raises Gone, ServiceUnavailable."""
+        page = await self._log.read(self.channel, self.position, PAGE_EVENTS)
+        if page.gone:
             raise Gone(page)
-        self.position = Position(page.epoch, self.position.seq)
+        rewound_to = page.after if page.after != self.position.seq else None
+        self.top = page.top
+        self._page = Batch(page.epoch, page.events, rewound_to)
         self._filling = bool(page.events) and page.events[-1].seq < page.top
         self._check_at = time.monotonic() + CHECK_SECONDS
-        return page.events
 
-    def _follows(self, new: list[EventFrame]) -> bool:
+    async def next(self, seconds: float) -> Batch:
+        """What comes behind the position, waiting for it up to `seconds`. Raises Gone, ServiceUnavailable."""
+        waited = False
+        while True:
+            batch = self.take()
+            if batch is None:
+                await self.fill()
+            elif batch.events or batch.rewound_to is not None or waited:
+                return batch
+            else:
+                await self._subscription.wait(seconds)
+                waited = True
+
+    def _follows(self, epoch: str, new: list[EventFrame]) -> bool:
         """Whether nothing is missing. The first of a channel that was empty has an epoch that only the log knows."""
         first = self.position.seq + 1
         fits = [event.seq for event in new] == list(range(first, first + len(new)))
-        return bool(new and self.position.epoch) and fits
+        return fits and epoch == self.position.epoch
 
-    def _advance(self, events: list[EventFrame]) -> Batch:
-        if events:
-            self.position = Position(self.position.epoch, events[-1].seq)
-        return Batch(self.position.epoch, events)
+    def _advance(self, batch: Batch) -> Batch:
+        seq = self.position.seq if batch.rewound_to is None else batch.rewound_to
+        self.position = Position(batch.epoch, batch.events[-1].seq if batch.events else seq)
+        return batch
 
 
 @contextlib.asynccontextmanager
-async def following(log: EventLog, channel: str, since: Position) -> AsyncIterator[Follower]:
-    async with log.subscribe(channel) as subscription:
-        yield Follower(log, channel, since, subscription)
+async def following(
+    log: EventLog,
+    channel: str,
+    since: Position,
+    *,
+    reads: Readable | None = None,
+    news: Callable[[], None] | None = None,
+) -> AsyncIterator[Follower]:
+    """`reads` answers in the log's place what is read of it; `news` is called whenever there is something to take."""
+    async with log.subscribe(channel, news) as subscription:
+        yield Follower(reads or log, channel, since, subscription)

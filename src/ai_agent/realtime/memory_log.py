@@ -3,37 +3,47 @@
 import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
+from ai_agent.domain.channels import Retention, retention
 from ai_agent.domain.events import EventFrame, NewEvent
 from ai_agent.realtime.event_log import (
     FORGOTTEN,
-    KEPT_EVENTS,
-    KEPT_SECONDS,
     METADATA_FACTOR,
-    NOTHING,
     TRIM_STEP,
     Fenced,
+    Heard,
     LogPage,
     Position,
     Subscribers,
     Subscription,
+    still_holds,
 )
 
 
 class _Channel:
-    def __init__(self) -> None:
+    def __init__(self, name: str, retained: Retention) -> None:
+        self.name = name
         self.epoch = secrets.token_hex(4)
         self.events: list[EventFrame] = []
         self.seqs: dict[object, int] = {}
         self.top = 0
         self.fence = 0
-        self.seconds = KEPT_SECONDS
-        self.expires_at = time.time() + KEPT_SECONDS
+        self.kept, self.seconds = retained
+        self.expires_at = time.time() + self.seconds
 
     @property
     def floor(self) -> int:
         return self.top - len(self.events) + 1
+
+    def add(self, events: Sequence[NewEvent]) -> list[EventFrame]:
+        new = list({event.eid: event for event in events if event.eid not in self.seqs}.values())
+        frames = [EventFrame(self.name, n, e.eid, e.type, e.ts, e.data) for n, e in enumerate(new, self.top + 1)]
+        self.events += frames
+        self.top += len(frames)
+        self.seqs |= {frame.eid: frame.seq for frame in frames}
+        self.expires_at = time.time() + self.seconds
+        return frames
 
     def trim(self, kept: int) -> None:
         for event in self.events[: len(self.events) - kept]:
@@ -42,8 +52,8 @@ class _Channel:
 
 
 class MemoryLog:
-    def __init__(self, *, kept: int = KEPT_EVENTS) -> None:
-        self._kept = kept
+    def __init__(self, retained: Callable[[str], Retention] = retention) -> None:
+        self._retained = retained
         self._channels: dict[str, _Channel] = {}
         self._subscribers = Subscribers()
 
@@ -51,33 +61,35 @@ class MemoryLog:
 
     async def close(self) -> None: ...
 
+    def _known(self, name: str) -> _Channel:
+        return self._channels.get(name) or self._channels.setdefault(name, _Channel(name, self._retained(name)))
+
     async def append(self, channel: str, events: Sequence[NewEvent], *, fence: int = 0) -> Position:
-        known = self._channels.get(channel) or self._channels.setdefault(channel, _Channel())
-        new = list({event.eid: event for event in events if event.eid not in known.seqs}.values())
-        if new and (known.fence == FORGOTTEN or 0 < fence < known.fence):
+        known = self._known(channel)
+        refused = known.fence == FORGOTTEN or 0 < fence < known.fence
+        if refused and any(event.eid not in known.seqs for event in events):
             raise Fenced
         known.fence = max(known.fence, fence)
-        known.expires_at = time.time() + known.seconds
-        frames = [EventFrame(channel, n, e.eid, e.type, e.ts, e.data) for n, e in enumerate(new, known.top + 1)]
-        known.events += frames
-        known.top += len(frames)
-        known.seqs |= {frame.eid: frame.seq for frame in frames}
-        self._subscribers.deliver(channel, frames)
+        frames = known.add(events)
+        self._subscribers.deliver(channel, Heard(known.epoch, frames))
         position = Position(known.epoch, known.seqs[events[-1].eid] if events else known.top)
-        if len(known.events) >= self._kept + TRIM_STEP:
-            known.trim(self._kept)
+        if len(known.events) >= known.kept + TRIM_STEP:
+            known.trim(known.kept)
         return position
 
-    async def read(self, channel: str, after: int, limit: int) -> LogPage:
+    async def read(self, channel: str, since: Position, limit: int) -> LogPage:
         known = self._channels.get(channel)
         if known is None:
-            return NOTHING
+            return LogPage("", 0, 1, still_holds(since, "", 0, {}), [])
+        after = still_holds(since, known.epoch, known.top, {})
+        if after is None:
+            return LogPage(known.epoch, known.top, known.floor, None, [])
         first = max(after - known.floor + 1, 0)
-        return LogPage(known.epoch, known.top, known.floor, known.events[first : first + limit])
+        return LogPage(known.epoch, known.top, known.floor, after, known.events[first : first + limit])
 
     @contextlib.asynccontextmanager
-    async def subscribe(self, channel: str) -> AsyncIterator[Subscription]:
-        subscription = self._subscribers.add(channel)
+    async def subscribe(self, channel: str, news: Callable[[], None] | None = None) -> AsyncIterator[Subscription]:
+        subscription = self._subscribers.add(channel, news)
         try:
             yield subscription
         finally:
@@ -87,11 +99,13 @@ class MemoryLog:
         if known := self._channels.get(channel):
             known.seconds, known.expires_at = seconds, time.time() + seconds
 
-    async def forget(self, channels: Sequence[str]) -> None:
-        for name in channels:
-            if known := self._channels.get(name):
-                known.trim(0)
-                known.fence, known.seconds, known.expires_at = FORGOTTEN, KEPT_SECONDS, time.time()
+    async def forget(self, channel: str, farewell: NewEvent | None = None) -> None:
+        known = self._known(channel)
+        if known.fence == FORGOTTEN:
+            return
+        known.trim(0)
+        known.fence = FORGOTTEN
+        self._subscribers.deliver(channel, Heard(known.epoch, known.add([farewell] if farewell else [])))
 
     async def forget_expired(self) -> int:
         at, forgotten = time.time(), 0

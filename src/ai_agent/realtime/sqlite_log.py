@@ -16,10 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from ai_agent.domain.channels import Retention, retention
 from ai_agent.domain.errors import ConfigurationError, ServiceUnavailable
-from ai_agent.domain.events import EventFrame, NewEvent
+from ai_agent.domain.events import NewEvent
 from ai_agent.realtime import events_file
-from ai_agent.realtime.event_log import KEPT_EVENTS, Fenced, LogPage, Position, Subscribers, Subscription
+from ai_agent.realtime.event_log import Fenced, Heard, LogPage, Position, Subscribers, Subscription
 from ai_agent.realtime.events_tail import EventsTail
 
 GROUP_SECONDS = 0.005
@@ -38,9 +39,9 @@ class _Job(NamedTuple):
 
 
 class SqliteLog:
-    def __init__(self, path: Path, *, kept: int = KEPT_EVENTS):
+    def __init__(self, path: Path, retained: Callable[[str], Retention] = retention):
         self._path = path
-        self._kept = kept
+        self._retained = retained
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._subscribers = Subscribers()
         self._tail = EventsTail(path, self._subscribers, self._deliver)
@@ -90,14 +91,16 @@ class SqliteLog:
             self._readers.get().close()
 
     async def append(self, channel: str, events: Sequence[NewEvent], *, fence: int = 0) -> Position:
-        work = partial(events_file.append, channel=channel, events=events, fence=fence, kept=self._kept)
+        retained = self._retained(channel)
+        work = partial(events_file.append, channel=channel, events=events, fence=fence, retained=retained)
         return await self._write(work, len(events))
 
     async def expire(self, channel: str, seconds: float) -> None:
         await self._write(partial(events_file.expire, channel=channel, seconds=seconds))
 
-    async def forget(self, channels: Sequence[str]) -> None:
-        await self._write(partial(events_file.forget, channels=channels))
+    async def forget(self, channel: str, farewell: NewEvent | None = None) -> None:
+        retained = self._retained(channel)
+        await self._write(partial(events_file.forget, channel=channel, farewell=farewell, retained=retained))
 
     async def forget_expired(self) -> int:
         forgotten = await self._read(events_file.expired)
@@ -108,21 +111,21 @@ class SqliteLog:
         await self._write(events_file.forget_channels)
         return len(forgotten)
 
-    async def read(self, channel: str, after: int, limit: int) -> LogPage:
-        return await self._read(partial(events_file.read, channel=channel, after=after, limit=limit))
+    async def read(self, channel: str, since: Position, limit: int) -> LogPage:
+        return await self._read(partial(events_file.read, channel=channel, since=since, limit=limit))
 
     @contextlib.asynccontextmanager
-    async def subscribe(self, channel: str) -> AsyncIterator[Subscription]:
-        subscription = self._subscribers.add(channel)
+    async def subscribe(self, channel: str, news: Callable[[], None] | None = None) -> AsyncIterator[Subscription]:
+        subscription = self._subscribers.add(channel, news)
         try:
             async with self._tail.listening():
                 yield subscription
         finally:
             self._subscribers.remove(channel, subscription)
 
-    def _deliver(self, found: dict[str, list[EventFrame]]) -> None:
-        for channel, events in found.items():
-            self._subscribers.deliver(channel, events)
+    def _deliver(self, found: dict[str, Heard]) -> None:
+        for channel, heard in found.items():
+            self._subscribers.deliver(channel, heard)
 
     async def _read(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
         return await asyncio.get_running_loop().run_in_executor(self._pool, self._read_now, work)

@@ -5,8 +5,9 @@ from uuid import UUID
 
 import msgspec
 
+from ai_agent.domain.channels import execution_channel, session_channel
 from ai_agent.domain.errors import Conflict, FieldError, InvalidFields, NotFound
-from ai_agent.domain.events import EventType, execution_channel, session_channel
+from ai_agent.domain.events import EventType
 from ai_agent.domain.executions import Execution, ExecutionStatus
 from ai_agent.domain.fields import JsonObject, milliseconds, now, to_json
 from ai_agent.domain.idempotency import IdempotencyKey

@@ -8,7 +8,7 @@ import msgspec
 from ai_agent.domain.events import TERMINAL, EndedData, EventFrame, EventType, SnapshotData, terminal
 from ai_agent.domain.executions import ExecutionError, Usage
 from ai_agent.domain.fields import milliseconds, now, to_json
-from ai_agent.realtime.event_log import EventLog
+from ai_agent.realtime.event_log import EventLog, Position
 from ai_agent.realtime.follow import Batch
 from ai_agent.storage import messages
 from ai_agent.storage.database import Reader
@@ -28,8 +28,8 @@ async def ending(reader: Reader, log: EventLog, name: str, row: Standing | None,
     `told` is the number of the last event that the reader has, None where it has none that still counts. Empty when
     that was the terminal one. The terminal event is the log's where the log has it, else made from the row.
     """
-    page = await log.read(name, 0, 0)
-    last = (await log.read(name, page.top - 1, 1)).events if page.top else []
+    page = await log.read(name, Position("", 0), 0)
+    last = (await log.read(name, Position("", page.top - 1), 1)).events if page.top else []
     if last and last[0].type in TERMINAL and told == last[0].seq:
         return Batch(page.epoch, [])
     if row is None:

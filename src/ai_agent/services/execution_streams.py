@@ -10,12 +10,13 @@ from uuid import UUID
 
 import structlog
 
+from ai_agent.domain.channels import execution_channel
 from ai_agent.domain.errors import AIAgentError, NotFound
-from ai_agent.domain.events import TERMINAL, EventPage, EventType, execution_channel
+from ai_agent.domain.events import TERMINAL, EventPage, EventType
 from ai_agent.domain.executions import FINAL, ExecutionStatus
 from ai_agent.domain.identity import Principal
 from ai_agent.realtime.event_log import EventLog, LogPage, Position, Subscription
-from ai_agent.realtime.follow import PAGE_EVENTS, Batch, Follower, Gone, following, holds
+from ai_agent.realtime.follow import PAGE_EVENTS, Batch, Follower, Gone, following
 from ai_agent.services.execution_endings import ending, is_late
 from ai_agent.storage import executions
 from ai_agent.storage.database import Database
@@ -52,14 +53,14 @@ class ExecutionStreams:
         """Events behind a position, as a stream tells them. Raises NotFound."""
         await self.check(principal, execution_id)
         name = execution_channel(execution_id)
-        page = await self._log.read(name, since.seq, limit + 1)
-        gone = not holds(page, since)
-        if gone or not page.events:
+        page = await self._log.read(name, since, limit + 1)
+        if page.gone or not page.events:
             row = await executions.standing(self._database.reader, execution_id)
-            if row is None or is_late(row) or (gone and row.finished_at is not None):
-                told = await ending(self._database.reader, self._log, name, row, None if gone else since.seq)
-                return EventPage(items=told.events, has_more=False)
-        if gone:
+            if row is None or is_late(row) or (page.gone and row.finished_at is not None):
+                told = page.after if page.after == since.seq and not page.gone else None
+                end = await ending(self._database.reader, self._log, name, row, told)
+                return EventPage(items=end.events, has_more=False)
+        if page.gone:
             page = await self._log.read(name, await _oldest(self._log, name, page), limit + 1)
         return EventPage(items=page.events[:limit], has_more=len(page.events) > limit)
 
@@ -104,6 +105,7 @@ class Reader:
         self._id = execution_id
         self._follower = follower
         self._seconds = 0.0
+        self._rewound = False
         self._over = False
         self._left = False
         self.ended = False
@@ -131,7 +133,9 @@ class Reader:
         except Gone as gone:
             return await self._resumed(gone.page)
         if batch.events:
+            self._rewound = False
             return batch
+        self._rewound = self._rewound or batch.rewound_to is not None
         return None if self._left else await self._looked(batch)
 
     async def _resumed(self, page: LogPage) -> Batch:
@@ -140,7 +144,7 @@ class Reader:
         if row is None or row.finished_at is not None:
             return await self._ending(row, None)
         oldest = await _oldest(self._log, self._follower.channel, page)
-        self._follower.go_to(Position(page.epoch, oldest))
+        self._follower.go_to(oldest)
         self._seconds = 0.0
         return Batch(page.epoch, [])
 
@@ -154,21 +158,21 @@ class Reader:
         if row is not None and not (self._over or is_late(row)):
             self._over = row.finished_at is not None
             return silent
-        batch = await self._ending(row, self._follower.position.seq)
+        batch = await self._ending(row, None if self._rewound else self._follower.position.seq)
         return batch if batch.events else None
 
     async def _ending(self, row: Standing | None, told: int | None) -> Batch:
         return await ending(self._database.reader, self._log, self._follower.channel, row, told)
 
 
-async def _oldest(log: EventLog, name: str, page: LogPage) -> int:
+async def _oldest(log: EventLog, name: str, page: LogPage) -> Position:
     """The position before the first snapshot that is kept, else before the first event."""
-    first = seq = page.floor - 1
-    while first and (events := (await log.read(name, seq, PAGE_EVENTS)).events):
+    first = at = Position("", page.floor - 1)
+    while first.seq and (events := (await log.read(name, at, PAGE_EVENTS)).events):
         for event in events:
-            if event.type is EventType.SNAPSHOT:
-                return event.seq - 1
-        seq = events[-1].seq
+            if event.type == EventType.SNAPSHOT:
+                return Position("", event.seq - 1)
+        at = Position("", events[-1].seq)
     return first
 
 
@@ -176,6 +180,6 @@ async def _told_or_time(subscription: Subscription, wakes: frozenset[EventType])
     """Waits for an event of these types; not longer than a second, and not when events were dropped."""
     deadline = time.monotonic() + LOOK_SECONDS
     while (left := deadline - time.monotonic()) > 0:
-        events = await subscription.next(left)
-        if not events or any(event.type in wakes for event in events):
+        heard = await subscription.next(left)
+        if not (heard and heard.events) or any(event.type in wakes for event in heard.events):
             return

@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 from ai_agent.domain.agents import Agent, AgentStatus, ModelConfig
+from ai_agent.domain.channels import execution_channel
 from ai_agent.domain.errors import (
     AIAgentError,
     Conflict,
@@ -19,7 +20,7 @@ from ai_agent.domain.errors import (
     ServiceUnavailable,
     SessionBusy,
 )
-from ai_agent.domain.events import EventType, execution_channel
+from ai_agent.domain.events import EventType
 from ai_agent.domain.executions import (
     FINAL,
     ExecuteAgent,

@@ -10,8 +10,8 @@ import structlog
 from msgspec import UNSET, UnsetType
 
 from ai_agent.domain.agents import AgentStatus
+from ai_agent.domain.channels import execution_channel, session_channel
 from ai_agent.domain.errors import FieldError, InvalidFields, NotFound, ServiceUnavailable
-from ai_agent.domain.events import execution_channel, session_channel
 from ai_agent.domain.exports import ExecutionLine, ExportLine, MessageLine, SessionLine
 from ai_agent.domain.fields import StoredJson, check_metadata, merge_patch, new_id, now, to_json
 from ai_agent.domain.identity import Principal
@@ -165,7 +165,8 @@ class SessionService:
     async def _forget(self, channels: Sequence[str]) -> None:
         """Events hold what was said in the sessions."""
         try:
-            await self._log.forget(channels)
+            for channel in channels:
+                await self._log.forget(channel)
         except ServiceUnavailable:
             log.warning("events_not_forgotten", channels=channels, exc_info=True)
 

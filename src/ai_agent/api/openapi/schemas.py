@@ -84,8 +84,7 @@ class Schemas:
 
     def _tell_events_apart(self) -> None:
         frame = self.components[EventFrame.__name__]
-        del self.components[EventType.__name__]
-        names = {kind: f"{kind.name.title()}Event" for kind in EventType}
+        names = {kind: f"{kind.name.title()}Event" for kind in DATA}
         for kind, name in names.items():
             self.components[name] = self._event(name, kind, frame)
         references = {kind.value: REFERENCE.format(name=name) for kind, name in names.items()}

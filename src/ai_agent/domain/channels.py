@@ -1,0 +1,74 @@
+"""Channels: where events are told. A name says what they are about, and whoever may see that may listen."""
+
+import re
+from enum import StrEnum
+from typing import NamedTuple
+from uuid import UUID
+
+
+class ChannelKind(StrEnum):
+    EXECUTION = "execution"
+    SESSION = "session"
+    AGENT = "agent"
+    TOPIC = "topic"
+    USER = "user"
+    PRESENCE = "presence"
+    SYSTEM = "system"
+
+
+SYSTEM = "system"
+"""Notices to everyone: the only channel whose name is its kind alone."""
+
+_NAME = re.compile(r"([a-z_]+):([A-Za-z0-9_.:@|~+/=-]{1,255})")
+
+
+class Channel(NamedTuple):
+    """A channel's name, taken apart."""
+
+    kind: ChannelKind
+    key: str
+
+
+def parse(name: str) -> Channel:
+    """Raises ValueError for what is no name of a channel."""
+    if name == SYSTEM:
+        return Channel(ChannelKind.SYSTEM, "")
+    parts = _NAME.fullmatch(name)
+    if parts is None or parts[1] == SYSTEM:
+        raise ValueError(name)
+    return Channel(ChannelKind(parts[1]), parts[2])
+
+
+def execution_channel(execution_id: UUID) -> str:
+    return f"execution:{execution_id}"
+
+
+def session_channel(session_id: UUID) -> str:
+    return f"session:{session_id}"
+
+
+def agent_channel(agent_id: UUID) -> str:
+    return f"agent:{agent_id}"
+
+
+class Retention(NamedTuple):
+    """How many events of a channel are kept at least, and for how many seconds after the last one."""
+
+    events: int
+    seconds: float
+
+
+_DAY = 86_400.0
+_LONGEST = Retention(10_000, 30 * _DAY)
+"""Of a run that has not ended; a day after its end its events go."""
+_RETENTION = {
+    ChannelKind.EXECUTION: _LONGEST,
+    ChannelKind.SESSION: Retention(2000, _DAY),
+    ChannelKind.AGENT: Retention(2000, _DAY),
+    ChannelKind.TOPIC: Retention(500, 3600.0),
+    ChannelKind.SYSTEM: Retention(500, _DAY),
+}
+
+
+def retention(name: str) -> Retention:
+    return _RETENTION.get(parse(name).kind, _LONGEST)
