@@ -54,11 +54,11 @@ class ExecutionStreams:
         await self.check(principal, execution_id)
         name = execution_channel(execution_id)
         page = await self._log.read(name, since, limit + 1)
-        if page.gone or not page.events:
+        lost = page.gone or page.after != since.seq
+        if lost or not page.events:
             row = await executions.standing(self._database.reader, execution_id)
-            if row is None or is_late(row) or (page.gone and row.finished_at is not None):
-                told = page.after if page.after == since.seq and not page.gone else None
-                end = await ending(self._database.reader, self._log, name, row, told)
+            if row is None or is_late(row) or (lost and row.finished_at is not None and not page.events):
+                end = await ending(self._database.reader, self._log, name, row, None if lost else since.seq)
                 return EventPage(items=end.events, has_more=False)
         if page.gone:
             page = await self._log.read(name, await _oldest(self._log, name, page), limit + 1)
@@ -105,7 +105,6 @@ class Reader:
         self._id = execution_id
         self._follower = follower
         self._seconds = 0.0
-        self._rewound = False
         self._over = False
         self._left = False
         self.ended = False
@@ -133,10 +132,15 @@ class Reader:
         except Gone as gone:
             return await self._resumed(gone.page)
         if batch.events:
-            self._rewound = False
             return batch
-        self._rewound = self._rewound or batch.rewound_to is not None
+        if batch.rewound_to is not None:
+            return await self._rewound(batch)
         return None if self._left else await self._looked(batch)
+
+    async def _rewound(self, silent: Batch) -> Batch:
+        """The reader was beyond what the log has: of a run that is over it may have missed the end."""
+        row = await executions.standing(self._database.reader, self._id)
+        return silent if row is not None and row.finished_at is None else await self._ending(row, None)
 
     async def _resumed(self, page: LogPage) -> Batch:
         """From a position that is gone: to the end, or on from the oldest place where a reader can begin."""
@@ -158,7 +162,7 @@ class Reader:
         if row is not None and not (self._over or is_late(row)):
             self._over = row.finished_at is not None
             return silent
-        batch = await self._ending(row, None if self._rewound else self._follower.position.seq)
+        batch = await self._ending(row, self._follower.position.seq)
         return batch if batch.events else None
 
     async def _ending(self, row: Standing | None, told: int | None) -> Batch:
