@@ -345,12 +345,54 @@ def test_a_redis_that_was_killed_is_worked_with_again_soon(redis: ValkeyServer) 
         await other.enqueue(new_id())
         await until(lambda: len(done) == 1)
         await away(redis)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(5):
             while not done[kept]:
                 await other.enqueue(kept)
                 await asyncio.sleep(0.05)
         await asyncio.sleep(0.2)
         assert done[kept] == 1
+
+    play(redis, scenario)
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> asyncio.Event:
+    """Lets the library's loop end with an error, while the event is set that this answers."""
+    from litestar_queues.backends.redis.backend import RedisQueueBackend
+
+    fails, healthy = asyncio.Event(), RedisQueueBackend.time_until_next_due
+
+    async def time_until_next_due(backend: RedisQueueBackend, **options: Any) -> float | None:
+        if fails.is_set():
+            raise error
+        return await healthy(backend, **options)
+
+    monkeypatch.setattr(RedisQueueBackend, "time_until_next_due", time_until_next_due)
+    return fails
+
+
+@pytest.mark.parametrize("error", [RuntimeError("pubsub connection not set"), ConnectionError("gone")])
+def test_a_worker_whose_loop_has_ended_begins_again(
+    redis: ValkeyServer, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def scenario(queues: Queues) -> None:
+        done: Counter[UUID] = Counter()
+        fails, queue = failing(monkeypatch, error), await queues.working(counting(done))
+        fails.set()
+        await asyncio.sleep(0.6)
+        fails.clear()
+        await queue.enqueue(new_id())
+        await until(lambda: len(done) == 1)
+
+    play(redis, scenario)
+
+
+def test_a_queue_closes_also_when_redis_fails_just_then(redis: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(queues: Queues) -> None:
+        fails, queue = failing(monkeypatch, ConnectionError("gone")), await queues.working(counting(Counter()))
+        fails.set()
+        await asyncio.sleep(0.6)
+        async with asyncio.timeout(3):
+            await queue.close()
 
     play(redis, scenario)
 
