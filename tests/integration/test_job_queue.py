@@ -13,10 +13,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from litestar_queues import Worker
 
 from ai_agent.domain.fields import new_id
 from ai_agent.execution import job_queue
-from ai_agent.execution.job_queue import Handler, LitestarJobQueue
+from ai_agent.execution.job_queue import AWAY_SECONDS, Handler, LitestarJobQueue
 from ai_agent.storage.redis import connect
 from tests.servers import ValkeyServer
 
@@ -357,16 +358,14 @@ def test_a_redis_that_was_killed_is_worked_with_again_soon(redis: ValkeyServer) 
 
 def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> asyncio.Event:
     """Lets the library's loop end with an error, while the event is set that this answers."""
-    from litestar_queues.backends.redis.backend import RedisQueueBackend
+    fails, healthy = asyncio.Event(), Worker._wait_for_work
 
-    fails, healthy = asyncio.Event(), RedisQueueBackend.time_until_next_due
-
-    async def time_until_next_due(backend: RedisQueueBackend, **options: Any) -> float | None:
+    async def wait_for_work(worker: Worker) -> bool | None:
         if fails.is_set():
             raise error
-        return await healthy(backend, **options)
+        return await healthy(worker)
 
-    monkeypatch.setattr(RedisQueueBackend, "time_until_next_due", time_until_next_due)
+    monkeypatch.setattr(Worker, "_wait_for_work", wait_for_work)
     return fails
 
 
@@ -380,6 +379,7 @@ def test_a_worker_whose_loop_has_ended_begins_again(
         fails.set()
         await asyncio.sleep(0.6)
         fails.clear()
+        await asyncio.sleep(AWAY_SECONDS)
         await queue.enqueue(new_id())
         await until(lambda: len(done) == 1)
 
