@@ -73,9 +73,9 @@ class ChannelState:
 
     def epoch(self, frame: EpochFrame) -> Iterator[Notice]:
         before = self.position
-        if before is not None and before.epoch == frame.epoch:
-            return  # The answer to the subscription has told it already.
         rewound_to = frame.rewound_to if isinstance(frame.rewound_to, int) else None
+        if before is not None and before.epoch == frame.epoch and (rewound_to is None or rewound_to >= before.seq):
+            return  # The answer to the subscription has told it already.
         self.position = Since(frame.seq if rewound_to is None else rewound_to, frame.epoch)
         if before is None or before.epoch:  # A channel's first epoch is no change.
             yield EpochChanged(self.ch, frame.epoch, self.position.seq, rewound_to)
