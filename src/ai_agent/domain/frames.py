@@ -82,7 +82,7 @@ _REASONS = {
 }
 
 
-class Since(msgspec.Struct, forbid_unknown_fields=True):
+class Since(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """The last event that a client has; without an epoch in the present one."""
 
     seq: Seq
@@ -95,14 +95,14 @@ class Resume(Since, kw_only=True):
     ch: ChannelName
 
 
-class ClientInfo(msgspec.Struct, forbid_unknown_fields=True):
+class ClientInfo(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """Who connects. A later connection of the same `instance` replaces this one."""
 
     name: Annotated[str, Meta(max_length=255)] = ""
     instance: Annotated[str, Meta(max_length=255)] = ""
 
 
-class Frame(msgspec.Struct, tag_field="t", forbid_unknown_fields=True, kw_only=True):
+class Frame(msgspec.Struct, tag_field="t", forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """A client's frame. With an `id` it gets exactly one reply of that id."""
 
     id: CommandId | None = None
