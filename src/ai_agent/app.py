@@ -44,7 +44,9 @@ from ai_agent.execution.webhooks import Webhooks
 from ai_agent.execution.worker import Worker
 from ai_agent.observability.logging import configure_logging
 from ai_agent.observability.tracing import traced
+from ai_agent.realtime.event_log import EventLog
 from ai_agent.realtime.publisher import Publisher
+from ai_agent.realtime.redis_log import RedisLog
 from ai_agent.realtime.sqlite_log import SqliteLog
 from ai_agent.security.api_keys import REFRESH_TOKEN, TICKET, KeyHasher
 from ai_agent.security.jwks import Jwks, fetcher
@@ -127,7 +129,7 @@ class _Server:
         )
         self.idempotency = IdempotencyService(self.database)
         self.health = HealthService(self.database, self._limiter)
-        self._log = SqliteLog(settings.directory / "events.db")
+        self._log = _log(settings)
         self.housekeeping = Housekeeping(
             {
                 "idempotency keys": self.idempotency.forget_expired,
@@ -228,13 +230,23 @@ def _database(settings: Settings) -> Database:
 
 
 def _queue(settings: Settings) -> JobQueue:
-    """Redis where processes share a database. Several deployments may share a Redis: each has its database's name."""
+    """Redis where processes share a database."""
     concurrency, lease = settings.execution_concurrency, settings.execution_lease_seconds
     if settings.redis_url is None or not settings.shares_runs:
         return LitestarJobQueue(concurrency=concurrency)
     redis = connect(settings.redis_url, answer_seconds=1, reconnect=True)
-    name = settings.database.rpartition("/")[2].partition("?")[0]
-    return LitestarJobQueue(redis, concurrency=concurrency, lease_seconds=lease, name=name)
+    return LitestarJobQueue(redis, concurrency=concurrency, lease_seconds=lease, name=_deployment(settings))
+
+
+def _log(settings: Settings) -> EventLog:
+    if settings.redis_url is None or not settings.shares_runs:
+        return SqliteLog(settings.directory / "events.db")
+    return RedisLog(connect(settings.redis_url), _deployment(settings))
+
+
+def _deployment(settings: Settings) -> str:
+    """Several may share a Redis: each has its database's name."""
+    return settings.database.rpartition("/")[2].partition("?")[0]
 
 
 def _limiter(settings: Settings) -> Limiter:
