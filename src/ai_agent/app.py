@@ -57,6 +57,7 @@ from ai_agent.services.agents import AgentService
 from ai_agent.services.api_keys import ApiKeyService
 from ai_agent.services.approvals import ApprovalService
 from ai_agent.services.audit import AuditService
+from ai_agent.services.credentials import Credentials
 from ai_agent.services.deliveries import DeliveryService
 from ai_agent.services.execution_history import ExecutionHistory
 from ai_agent.services.execution_queue import ExecutionQueue
@@ -115,6 +116,7 @@ class _Server:
         tickets = KeyHasher(settings.secret, settings.secret_key_fallbacks, TICKET)
         jwt = _jwt(settings, guard)
         self.identity = IdentityService(self.database, hasher, self._api_keys, tickets, jwt)
+        self.credentials = Credentials(self.identity, self.rate_limits)
         self._tokens = TokenService(
             self.database,
             jwt,
@@ -266,7 +268,7 @@ def create_app(settings: Settings, *, worker: bool = True) -> Litestar:
     app = Litestar(
         route_handlers=[Router("/api/v1", route_handlers=RESOURCES), HealthController, DocumentController, *metrics],
         middleware=[
-            Admission(server.identity, server.rate_limits, required=settings.auth is Auth.REQUIRED),
+            Admission(server.credentials, server.rate_limits, required=settings.auth is Auth.REQUIRED),
             Idempotency(server.idempotency),
         ],
         dto=BodyDecoder,

@@ -4,14 +4,14 @@ The same maps in JSON and MessagePack, one a frame; `t` says which. Text of ids 
 """
 
 from enum import IntEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ai_agent.domain.events import EventFrame
-from ai_agent.domain.fields import JsonObject
+from ai_agent.domain.fields import JsonObject, JsonValue
 
 JSON_PROTOCOL = "aiagent.v1.json"
 MSGPACK_PROTOCOL = "aiagent.v1.msgpack"
@@ -277,7 +277,7 @@ class GapFrame(ServerFrame, tag="gap"):
 class Reply(ServerFrame, tag="reply"):
     """The answer to a command."""
 
-    data: Any
+    data: JsonValue
 
 
 class ErrorFrame(ServerFrame, tag="error"):
