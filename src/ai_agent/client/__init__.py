@@ -4,9 +4,11 @@ from ai_agent.client.errors import ClientError, Closed, Refused, SubscriptionEnd
 from ai_agent.client.events import Event
 from ai_agent.client.notices import EpochChanged, Gap, Live
 from ai_agent.client.realtime import HistoryPage, RealtimeClient
+from ai_agent.client.rest import Client
 from ai_agent.client.subscription import Subscription
 
 __all__ = [
+    "Client",
     "ClientError",
     "Closed",
     "EpochChanged",
