@@ -51,6 +51,8 @@ from ai_agent.execution.worker import Worker
 from ai_agent.observability.logging import configure_logging
 from ai_agent.observability.tracing import traced
 from ai_agent.realtime.event_log import EventLog
+from ai_agent.realtime.log_backend import LogBackend
+from ai_agent.realtime.plugin import RealtimePlugin
 from ai_agent.realtime.publisher import Publisher
 from ai_agent.realtime.redis_log import RedisLog
 from ai_agent.realtime.sqlite_log import SqliteLog
@@ -146,6 +148,7 @@ class _Server:
             }
         )
         agent_secrets = SecretFields(SecretBox(settings.secret, settings.secret_key_fallbacks), "agents")
+        self.channels = RealtimePlugin(LogBackend(self._log), arbitrary_channels_allowed=True)
         self._publisher = Publisher(self.database, self._log)
         self._streams = ExecutionStreams(self.database, self._log)
         self._queue = _queue(settings)
@@ -317,6 +320,7 @@ def create_app(settings: Settings, *, worker: bool = True) -> Litestar:
         exception_handlers={Exception: answer_error, HTTPException: answer_error},
         dependencies=server.services(),
         lifespan=[lambda _: server.serving(worker=worker)],
+        plugins=[server.channels],
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,
         logging_config=None,

@@ -41,6 +41,7 @@ class EventType(StrEnum):
     AGENT_CREATED = "agent.created"
     AGENT_UPDATED = "agent.updated"
     AGENT_DELETED = "agent.deleted"
+    APPLICATION = "application.event"
 
 
 TOLD_CHARACTERS = 64 * 1024
