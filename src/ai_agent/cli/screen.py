@@ -8,9 +8,14 @@ console = Console(highlight=False, emoji=False)
 _CONTROLS = {code: None for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"}
 
 
+def printable(text: str) -> str:
+    """Text of somebody else's without what a terminal would obey."""
+    return text.translate(_CONTROLS)
+
+
 def show(text: str, *, end: str = "\n", style: str | None = None) -> None:
     """Text of somebody else's, as it is: no markup, and nothing that a terminal would obey."""
-    console.print(text.translate(_CONTROLS), end=end, style=style, markup=False, soft_wrap=True)
+    console.print(printable(text), end=end, style=style, markup=False, soft_wrap=True)
 
 
 def ask(prompt: str) -> str:
