@@ -1,8 +1,20 @@
 """The terminal: what it shows, and what is typed there."""
 
+import contextlib
+from typing import NoReturn
+
 from rich.console import Console
 
-console = Console(highlight=False, emoji=False)
+
+class _Screen(Console):
+    def on_broken_pipe(self) -> NoReturn:
+        """That a reader such as `head` has had enough is no failure."""
+        with contextlib.suppress(SystemExit):
+            super().on_broken_pipe()
+        raise SystemExit(0)
+
+
+console = _Screen(highlight=False, emoji=False)
 
 # What a model says may not move the cursor, name the window or ring the bell.
 _CONTROLS = {code: None for code in [*range(32), *range(127, 160)] if chr(code) not in "\n\t"}

@@ -1,9 +1,7 @@
 """`ai-agent tail`: the events of a channel, a line each, as they happen."""
 
 import asyncio
-import os
 import re
-import sys
 from datetime import UTC, datetime
 
 import msgspec
@@ -38,8 +36,6 @@ def tail(
             asyncio.run(_print(wanted, url, api_key or local_key(settings), as_json=as_json))
     except KeyboardInterrupt:
         return
-    except BrokenPipeError:  # Who has read what was printed wants no more: nor shall Python complain at its exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _wanted(channel: str, since: str | None, start: str | None, types: list[str]) -> Subscribe:
@@ -52,8 +48,9 @@ def _wanted(channel: str, since: str | None, start: str | None, types: list[str]
     frame = {"t": "subscribe", "ch": channel, "since": _position(since), "from": start, "types": types}
     try:
         return msgspec.convert(frame, Subscribe)
-    except msgspec.ValidationError as error:
-        raise click.UsageError(f"That cannot be subscribed to: {error}") from None
+    except msgspec.ValidationError:
+        message = "--from takes now, earliest or last:N, --types up to 32 patterns of up to 100 characters"
+        raise click.UsageError(message) from None
 
 
 def _position(since: str | None) -> Since | None:
@@ -80,7 +77,8 @@ def _reconnecting() -> None:
 
 def _json_line(notice: Notice) -> None:
     kind = "event" if isinstance(notice, Event) else type(notice).__name__.lower()
-    print(msgspec.json.encode({"t": kind, **msgspec.to_builtins(notice)}).decode(), flush=True)
+    line = msgspec.json.encode({"t": kind, **msgspec.to_builtins(notice)}).decode()
+    console.print(line, markup=False, soft_wrap=True)
 
 
 def _line(notice: Notice) -> None:
@@ -98,7 +96,6 @@ def _show(head: str, data: str) -> None:
     if console.is_terminal:
         line.truncate(console.width, overflow="ellipsis")
     console.print(line, soft_wrap=True)
-    console.file.flush()
 
 
 def _remark(notice: Notice) -> str:
