@@ -34,6 +34,12 @@ from ai_agent.api.v1.messages import MessageController
 from ai_agent.api.v1.rate_limits import RateLimitController
 from ai_agent.api.v1.sessions import SessionController
 from ai_agent.api.v1.tools import ToolController
+from ai_agent.api.websocket.auth import Authenticator
+from ai_agent.api.websocket.calls import Calls
+from ai_agent.api.websocket.channels import Channels
+from ai_agent.api.websocket.connection import Rooms
+from ai_agent.api.websocket.connection_manager import ConnectionManager
+from ai_agent.api.websocket.routes import ROUTES
 from ai_agent.execution.job_queue import JobQueue, LitestarJobQueue
 from ai_agent.execution.local_model import LocalModel
 from ai_agent.execution.model_access import ModelAccess
@@ -44,7 +50,11 @@ from ai_agent.execution.webhooks import Webhooks
 from ai_agent.execution.worker import Worker
 from ai_agent.observability.logging import configure_logging
 from ai_agent.observability.tracing import traced
+from ai_agent.realtime.event_log import EventLog
+from ai_agent.realtime.log_backend import LogBackend
+from ai_agent.realtime.plugin import RealtimePlugin
 from ai_agent.realtime.publisher import Publisher
+from ai_agent.realtime.redis_log import RedisLog
 from ai_agent.realtime.sqlite_log import SqliteLog
 from ai_agent.security.api_keys import REFRESH_TOKEN, TICKET, KeyHasher
 from ai_agent.security.jwks import Jwks, fetcher
@@ -57,6 +67,8 @@ from ai_agent.services.agents import AgentService
 from ai_agent.services.api_keys import ApiKeyService
 from ai_agent.services.approvals import ApprovalService
 from ai_agent.services.audit import AuditService
+from ai_agent.services.channel_access import ChannelAccess
+from ai_agent.services.credentials import Credentials
 from ai_agent.services.deliveries import DeliveryService
 from ai_agent.services.execution_history import ExecutionHistory
 from ai_agent.services.execution_queue import ExecutionQueue
@@ -115,6 +127,7 @@ class _Server:
         tickets = KeyHasher(settings.secret, settings.secret_key_fallbacks, TICKET)
         jwt = _jwt(settings, guard)
         self.identity = IdentityService(self.database, hasher, self._api_keys, tickets, jwt)
+        self.credentials = Credentials(self.identity, self.rate_limits)
         self._tokens = TokenService(
             self.database,
             jwt,
@@ -125,7 +138,7 @@ class _Server:
         )
         self.idempotency = IdempotencyService(self.database)
         self.health = HealthService(self.database, self._limiter)
-        self._log = SqliteLog(settings.directory / "events.db")
+        self._log = _log(settings)
         self.housekeeping = Housekeeping(
             {
                 "idempotency keys": self.idempotency.forget_expired,
@@ -135,6 +148,7 @@ class _Server:
             }
         )
         agent_secrets = SecretFields(SecretBox(settings.secret, settings.secret_key_fallbacks), "agents")
+        self.channels = RealtimePlugin(LogBackend(self._log), arbitrary_channels_allowed=True)
         self._publisher = Publisher(self.database, self._log)
         self._streams = ExecutionStreams(self.database, self._log)
         self._queue = _queue(settings)
@@ -146,27 +160,41 @@ class _Server:
         access = ModelAccess(settings, self._local_model, agent_secrets, guard, Prices.load(settings.model_prices))
         self._worker = Worker(settings, self._runs, self._queue, access)
         self._agents = AgentService(self.database, self._pager, agent_secrets, guard)
+        self._messages = MessageService(self.database, self._pager)
+        self._executions = ExecutionService(
+            self.database, self._streams, self._publisher, self._queue, self._runs, self._guard
+        )
+        self._approvals = ApprovalService(self.database, self._publisher, self._runs)
+        self._sockets = self._socket_rooms()
+
+    def _socket_rooms(self) -> Rooms:
+        return Rooms(
+            settings=self.settings,
+            authenticator=Authenticator(self.identity, required=self.settings.auth is Auth.REQUIRED),
+            manager=ConnectionManager(),
+            channels=Channels(ChannelAccess(self.database), self._log, self._streams),
+            calls=Calls(self._executions, self._approvals, self._messages, self.rate_limits),
+        )
 
     def services(self) -> dict[str, Provide]:
         """What handlers may ask for, by the names of their parameters."""
         return {
             "sessions": given(SessionService(self.database, self._pager, self._queue, self._log)),
-            "messages": given(MessageService(self.database, self._pager)),
+            "messages": given(self._messages),
             "agents": given(self._agents),
-            "executions": given(
-                ExecutionService(self.database, self._streams, self._publisher, self._queue, self._runs, self._guard)
-            ),
+            "executions": given(self._executions),
             "deliveries": given(DeliveryService(self.database, self._pager, self._webhooks, self._signer)),
             "history": given(ExecutionHistory(self.database, self._pager, self._streams)),
             "execution_queue": given(ExecutionQueue(self.database)),
             "streams": given(self._streams),
-            "approvals": given(ApprovalService(self.database, self._publisher, self._runs)),
+            "approvals": given(self._approvals),
             "tools": given(ToolService(self.database, self._pager)),
             "rate_limits": given(self.rate_limits),
             "api_keys": given(self._api_keys),
             "audit": given(AuditService(self._pager)),
             "tokens": given(self._tokens),
             "health": given(self.health),
+            "sockets": given(self._sockets),
         }
 
     def drain(self) -> None:
@@ -226,13 +254,23 @@ def _database(settings: Settings) -> Database:
 
 
 def _queue(settings: Settings) -> JobQueue:
-    """Redis where processes share a database. Several deployments may share a Redis: each has its database's name."""
+    """Redis where processes share a database."""
     concurrency, lease = settings.execution_concurrency, settings.execution_lease_seconds
     if settings.redis_url is None or not settings.shares_runs:
         return LitestarJobQueue(concurrency=concurrency)
     redis = connect(settings.redis_url, answer_seconds=1, reconnect=True)
-    name = settings.database.rpartition("/")[2].partition("?")[0]
-    return LitestarJobQueue(redis, concurrency=concurrency, lease_seconds=lease, name=name)
+    return LitestarJobQueue(redis, concurrency=concurrency, lease_seconds=lease, name=_deployment(settings))
+
+
+def _log(settings: Settings) -> EventLog:
+    if settings.redis_url is None or not settings.shares_runs:
+        return SqliteLog(settings.directory / "events.db")
+    return RedisLog(connect(settings.redis_url), _deployment(settings))
+
+
+def _deployment(settings: Settings) -> str:
+    """Several may share a Redis: each has its database's name."""
+    return settings.database.rpartition("/")[2].partition("?")[0]
 
 
 def _limiter(settings: Settings) -> Limiter:
@@ -264,9 +302,15 @@ def create_app(settings: Settings, *, worker: bool = True) -> Litestar:
     server = _Server(settings)
     metrics = [get_metrics] if settings.metrics_enabled else []
     app = Litestar(
-        route_handlers=[Router("/api/v1", route_handlers=RESOURCES), HealthController, DocumentController, *metrics],
+        route_handlers=[
+            Router("/api/v1", route_handlers=RESOURCES),
+            HealthController,
+            DocumentController,
+            *ROUTES,
+            *metrics,
+        ],
         middleware=[
-            Admission(server.identity, server.rate_limits, required=settings.auth is Auth.REQUIRED),
+            Admission(server.credentials, server.rate_limits, required=settings.auth is Auth.REQUIRED),
             Idempotency(server.idempotency),
         ],
         dto=BodyDecoder,
@@ -276,6 +320,7 @@ def create_app(settings: Settings, *, worker: bool = True) -> Litestar:
         exception_handlers={Exception: answer_error, HTTPException: answer_error},
         dependencies=server.services(),
         lifespan=[lambda _: server.serving(worker=worker)],
+        plugins=[server.channels],
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,
         logging_config=None,

@@ -27,6 +27,9 @@ ChannelName = Annotated[str, Meta(min_length=1, max_length=300)]
 Epoch = Annotated[str, Meta(max_length=64)]
 
 
+OnGap = Literal["latest", "earliest", "fail"]
+
+
 class CloseCode(IntEnum):
     """Why we close. 4400 to 4409 and 4430 to 4499 are final; 4410 to 4429 and 4500 to 4599 mean: connect again."""
 
@@ -82,7 +85,7 @@ _REASONS = {
 }
 
 
-class Since(msgspec.Struct, forbid_unknown_fields=True):
+class Since(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """The last event that a client has; without an epoch in the present one."""
 
     seq: Seq
@@ -95,14 +98,14 @@ class Resume(Since, kw_only=True):
     ch: ChannelName
 
 
-class ClientInfo(msgspec.Struct, forbid_unknown_fields=True):
+class ClientInfo(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """Who connects. A later connection of the same `instance` replaces this one."""
 
     name: Annotated[str, Meta(max_length=255)] = ""
     instance: Annotated[str, Meta(max_length=255)] = ""
 
 
-class Frame(msgspec.Struct, tag_field="t", forbid_unknown_fields=True, kw_only=True):
+class Frame(msgspec.Struct, tag_field="t", forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """A client's frame. With an `id` it gets exactly one reply of that id."""
 
     id: CommandId | None = None
@@ -128,7 +131,7 @@ class Subscribe(Frame, tag="subscribe"):
     from_: Annotated[str, Meta(pattern=r"^(now|earliest|last:[0-9]{1,5})$")] | None = msgspec.field(
         default=None, name="from"
     )
-    on_gap: Literal["latest", "earliest", "fail"] = "latest"
+    on_gap: OnGap = "latest"
     types: Annotated[list[Annotated[str, Meta(min_length=1, max_length=100)]], Meta(max_length=32)] = []
 
 

@@ -86,8 +86,11 @@ class IdentityService:
         return hit.principal if hit is not None and at < hit.until and at < self.changes.trusted_until else None
 
     def may_be_guessed(self, token: str) -> bool:
-        """Whether looking at a credential asks the database what somebody may have guessed: a key, not good lately."""
-        if not token.startswith("sk-"):
+        """Whether looking at a credential asks the database what somebody may have guessed.
+
+        That is a ticket, or a key that was not good lately.
+        """
+        if not token.startswith(("sk-", "wt-")):
             return False  # Nobody guesses a signature, and it is looked at first.
         hit = self._remembered.get(token)
         return hit is None or time.monotonic() >= hit.lately_until
