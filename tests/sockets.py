@@ -95,7 +95,9 @@ def opened(server: Server, path: str = "/ws", codec: str | None = JSON, **option
 
 
 @contextmanager
-def conversing(server: Server, path: str = "/ws", codec: str = JSON, token: str = KEY, **fields: Any) -> Iterator[Socket]:
+def conversing(
+    server: Server, path: str = "/ws", codec: str = JSON, token: str = KEY, **fields: Any
+) -> Iterator[Socket]:
     """A socket whose conversation is open."""
     with opened(server, path, codec) as socket:
         assert socket.connect(token, **fields)["t"] == "welcome"
