@@ -26,6 +26,7 @@ from ai_agent.api.v1.admin import AdminController
 from ai_agent.api.v1.agents import AgentController
 from ai_agent.api.v1.approvals import ApprovalController
 from ai_agent.api.v1.auth import AuthController
+from ai_agent.api.v1.connections import ConnectionController
 from ai_agent.api.v1.deliveries import DeliveryController
 from ai_agent.api.v1.execution_history import ExecutionHistoryController
 from ai_agent.api.v1.executions import ExecutionController
@@ -44,7 +45,9 @@ from ai_agent.execution.webhooks import Webhooks
 from ai_agent.execution.worker import Worker
 from ai_agent.observability.logging import configure_logging
 from ai_agent.observability.tracing import traced
+from ai_agent.realtime.connection_registry import ConnectionRegistry
 from ai_agent.realtime.publisher import Publisher
+from ai_agent.realtime.socket_orders import SocketOrders
 from ai_agent.realtime.sqlite_log import SqliteLog
 from ai_agent.security.api_keys import REFRESH_TOKEN, TICKET, KeyHasher
 from ai_agent.security.jwks import Jwks, fetcher
@@ -57,6 +60,7 @@ from ai_agent.services.agents import AgentService
 from ai_agent.services.api_keys import ApiKeyService
 from ai_agent.services.approvals import ApprovalService
 from ai_agent.services.audit import AuditService
+from ai_agent.services.connections import ConnectionService
 from ai_agent.services.credentials import Credentials
 from ai_agent.services.deliveries import DeliveryService
 from ai_agent.services.execution_history import ExecutionHistory
@@ -76,6 +80,7 @@ from ai_agent.services.tokens import Lifetimes, TokenService
 from ai_agent.services.tools import ToolService
 from ai_agent.settings import Algorithm, Auth, Environment, LogFormat, Settings, load_settings
 from ai_agent.storage import migrations
+from ai_agent.storage.connections import RedisConnections
 from ai_agent.storage.database import Database
 from ai_agent.storage.engine import create_database
 from ai_agent.storage.keyset import CursorCodec
@@ -96,6 +101,7 @@ RESOURCES = [
     ToolController,
     RateLimitController,
     AdminController,
+    ConnectionController,
     AuthController,
     HealthController,
 ]
@@ -128,6 +134,8 @@ class _Server:
         self.idempotency = IdempotencyService(self.database)
         self.health = HealthService(self.database, self._limiter)
         self._log = SqliteLog(settings.directory / "events.db")
+        self._connections = ConnectionRegistry(_connections(settings))
+        self._orders = SocketOrders(self._log, shared=settings.shares_runs)
         self.housekeeping = Housekeeping(
             {
                 "idempotency keys": self.idempotency.forget_expired,
@@ -167,6 +175,7 @@ class _Server:
             "rate_limits": given(self.rate_limits),
             "api_keys": given(self._api_keys),
             "audit": given(AuditService(self._pager)),
+            "connections": given(ConnectionService(self.database, self._pager, self._connections, self._orders)),
             "tokens": given(self._tokens),
             "health": given(self.health),
         }
@@ -181,9 +190,10 @@ class _Server:
     async def serving(self, *, worker: bool) -> AsyncIterator[None]:
         """All that answers requests, and the worker unless others do its part."""
         async with self._ground(), contextlib.AsyncExitStack() as ends:
-            for room in (self._api_keys, self._limiter, self.identity):
+            for room in (self._api_keys, self._limiter, self.identity, self._connections, self._orders):
                 ends.push_async_callback(room.close)
             await self._limiter.start()
+            await self._orders.start()
             await first_start(self.settings, self._api_keys, self._agents)
             await self.identity.start()
             async with self._working() if worker else contextlib.nullcontext():
@@ -228,13 +238,23 @@ def _database(settings: Settings) -> Database:
 
 
 def _queue(settings: Settings) -> JobQueue:
-    """Redis where processes share a database. Several deployments may share a Redis: each has its database's name."""
+    """Redis where processes share a database."""
     concurrency, lease = settings.execution_concurrency, settings.execution_lease_seconds
     if settings.redis_url is None or not settings.shares_runs:
         return LitestarJobQueue(concurrency=concurrency)
     redis = connect(settings.redis_url, answer_seconds=1, reconnect=True)
-    name = settings.database.rpartition("/")[2].partition("?")[0]
-    return LitestarJobQueue(redis, concurrency=concurrency, lease_seconds=lease, name=name)
+    return LitestarJobQueue(redis, concurrency=concurrency, lease_seconds=lease, name=_name(settings))
+
+
+def _connections(settings: Settings) -> RedisConnections | None:
+    if settings.redis_url is None or not settings.shares_runs:
+        return None
+    return RedisConnections(connect(settings.redis_url, answer_seconds=1, reconnect=True), _name(settings))
+
+
+def _name(settings: Settings) -> str:
+    """What tells this deployment from another one on the same Redis."""
+    return settings.database.rpartition("/")[2].partition("?")[0]
 
 
 def _limiter(settings: Settings) -> Limiter:
