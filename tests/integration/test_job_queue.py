@@ -13,10 +13,11 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from litestar_queues import Worker
 
 from ai_agent.domain.fields import new_id
 from ai_agent.execution import job_queue
-from ai_agent.execution.job_queue import Handler, LitestarJobQueue
+from ai_agent.execution.job_queue import AWAY_SECONDS, Handler, LitestarJobQueue
 from ai_agent.storage.redis import connect
 from tests.servers import ValkeyServer
 
@@ -345,12 +346,53 @@ def test_a_redis_that_was_killed_is_worked_with_again_soon(redis: ValkeyServer) 
         await other.enqueue(new_id())
         await until(lambda: len(done) == 1)
         await away(redis)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(5):
             while not done[kept]:
                 await other.enqueue(kept)
                 await asyncio.sleep(0.05)
         await asyncio.sleep(0.2)
         assert done[kept] == 1
+
+    play(redis, scenario)
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> asyncio.Event:
+    """Lets the library's loop end with an error, while the event is set that this answers."""
+    fails, healthy = asyncio.Event(), Worker._wait_for_work
+
+    async def wait_for_work(worker: Worker) -> bool | None:
+        if fails.is_set():
+            raise error
+        return await healthy(worker)
+
+    monkeypatch.setattr(Worker, "_wait_for_work", wait_for_work)
+    return fails
+
+
+@pytest.mark.parametrize("error", [RuntimeError("pubsub connection not set"), ConnectionError("gone")])
+def test_a_worker_whose_loop_has_ended_begins_again(
+    redis: ValkeyServer, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def scenario(queues: Queues) -> None:
+        done: Counter[UUID] = Counter()
+        fails, queue = failing(monkeypatch, error), await queues.working(counting(done))
+        fails.set()
+        await asyncio.sleep(0.6)
+        fails.clear()
+        await asyncio.sleep(AWAY_SECONDS)
+        await queue.enqueue(new_id())
+        await until(lambda: len(done) == 1)
+
+    play(redis, scenario)
+
+
+def test_a_queue_closes_also_when_redis_fails_just_then(redis: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(queues: Queues) -> None:
+        fails, queue = failing(monkeypatch, ConnectionError("gone")), await queues.working(counting(Counter()))
+        fails.set()
+        await asyncio.sleep(0.6)
+        async with asyncio.timeout(3):
+            await queue.close()
 
     play(redis, scenario)
 

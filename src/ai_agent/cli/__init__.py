@@ -70,6 +70,14 @@ def openapi(as_yaml: bool) -> None:
     run(as_yaml=as_yaml)
 
 
+@cli.command()
+def asyncapi() -> None:
+    """Print the AsyncAPI document of the real-time protocol."""
+    from ai_agent.cli.openapi import asyncapi as run
+
+    run()
+
+
 @cli.group()
 def db() -> None:
     """Migrations, and copies of an embedded database."""

@@ -12,8 +12,9 @@ from rich.markup import escape
 from ai_agent.cli.answer import Answer
 from ai_agent.cli.client import Client
 from ai_agent.cli.screen import ask, console, show
+from ai_agent.client.address import kept_key
 from ai_agent.domain.errors import ConfigurationError
-from ai_agent.services.first_start import KEY_FILE, NO_MODEL
+from ai_agent.services.first_start import NO_MODEL
 from ai_agent.settings import Settings
 
 HELP = "/new starts a conversation, /history shows this one, /quit leaves. Ctrl-C stops an answer."
@@ -116,8 +117,7 @@ def _find_agent(client: Client, name: str) -> str:
 
 def _local_key(settings: Settings) -> str | None:
     """The key of an embedded server; None when there is none, which is enough where authentication is off."""
-    file = settings.directory / KEY_FILE
-    return settings.bootstrap_api_key or (file.read_text().strip() if file.exists() else None)
+    return settings.bootstrap_api_key or kept_key(settings.directory)
 
 
 def _remember_lines(file: Path) -> None:

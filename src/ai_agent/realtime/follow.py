@@ -65,9 +65,17 @@ class Follower:
         """Whether nothing has to be read: what comes next is heard."""
         return not self._filling and self._page is None
 
+    def check(self) -> None:
+        """Lets the log be read, although nothing seems to be missing."""
+        self._filling = True
+
     def wake(self) -> None:
         """Lets `next` answer at once."""
         self._subscription.wake()
+
+    async def wait(self, seconds: float) -> None:
+        """Up to `seconds`, until there is something to take."""
+        await self._subscription.wait(seconds)
 
     def take(self) -> Batch | None:
         """What comes next, which may be nothing; None when the log has to be read first, with `fill`."""
@@ -89,7 +97,7 @@ class Follower:
             return None
         return self._advance(Batch(self.position.epoch, new))
 
-    async def fill(self) -> None:
+    async def fill(self) -> LogPage:
         """Reads a page behind the position, for `take`. Raises Gone, ServiceUnavailable."""
         page = await self._log.read(self.channel, self.position, PAGE_EVENTS)
         if page.gone:
@@ -99,6 +107,7 @@ class Follower:
         self._page = Batch(page.epoch, page.events, rewound_to)
         self._filling = bool(page.events) and page.events[-1].seq < page.top
         self._check_at = time.monotonic() + CHECK_SECONDS
+        return page
 
     async def next(self, seconds: float) -> Batch:
         """What comes behind the position, waiting for it up to `seconds`. Raises Gone, ServiceUnavailable."""
@@ -110,7 +119,7 @@ class Follower:
             elif batch.events or batch.rewound_to is not None or waited:
                 return batch
             else:
-                await self._subscription.wait(seconds)
+                await self.wait(seconds)
                 waited = True
 
     def _follows(self, epoch: str, new: list[EventFrame]) -> bool:

@@ -8,27 +8,23 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from uuid import UUID
 
-import structlog
-
 from ai_agent.domain.channels import execution_channel
-from ai_agent.domain.errors import AIAgentError, NotFound
+from ai_agent.domain.errors import NotFound
 from ai_agent.domain.events import TERMINAL, EventPage, EventType
 from ai_agent.domain.executions import FINAL, ExecutionStatus
 from ai_agent.domain.identity import Principal
-from ai_agent.realtime.event_log import EventLog, LogPage, Position, Subscription
-from ai_agent.realtime.follow import PAGE_EVENTS, Batch, Follower, Gone, following
+from ai_agent.realtime.event_log import EventLog, Position, Subscription
+from ai_agent.realtime.follow import Batch, Gone, Readable, following
 from ai_agent.services.execution_endings import ending, is_late
+from ai_agent.services.execution_reader import ExecutionReader, oldest
 from ai_agent.storage import executions
 from ai_agent.storage.database import Database
-from ai_agent.storage.executions import Standing
 
 LOOK_SECONDS = 1.0
 """How often a reader to whom nothing is told looks at the row."""
 
 _ASKING = frozenset({EventType.APPROVAL_REQUESTED, EventType.TOOL_STARTED})
 """A run that tells these may be about to wait for somebody."""
-
-log = structlog.get_logger()
 
 
 class ExecutionStreams:
@@ -61,7 +57,7 @@ class ExecutionStreams:
                 end = await ending(self._database.reader, self._log, name, row, None if lost else since.seq)
                 return EventPage(items=end.events, has_more=False)
         if page.gone:
-            page = await self._log.read(name, await _oldest(self._log, name, page), limit + 1)
+            page = await self._log.read(name, await oldest(self._log, name, page), limit + 1)
         return EventPage(items=page.events[:limit], has_more=len(page.events) > limit)
 
     async def ended(self, execution_id: UUID, *, or_waits: bool = False) -> bool:
@@ -81,11 +77,19 @@ class ExecutionStreams:
     async def follow(self, execution_id: UUID, since: Position) -> AsyncIterator["Reader"]:
         """One who is told what is behind a position, stored and to come, until the process stops."""
         async with following(self._log, execution_channel(execution_id), since) as follower:
-            reader = Reader(self._database, self._log, execution_id, follower)
+            reader = Reader(ExecutionReader(self._database, self._log, execution_id, follower))
             if self.draining:
                 reader.leave()
             with self._listed(reader.leave):
                 yield reader
+
+    @contextlib.asynccontextmanager
+    async def reading(
+        self, execution_id: UUID, since: Position, reads: Readable, news: Callable[[], None]
+    ) -> AsyncIterator[ExecutionReader]:
+        """For one who reads many channels at once; `reads` and `news` as of `following`."""
+        async with following(self._log, execution_channel(execution_id), since, reads=reads, news=news) as follower:
+            yield ExecutionReader(self._database, self._log, execution_id, follower)
 
     @contextlib.contextmanager
     def _listed(self, let_go: Callable[[], None]) -> Iterator[None]:
@@ -97,87 +101,42 @@ class ExecutionStreams:
 
 
 class Reader:
-    """One who follows an execution: told by the log, and when the log is silent, by the row."""
+    """One who waits for what an execution tells."""
 
-    def __init__(self, database: Database, log: EventLog, execution_id: UUID, follower: Follower):
-        self._database = database
-        self._log = log
-        self._id = execution_id
-        self._follower = follower
-        self._seconds = 0.0
-        self._over = False
+    def __init__(self, told: ExecutionReader):
+        self._told = told
         self._left = False
-        self.ended = False
+
+    @property
+    def ended(self) -> bool:
         """Whether the end of the run was told."""
+        return self._told.ended
 
     def leave(self) -> None:
         """Lets a `next` that waits, and all after it, answer None."""
         self._left = True
-        self._follower.wake()
+        self._told.follower.wake()
 
     async def next(self) -> Batch | None:
         """What comes next, in order; nothing for a while; or None when all was told, or the reader has left."""
-        if self._left or self.ended:
-            return None
-        batch = await self._next()
-        if batch is not None and batch.events:
-            self.ended = batch.events[-1].type in TERMINAL
-        return batch
+        waited = False
+        while not (self._left or self.ended):
+            batch = self._told.take()
+            if batch is None:
+                await self._fill()
+            elif batch.events or batch.rewound_to is not None or waited:
+                return batch
+            else:
+                await self._told.follower.wait(LOOK_SECONDS)
+                waited = True
+                self._told.look()
+        return None
 
-    async def _next(self) -> Batch | None:
-        # A stream whose log is silent from the start shall not wait to hear why.
-        seconds, self._seconds = self._seconds, LOOK_SECONDS
+    async def _fill(self) -> None:
         try:
-            batch = await self._follower.next(seconds)
+            await self._told.fill()
         except Gone as gone:
-            return await self._resumed(gone.page)
-        if batch.events:
-            return batch
-        if batch.rewound_to is not None:
-            return await self._rewound(batch)
-        return None if self._left else await self._looked(batch)
-
-    async def _rewound(self, silent: Batch) -> Batch:
-        """The reader was beyond what the log has: of a run that is over it may have missed the end."""
-        row = await executions.standing(self._database.reader, self._id)
-        return silent if row is not None and row.finished_at is None else await self._ending(row, None)
-
-    async def _resumed(self, page: LogPage) -> Batch:
-        """From a position that is gone: to the end, or on from the oldest place where a reader can begin."""
-        row = await executions.standing(self._database.reader, self._id)
-        if row is None or row.finished_at is not None:
-            return await self._ending(row, None)
-        oldest = await _oldest(self._log, self._follower.channel, page)
-        self._follower.go_to(oldest)
-        self._seconds = 0.0
-        return Batch(page.epoch, [])
-
-    async def _looked(self, silent: Batch) -> Batch | None:
-        """While nothing comes: the log has a second to tell of an end that the row knows."""
-        try:
-            row = await executions.standing(self._database.reader, self._id)
-        except AIAgentError:
-            log.warning("stream_cannot_look", execution_id=str(self._id), exc_info=True)
-            return silent
-        if row is not None and not (self._over or is_late(row)):
-            self._over = row.finished_at is not None
-            return silent
-        batch = await self._ending(row, self._follower.position.seq)
-        return batch if batch.events else None
-
-    async def _ending(self, row: Standing | None, told: int | None) -> Batch:
-        return await ending(self._database.reader, self._log, self._follower.channel, row, told)
-
-
-async def _oldest(log: EventLog, name: str, page: LogPage) -> Position:
-    """The position before the first snapshot that is kept, else before the first event."""
-    first = at = Position("", page.floor - 1)
-    while first.seq and (events := (await log.read(name, at, PAGE_EVENTS)).events):
-        for event in events:
-            if event.type == EventType.SNAPSHOT:
-                return Position("", event.seq - 1)
-        at = Position("", events[-1].seq)
-    return first
+            await self._told.recover(gone.page)
 
 
 async def _told_or_time(subscription: Subscription, wakes: frozenset[EventType]) -> None:
