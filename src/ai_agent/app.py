@@ -35,6 +35,13 @@ from ai_agent.api.v1.messages import MessageController
 from ai_agent.api.v1.rate_limits import RateLimitController
 from ai_agent.api.v1.sessions import SessionController
 from ai_agent.api.v1.tools import ToolController
+from ai_agent.api.websocket.auth import Authenticator
+from ai_agent.api.websocket.calls import Calls
+from ai_agent.api.websocket.channels import Channels
+from ai_agent.api.websocket.connection import Rooms
+from ai_agent.api.websocket.connection_manager import ConnectionManager
+from ai_agent.api.websocket.origins import Origins
+from ai_agent.api.websocket.routes import ROUTES
 from ai_agent.execution.job_queue import JobQueue, LitestarJobQueue
 from ai_agent.execution.local_model import LocalModel
 from ai_agent.execution.model_access import ModelAccess
@@ -60,6 +67,7 @@ from ai_agent.services.agents import AgentService
 from ai_agent.services.api_keys import ApiKeyService
 from ai_agent.services.approvals import ApprovalService
 from ai_agent.services.audit import AuditService
+from ai_agent.services.channel_access import ChannelAccess
 from ai_agent.services.connections import ConnectionService
 from ai_agent.services.credentials import Credentials
 from ai_agent.services.deliveries import DeliveryService
@@ -156,21 +164,37 @@ class _Server:
         access = ModelAccess(settings, self._local_model, agent_secrets, guard, Prices.load(settings.model_prices))
         self._worker = Worker(settings, self._runs, self._queue, access)
         self._agents = AgentService(self.database, self._pager, agent_secrets, guard)
+        self._messages = MessageService(self.database, self._pager)
+        self._executions = ExecutionService(
+            self.database, self._streams, self._publisher, self._queue, self._runs, self._guard
+        )
+        self._approvals = ApprovalService(self.database, self._publisher, self._runs)
+        required, origins = settings.auth is Auth.REQUIRED, Origins(settings.origins)
+        self._authenticator = Authenticator(self.identity, self.credentials, origins, required=required)
+        self._manager = ConnectionManager(settings, self.identity, self._authenticator, self._connections, self._orders)
+        self._sockets = self._socket_rooms()
+
+    def _socket_rooms(self) -> Rooms:
+        return Rooms(
+            settings=self.settings,
+            authenticator=self._authenticator,
+            manager=self._manager,
+            channels=Channels(ChannelAccess(self.database), self._log, self._streams),
+            calls=Calls(self._executions, self._approvals, self._messages, self.rate_limits),
+        )
 
     def services(self) -> dict[str, Provide]:
         """What handlers may ask for, by the names of their parameters."""
         return {
             "sessions": given(SessionService(self.database, self._pager, self._queue, self._log)),
-            "messages": given(MessageService(self.database, self._pager)),
+            "messages": given(self._messages),
             "agents": given(self._agents),
-            "executions": given(
-                ExecutionService(self.database, self._streams, self._publisher, self._queue, self._runs, self._guard)
-            ),
+            "executions": given(self._executions),
             "deliveries": given(DeliveryService(self.database, self._pager, self._webhooks, self._signer)),
             "history": given(ExecutionHistory(self.database, self._pager, self._streams)),
             "execution_queue": given(ExecutionQueue(self.database)),
             "streams": given(self._streams),
-            "approvals": given(ApprovalService(self.database, self._publisher, self._runs)),
+            "approvals": given(self._approvals),
             "tools": given(ToolService(self.database, self._pager)),
             "rate_limits": given(self.rate_limits),
             "api_keys": given(self._api_keys),
@@ -178,6 +202,7 @@ class _Server:
             "connections": given(ConnectionService(self.database, self._pager, self._connections, self._orders)),
             "tokens": given(self._tokens),
             "health": given(self.health),
+            "sockets": given(self._sockets),
         }
 
     def drain(self) -> None:
@@ -190,10 +215,11 @@ class _Server:
     async def serving(self, *, worker: bool) -> AsyncIterator[None]:
         """All that answers requests, and the worker unless others do its part."""
         async with self._ground(), contextlib.AsyncExitStack() as ends:
-            for room in (self._api_keys, self._limiter, self.identity, self._connections, self._orders):
+            for room in (self._api_keys, self._limiter, self.identity, self._connections, self._orders, self._manager):
                 ends.push_async_callback(room.close)
             await self._limiter.start()
             await self._orders.start()
+            self._manager.start()
             await first_start(self.settings, self._api_keys, self._agents)
             await self.identity.start()
             async with self._working() if worker else contextlib.nullcontext():
@@ -286,7 +312,13 @@ def create_app(settings: Settings, *, worker: bool = True) -> Litestar:
     server = _Server(settings)
     metrics = [get_metrics] if settings.metrics_enabled else []
     app = Litestar(
-        route_handlers=[Router("/api/v1", route_handlers=RESOURCES), HealthController, DocumentController, *metrics],
+        route_handlers=[
+            Router("/api/v1", route_handlers=RESOURCES),
+            HealthController,
+            DocumentController,
+            *ROUTES,
+            *metrics,
+        ],
         middleware=[
             Admission(server.credentials, server.rate_limits, required=settings.auth is Auth.REQUIRED),
             Idempotency(server.idempotency),

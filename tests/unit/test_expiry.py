@@ -16,7 +16,7 @@ class Watched:
         monkeypatch.setattr(module, "GRACE_SECONDS", 0.1)
         self.warnings: list[int] = []
         self.ends = 0
-        self.expiry = Expiry(self.warnings.append, self._end)
+        self.expiry = Expiry(lambda frame: self.warnings.append(frame.in_ms), self._end)
 
     def _end(self) -> None:
         self.ends += 1

@@ -42,7 +42,7 @@ class BodyDecoder(AbstractDTO[Any]):
 
     def decode_bytes(self, value: bytes) -> Any:
         if is_messagepack(header(self.asgi_connection.scope, b"content-type")):
-            value = _as_json(value)
+            value = as_json(value)
         return decode(value, self._types[self.asgi_connection.route_handler.handler_id])
 
     def decode_builtins(self, value: dict[str, Any]) -> Any:
@@ -70,7 +70,7 @@ def is_messagepack(content_type: str | None) -> bool:
     raise UnsupportedMediaType(f"{media_type[:100]} is not understood; send {JSON}")
 
 
-def _as_json(packed: bytes) -> bytes:
+def as_json(packed: bytes) -> bytes:
     """MessagePack as JSON of the same value: one decoder checks both. Raises MalformedRequest."""
     try:
         value = msgspec.msgpack.decode(packed)

@@ -76,7 +76,7 @@ def error_body(error: AIAgentError, scope: Any) -> ErrorBody:
         correlation_id=scope.get("correlation_id"),
         timestamp=now().strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
         path=scope["path"],
-        validation_errors=[_shown(e) for e in error.errors] if isinstance(error, InvalidFields) else msgspec.UNSET,
+        validation_errors=[shown(e) for e in error.errors] if isinstance(error, InvalidFields) else msgspec.UNSET,
     )
 
 
@@ -123,7 +123,7 @@ def _invalid_parameters(request: Request[Any, Any, Any], exception: ValidationEx
     return InvalidFields([FieldError(name, message, given.get(name)) for name, message in named])
 
 
-def _shown(error: FieldError) -> FieldError:
+def shown(error: FieldError) -> FieldError:
     """The error with the start of the value, never a secret: a decoder's message may hold the value, too."""
     field, message, value = error.field[:VALUE_LENGTH], redacted(error.message), error.value
     if is_secret(field):

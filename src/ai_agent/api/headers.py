@@ -1,11 +1,11 @@
 """A request's headers, by name: looked up several times, made once."""
 
-from litestar.types import HTTPScope, Scope
+from litestar.types import Scope
 
 _HEADERS = "headers_by_name"
 
 
-def note_headers(scope: HTTPScope) -> None:
+def note_headers(scope: Scope) -> None:
     """A header that is given twice is a list. Source: RFC 9110, section 5.3."""
     given = list(scope["headers"])
     headers = dict(given)

@@ -10,7 +10,7 @@ import msgspec
 import structlog
 import uuid_utils
 from litestar.enums import ScopeType
-from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send, WebSocketScope
 
 from ai_agent.api.errors import error_body
 from ai_agent.api.headers import header, note_headers
@@ -34,6 +34,10 @@ _SECURED = {name for name, _ in _SECURITY_HEADERS}
 _STAY_SECURE = (b"strict-transport-security", b"max-age=31536000")
 
 
+RAW = "raw"
+"""Where a socket's scope has the server's own `receive` and `send`."""
+
+
 class OuterWrapper:
     """Correlation, access log, security headers, time, HEAD. Around routing, so that 404 and 405 pass it too."""
 
@@ -43,10 +47,25 @@ class OuterWrapper:
         self._timing = timing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != ScopeType.HTTP:
+        if scope["type"] == ScopeType.HTTP:
+            await self._http(scope, receive, send)
+        elif scope["type"] == ScopeType.WEBSOCKET:
+            await self._websocket(scope, receive, send)
+        else:  # The lifespan's, of which the framework's types know nothing.
+            await self._app(scope, receive, send)  # type: ignore[unreachable]
+
+    async def _websocket(self, scope: WebSocketScope, receive: Receive, send: Send) -> None:
+        """One line of the log a socket, when it is closed; never its query, which may hold a ticket."""
+        started = time.perf_counter()
+        note_headers(scope)
+        self._proxies.tell(scope)
+        scope["correlation_id"] = _correlation_id(scope)  # type: ignore[typeddict-unknown-key]  # ours
+        scope[RAW] = receive, send  # type: ignore[literal-required]  # ours
+        note_request(scope)
+        try:
             await self._app(scope, receive, send)
-            return
-        await self._http(scope, receive, send)
+        finally:
+            _log(scope, "WEBSOCKET", scope.get("close_code", 0), started, 0)  # type: ignore[arg-type]  # ours
 
     async def _http(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
         started = time.perf_counter()
@@ -96,7 +115,7 @@ async def _answer(scope: HTTPScope, send: Send, error: AIAgentError) -> None:
     await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
-def _correlation_id(scope: HTTPScope) -> str:
+def _correlation_id(scope: Scope) -> str:
     given = header(scope, b"x-correlation-id")
     return given if given is not None and _CORRELATION_ID.fullmatch(given) else uuid_utils.uuid7().hex
 
@@ -116,7 +135,7 @@ def _headers(scope: HTTPScope, started: float, present: Any) -> list[tuple[bytes
     return added
 
 
-def _log(scope: HTTPScope, method: str, status: int, started: float, size: int) -> None:
+def _log(scope: Scope, method: str, status: int, started: float, size: int) -> None:
     principal: Any = scope.get("caller")
     log_request(
         correlation_id=scope["correlation_id"],  # type: ignore[typeddict-item]  # ours

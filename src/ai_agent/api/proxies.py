@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
 
-from litestar.types import HTTPScope
+from litestar.types import Scope
 
 from ai_agent.api.headers import header
 
@@ -18,7 +18,7 @@ class TrustedProxies:
         self._networks = networks
         self._trusts = lru_cache(maxsize=1024)(self._inside)
 
-    def tell(self, scope: HTTPScope) -> None:
+    def tell(self, scope: Scope) -> None:
         """Sets `client_address`, and the scheme that the client has used."""
         peer = client[0] if (client := scope.get("client")) else UNKNOWN
         if not self._networks or not self._trusts(peer):

@@ -5,7 +5,7 @@ unless it is EXEMPT. The semantics are slowapi's, without its faults: all window
 """
 
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import cache, lru_cache
 from typing import Any
 
@@ -151,9 +151,17 @@ def declare_rate_limits(app: Litestar, service: RateLimitService) -> None:
     for route in app.routes:
         if isinstance(route, HTTPRoute):
             for method, (handler, _) in route.route_handler_map.items():
-                declared = handler.opt.get(RATE_LIMITS, limited(_default(method))[RATE_LIMITS])
-                limits = _compiled(declared, service, route.path_format, method)
-                handler.opt.setdefault(COMPILED, {})[method] = limits if service.enabled else None
+                limits = limits_of(handler.opt, service, route.path_format, method)
+                handler.opt.setdefault(COMPILED, {})[method] = limits
+
+
+def limits_of(
+    opt: Mapping[str, Any], service: RateLimitService, template: str, method: str = "POST"
+) -> RouteLimits | None:
+    """Those of an operation with this `opt`; None where nothing is limited. Raises ConfigurationError."""
+    declared = opt.get(RATE_LIMITS, limited(_default(method))[RATE_LIMITS])
+    limits = _compiled(declared, service, template, method)
+    return limits if service.enabled else None
 
 
 def _default(method: str) -> RouteClass:

@@ -24,6 +24,7 @@ from ai_agent.app import create_app
 from ai_agent.cli.worker import check_shared
 from ai_agent.domain.errors import ConfigurationError, MalformedRequest
 from ai_agent.domain.fields import new_id
+from ai_agent.domain.frames import FRAME_BYTES
 from ai_agent.observability.logging import configure_logging
 from ai_agent.settings import Auth, LogFormat, Settings, load_settings
 
@@ -114,6 +115,10 @@ def _config(app: Any, settings: Settings, **more: Any) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
+        # The newer one cannot close a socket whose client takes nothing.
+        ws="websockets",
+        ws_max_size=FRAME_BYTES,
+        ws_ping_interval=None,
         ws_per_message_deflate=False,
         timeout_graceful_shutdown=int(settings.drain_window_seconds) + 1,
         **more,

@@ -235,6 +235,11 @@ class EventFrame(msgspec.Struct, frozen=True, tag_field="t", tag="event", dict=T
         return msgspec.json.encode(self)
 
     @cached_property
+    def text(self) -> str:
+        """The same, for sockets, whose text is a string."""
+        return self.json.decode()
+
+    @cached_property
     def msgpack(self) -> bytes:
         """The same map in MessagePack; ids and times are strings there, too."""
         return msgspec.msgpack.encode(msgspec.json.decode(self.json))

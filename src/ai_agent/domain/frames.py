@@ -27,6 +27,9 @@ ChannelName = Annotated[str, Meta(min_length=1, max_length=300)]
 Epoch = Annotated[str, Meta(max_length=64)]
 
 
+OnGap = Literal["latest", "earliest", "fail"]
+
+
 class CloseCode(IntEnum):
     """Why we close. 4400 to 4409 and 4430 to 4499 are final; 4410 to 4429 and 4500 to 4599 mean: connect again."""
 
@@ -128,7 +131,7 @@ class Subscribe(Frame, tag="subscribe"):
     from_: Annotated[str, Meta(pattern=r"^(now|earliest|last:[0-9]{1,5})$")] | None = msgspec.field(
         default=None, name="from"
     )
-    on_gap: Literal["latest", "earliest", "fail"] = "latest"
+    on_gap: OnGap = "latest"
     types: Annotated[list[Annotated[str, Meta(min_length=1, max_length=100)]], Meta(max_length=32)] = []
 
 

@@ -69,6 +69,10 @@ class Follower:
         """Lets the log be read, although nothing seems to be missing."""
         self._filling = True
 
+    async def recover(self, page: LogPage, *, latest: bool) -> None:
+        """Goes on behind what is Gone, with what is new, or with the oldest that is kept."""
+        self.go_to(Position(page.epoch, page.top if latest else page.floor - 1))
+
     def wake(self) -> None:
         """Lets `next` answer at once."""
         self._subscription.wake()

@@ -10,7 +10,7 @@ import structlog
 from ai_agent.domain.errors import AIAgentError
 from ai_agent.domain.events import TERMINAL, EventType
 from ai_agent.realtime.event_log import EventLog, LogPage, Position
-from ai_agent.realtime.follow import PAGE_EVENTS, Batch, Follower
+from ai_agent.realtime.follow import PAGE_EVENTS, Batch, Follower, Readable
 from ai_agent.services.execution_endings import ending, is_late
 from ai_agent.storage import executions
 from ai_agent.storage.database import Database
@@ -75,8 +75,8 @@ class ExecutionReader:
             await self._rewound()
         return page
 
-    async def recover(self, page: LogPage) -> None:
-        """From a position that is gone: to the end, or on from the oldest place where a reader can begin."""
+    async def recover(self, page: LogPage, *, latest: bool = False) -> None:  # noqa: ARG002  # as a Follower's
+        """From a position that is Gone: to the end, or on from the oldest place where a reader can begin."""
         row = await executions.standing(self._database.reader, self._id)
         if row is None or row.finished_at is not None:
             await self._end(row, None)
@@ -111,7 +111,7 @@ def _before(batch: Batch) -> Position:
     return Position(batch.epoch, batch.events[0].seq - 1)
 
 
-async def oldest(log: EventLog, name: str, page: LogPage) -> Position:
+async def oldest(log: Readable, name: str, page: LogPage) -> Position:
     """The position before the first snapshot that is kept, else before the first event."""
     first = at = Position("", page.floor - 1)
     while first.seq and (events := (await log.read(name, at, PAGE_EVENTS)).events):

@@ -85,6 +85,7 @@ _SET_STATUS: Statement[None] = Statement(
         row_version=agents.c.row_version + 1,
     )
 )
+_OWNER = Statement(sa.select(agents.c.owner_id).where(agents.c.id == sa.bindparam("agent_id")), str)
 
 
 async def get(connection: Reader, owner: str, agent_id: UUID, *, for_update: bool = False) -> Agent | None:
@@ -142,3 +143,8 @@ async def set_status(connection: Connection, agent_id: UUID, otherwise: AgentSta
     # Locked by a statement of its own: of two runs that end together, the second looks when the first has committed.
     await connection.first(_LOCK, agent_id=agent_id)
     await connection.run(_SET_STATUS, agent_id=agent_id, otherwise=otherwise)
+
+
+async def owner(reader: Reader, agent_id: UUID) -> str | None:
+    """Whose it is; None when it is gone."""
+    return await reader.first(_OWNER, agent_id=agent_id)

@@ -128,6 +128,7 @@ _REQUEST_CANCEL = Statement(
     ExecutionStatus,
 )
 _EPOCH = Statement(sa.select(executions.c.epoch).where(*_mine), str)
+_OWNER = Statement(sa.select(executions.c.owner_id).where(executions.c.id == sa.bindparam("execution_id")), str)
 
 
 async def get(connection: Reader, owner: str, execution_id: UUID) -> Execution | None:
@@ -193,3 +194,8 @@ async def of_sessions(connection: Connection, owner: str, session_ids: Sequence[
 async def epoch(connection: Reader, owner: str, execution_id: UUID) -> str | None:
     """The epoch of the execution's event log, None when it is not the owner's."""
     return await connection.first(_EPOCH, execution_id=execution_id, owner=owner)
+
+
+async def owner(reader: Reader, execution_id: UUID) -> str | None:
+    """Whose it is; None when it is gone."""
+    return await reader.first(_OWNER, execution_id=execution_id)

@@ -107,6 +107,7 @@ _SET_STATUS: Statement[None] = Statement(
     .where(sessions.c.id == sa.bindparam("session_id"))
     .values(status=sa.bindparam("new_status"), row_version=sessions.c.row_version + 1)
 )
+_OWNER = Statement(sa.select(sessions.c.owner_id).where(sessions.c.id == sa.bindparam("session_id")), str)
 
 
 async def get(connection: Reader, owner: str, session_id: UUID, *, for_update: bool = False) -> Session | None:
@@ -184,3 +185,8 @@ async def forget_message(connection: Connection, owner: str, session_id: UUID, a
 
 async def set_status(connection: Connection, session_id: UUID, status: SessionStatus) -> None:
     await connection.run(_SET_STATUS, session_id=session_id, new_status=status)
+
+
+async def owner(reader: Reader, session_id: UUID) -> str | None:
+    """Whose it is; None when it is gone."""
+    return await reader.first(_OWNER, session_id=session_id)

@@ -6,6 +6,7 @@ from datetime import datetime
 from functools import partial
 
 from ai_agent.domain.fields import now
+from ai_agent.domain.frames import AuthExpiring
 
 WARNING_SECONDS = 60.0
 GRACE_SECONDS = 25.0
@@ -15,10 +16,10 @@ LONGEST_SECONDS = 3600.0
 
 
 class Expiry:
-    """`warn` is called once with the milliseconds that are left, `end` when the grace is over."""
+    """`tell` is called once before the end, `end` when the grace is over."""
 
-    def __init__(self, warn: Callable[[int], None], end: Callable[[], None]):
-        self._warn = warn
+    def __init__(self, tell: Callable[[AuthExpiring], None], end: Callable[[], None]):
+        self._tell = tell
         self._end = end
         self._timer: asyncio.TimerHandle | None = None
 
@@ -39,7 +40,7 @@ class Expiry:
             self._end()
             return
         if left <= WARNING_SECONDS and not warned:
-            self._warn(max(round(left * 1000), 0))
+            self._tell(AuthExpiring(in_ms=max(round(left * 1000), 0)))
             warned = True
         wait = left + GRACE_SECONDS if warned else left - WARNING_SECONDS
         again = partial(self._look, expires_at, warned=warned)

@@ -1,0 +1,111 @@
+"""Channels, as a socket listens to them: who may, from where, and what is read of them."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from uuid import UUID
+
+import msgspec
+
+from ai_agent.api.websocket.errors import BadChannel, Unsupported
+from ai_agent.api.websocket.shown import Shown
+from ai_agent.api.websocket.subscriptions import ChannelSubscription, Source
+from ai_agent.domain.channels import Channel, ChannelKind, parse
+from ai_agent.domain.events import EventFrame
+from ai_agent.domain.frames import OnGap, Since, Subscribed
+from ai_agent.domain.identity import Principal
+from ai_agent.realtime.event_log import EventLog, Position
+from ai_agent.realtime.follow import following
+from ai_agent.realtime.log_reads import LogReads
+from ai_agent.services.channel_access import ChannelAccess
+from ai_agent.services.execution_reader import oldest
+from ai_agent.services.execution_streams import ExecutionStreams
+
+_NOT_YET = {ChannelKind.USER, ChannelKind.PRESENCE}
+
+
+class Wanted(msgspec.Struct, frozen=True):
+    """A subscription as a client asks for it: behind a position, or from `now`, `earliest` or `last:N`."""
+
+    ch: str
+    since: Since | None = None
+    start: str = "now"
+    on_gap: OnGap = "latest"
+    types: Sequence[str] = ()
+
+
+class History(msgspec.Struct):
+    """A page of a channel."""
+
+    epoch: str
+    top: int
+    floor: int
+    events: list[EventFrame]
+
+
+class Channels:
+    def __init__(self, access: ChannelAccess, log: EventLog, streams: ExecutionStreams):
+        self._access = access
+        self._log = log
+        self._streams = streams
+        self._reads = LogReads(log)
+
+    async def subscribe(
+        self, principal: Principal, wanted: Wanted, ready: Callable[[ChannelSubscription], None]
+    ) -> tuple[ChannelSubscription, Subscribed]:
+        """Raises BadChannel, Unsupported, AuthorizationError, GapRefused, ServiceUnavailable."""
+        channel = _parsed(wanted.ch)
+        hidden = await self._access.check(principal, channel)
+        subscription = ChannelSubscription(wanted.ch, channel, Shown(wanted.types, hidden), wanted.on_gap, ready)
+        since = await self._place(channel, wanted)
+        try:
+            source = self._source(channel, wanted.ch, since, subscription.news)
+            subscription.source = await subscription.ends.enter_async_context(source)
+            return subscription, await subscription.begin()
+        except BaseException:
+            await subscription.close()
+            raise
+
+    async def review(self, principal: Principal, subscription: ChannelSubscription) -> None:
+        """Shows what the principal may see now. Raises AuthorizationError when that is nothing, ServiceUnavailable."""
+        subscription.shown.hide(await self._access.check(principal, subscription.channel))
+
+    async def history(self, principal: Principal, name: str, since: Since, limit: int) -> History:
+        """The events behind a position, or the oldest that are kept. Raises as `subscribe`."""
+        hidden = await self._access.check(principal, channel := _parsed(name))
+        page = await self._reads.read(name, Position(since.epoch, since.seq), limit)
+        events = page.events
+        if channel.kind is ChannelKind.EXECUTION:
+            position = Position(since.epoch, since.seq)
+            events = (await self._streams.told(UUID(channel.key), position, limit)).items
+        elif page.after is None:
+            page = await self._reads.read(name, Position(page.epoch, page.floor - 1), limit)
+        shown = Shown(hidden=hidden)
+        return History(page.epoch, page.top, page.floor, [event for event in events if event in shown])
+
+    async def _place(self, channel: Channel, wanted: Wanted) -> Position:
+        if wanted.since is not None:
+            return Position(wanted.since.epoch, wanted.since.seq)
+        page = await self._reads.read(wanted.ch, Position("", 0), 0)
+        if wanted.start == "now":
+            return Position(page.epoch, page.top)
+        if wanted.start == "earliest" and channel.kind is ChannelKind.EXECUTION:
+            return await oldest(self._reads, wanted.ch, page)
+        count = page.top if wanted.start == "earliest" else int(wanted.start.removeprefix("last:"))
+        return Position(page.epoch, max(page.top - count, page.floor - 1))
+
+    def _source(
+        self, channel: Channel, name: str, since: Position, news: Callable[[], None]
+    ) -> AbstractAsyncContextManager[Source]:
+        if channel.kind is ChannelKind.EXECUTION:
+            return self._streams.reading(UUID(channel.key), since, self._reads, news)
+        return following(self._log, name, since, reads=self._reads, news=news)
+
+
+def _parsed(name: str) -> Channel:
+    try:
+        channel = parse(name)
+    except ValueError:
+        raise BadChannel("This is no name of a channel") from None
+    if channel.kind in _NOT_YET:
+        raise Unsupported(f"Channels {channel.kind}:… cannot be listened to yet", field="ch")
+    return channel

@@ -1,0 +1,182 @@
+"""The one task that writes to a socket: answers first, then what channels have to tell, when the client takes it.
+
+An event costs no task, no time-out and no encoding of its own here. That a client takes nothing is seen by a timer,
+which looks now and then whether anything was written.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections import deque
+from typing import Protocol
+
+import msgspec
+
+from ai_agent.api.websocket.protocol import Codec, Message, Send, closing, farewell
+from ai_agent.api.websocket.subscriptions import ChannelSubscription
+from ai_agent.domain.frames import CloseCode, ServerPing
+
+QUEUED_FRAMES = 1000
+QUEUED_BYTES = 1024 * 1024
+WRITE_SECONDS = 10.0
+BEHIND_SECONDS = 30.0
+LOOK_SECONDS = 2.5
+"""How often it is looked whether the client takes anything."""
+
+
+class Owner(Protocol):
+    """Whose socket it is."""
+
+    def fill(self, subscription: ChannelSubscription) -> None:
+        """Nothing can be taken from it before the log is read; calls its `news` after that."""
+
+    def resource_gone(self, subscription: ChannelSubscription) -> None:
+        """All was told, and what it is about is gone."""
+
+    def pinged(self) -> None:
+        """A ping was written."""
+
+    def end(self, code: CloseCode) -> None: ...
+
+
+class Writer:
+    def __init__(self, send: Send, codec: Codec, owner: Owner):
+        self._send = send
+        self._codec = codec
+        self._owner = owner
+        self._ping = codec.frame(ServerPing())
+        self._frames: deque[Message] = deque()
+        self._bytes = 0
+        self._ready: deque[ChannelSubscription] = deque()
+        self._idle: asyncio.Future[None] | None = None
+        self._behind: dict[ChannelSubscription, float] = {}
+        """Since when those that had all are behind."""
+        self._written = 0
+        self._seen = -1
+        self._stalled = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self.code: CloseCode | None = None
+        """Why the socket is being closed."""
+
+    def put(self, frame: msgspec.Struct) -> None:
+        """Queues an answer. A client that lets too many wait is closed."""
+        self._queue(self._codec.frame(frame))
+
+    def ping(self) -> None:
+        self._queue(self._ping)
+
+    def ready(self, subscription: ChannelSubscription) -> None:
+        """There is something to take."""
+        self._ready.append(subscription)
+        self._wake()
+
+    def finish(self, code: CloseCode, after_ms: int | None = None) -> None:
+        """Says goodbye, behind all that is queued, and closes. The first reason is the one that counts."""
+        if self.code is not None:
+            return
+        self.code = code
+        self._bye = self._codec.frame(farewell(code, after_ms))
+        self._frames.append(self._bye)
+        self._wake()
+
+    async def run(self) -> None:
+        """Until the socket is closed. Raises OSError when the client has left."""
+        while self.code is None:
+            if self._frames:
+                await self._write_frames()
+            elif self._ready:
+                await self._write_events(self._ready.popleft())
+            else:
+                await self._rest()
+        await self._write_frames()
+        await self._close()
+
+    async def cut(self) -> None:
+        """Closes a socket that takes nothing: `bye` and the code are there for a client that still reads."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_SECONDS):
+                await self._send(self._bye)
+        await self._close()
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def forget(self, subscription: ChannelSubscription) -> None:
+        self._behind.pop(subscription, None)
+
+    async def _close(self) -> None:
+        await self._send(closing(self.code or CloseCode.INTERNAL))
+
+    def _queue(self, message: Message) -> None:
+        self._frames.append(message)
+        self._bytes += _size(message)
+        if len(self._frames) > QUEUED_FRAMES or self._bytes > QUEUED_BYTES:
+            self._owner.end(CloseCode.SLOW_CONSUMER)
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._idle is not None and not self._idle.done():
+            self._idle.set_result(None)
+
+    async def _rest(self) -> None:
+        # By hand: an Event costs more, for each delivery.
+        self._idle = asyncio.get_running_loop().create_future()
+        await self._idle
+        self._idle = None
+        if self._timer is None:
+            self._arm()
+
+    async def _write_frames(self) -> None:
+        while self._frames:
+            message = self._frames.popleft()
+            self._bytes -= _size(message)
+            await self._send(message)
+            self._written += 1
+            if message is self._ping:
+                self._owner.pinged()
+
+    async def _write_events(self, subscription: ChannelSubscription) -> None:
+        if subscription.closed:
+            return
+        messages = subscription.take(self._codec)
+        if messages is None:
+            self._fall_behind(subscription)
+            return
+        for message in messages:
+            await self._send(message)
+            self._written += 1
+        if self._behind and subscription.source.live:
+            self.forget(subscription)
+        if subscription.gone:
+            self._owner.resource_gone(subscription)
+
+    def _fall_behind(self, subscription: ChannelSubscription) -> None:
+        if subscription.told_live:
+            self._behind.setdefault(subscription, time.monotonic())
+        self._owner.fill(subscription)
+
+    def _arm(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(LOOK_SECONDS, self._look)
+
+    def _look(self) -> None:
+        """Whether the client takes anything, and comes nearer. Not while all is written."""
+        self._timer = None
+        if self._idle is not None or self.code is not None:
+            self._seen = -1
+            return
+        self._stalled = self._stalled + LOOK_SECONDS if self._written == self._seen else 0.0
+        self._seen = self._written
+        if self._stalled >= WRITE_SECONDS or self._is_behind():
+            self._owner.end(CloseCode.SLOW_CONSUMER)
+        else:
+            self._arm()
+
+    def _is_behind(self) -> bool:
+        """Whether a subscription that had all could not keep up for too long; not because the log is away."""
+        long_ago = time.monotonic() - BEHIND_SECONDS
+        return any(since < long_ago and not subscription.filling for subscription, since in self._behind.items())
+
+
+def _size(message: Message) -> int:
+    return len(message.get("text") or message.get("bytes") or b"")
