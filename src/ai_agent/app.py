@@ -26,6 +26,7 @@ from ai_agent.api.v1.admin import AdminController
 from ai_agent.api.v1.agents import AgentController
 from ai_agent.api.v1.approvals import ApprovalController
 from ai_agent.api.v1.auth import AuthController
+from ai_agent.api.v1.connections import ConnectionController
 from ai_agent.api.v1.deliveries import DeliveryController
 from ai_agent.api.v1.execution_history import ExecutionHistoryController
 from ai_agent.api.v1.executions import ExecutionController
@@ -39,6 +40,7 @@ from ai_agent.api.websocket.calls import Calls
 from ai_agent.api.websocket.channels import Channels
 from ai_agent.api.websocket.connection import Rooms
 from ai_agent.api.websocket.connection_manager import ConnectionManager
+from ai_agent.api.websocket.origins import Origins
 from ai_agent.api.websocket.routes import ROUTES
 from ai_agent.execution.job_queue import JobQueue, LitestarJobQueue
 from ai_agent.execution.local_model import LocalModel
@@ -50,11 +52,13 @@ from ai_agent.execution.webhooks import Webhooks
 from ai_agent.execution.worker import Worker
 from ai_agent.observability.logging import configure_logging
 from ai_agent.observability.tracing import traced
+from ai_agent.realtime.connection_registry import ConnectionRegistry
 from ai_agent.realtime.event_log import EventLog
 from ai_agent.realtime.log_backend import LogBackend
 from ai_agent.realtime.plugin import RealtimePlugin
 from ai_agent.realtime.publisher import Publisher
 from ai_agent.realtime.redis_log import RedisLog
+from ai_agent.realtime.socket_orders import SocketOrders
 from ai_agent.realtime.sqlite_log import SqliteLog
 from ai_agent.security.api_keys import REFRESH_TOKEN, TICKET, KeyHasher
 from ai_agent.security.jwks import Jwks, fetcher
@@ -68,6 +72,7 @@ from ai_agent.services.api_keys import ApiKeyService
 from ai_agent.services.approvals import ApprovalService
 from ai_agent.services.audit import AuditService
 from ai_agent.services.channel_access import ChannelAccess
+from ai_agent.services.connections import ConnectionService
 from ai_agent.services.credentials import Credentials
 from ai_agent.services.deliveries import DeliveryService
 from ai_agent.services.execution_history import ExecutionHistory
@@ -87,6 +92,7 @@ from ai_agent.services.tokens import Lifetimes, TokenService
 from ai_agent.services.tools import ToolService
 from ai_agent.settings import Algorithm, Auth, Environment, LogFormat, Settings, load_settings
 from ai_agent.storage import migrations
+from ai_agent.storage.connections import RedisConnections
 from ai_agent.storage.database import Database
 from ai_agent.storage.engine import create_database
 from ai_agent.storage.keyset import CursorCodec
@@ -107,6 +113,7 @@ RESOURCES = [
     ToolController,
     RateLimitController,
     AdminController,
+    ConnectionController,
     AuthController,
     HealthController,
 ]
@@ -139,6 +146,9 @@ class _Server:
         self.idempotency = IdempotencyService(self.database)
         self.health = HealthService(self.database, self._limiter)
         self._log = _log(settings)
+        self._log = SqliteLog(settings.directory / "events.db")
+        self._connections = ConnectionRegistry(_connections(settings))
+        self._orders = SocketOrders(self._log, shared=settings.shares_runs)
         self.housekeeping = Housekeeping(
             {
                 "idempotency keys": self.idempotency.forget_expired,
@@ -165,13 +175,16 @@ class _Server:
             self.database, self._streams, self._publisher, self._queue, self._runs, self._guard
         )
         self._approvals = ApprovalService(self.database, self._publisher, self._runs)
+        required, origins = settings.auth is Auth.REQUIRED, Origins(settings.origins)
+        self._authenticator = Authenticator(self.identity, self.credentials, origins, required=required)
+        self._manager = ConnectionManager(settings, self.identity, self._authenticator, self._connections, self._orders)
         self._sockets = self._socket_rooms()
 
     def _socket_rooms(self) -> Rooms:
         return Rooms(
             settings=self.settings,
-            authenticator=Authenticator(self.identity, required=self.settings.auth is Auth.REQUIRED),
-            manager=ConnectionManager(),
+            authenticator=self._authenticator,
+            manager=self._manager,
             channels=Channels(ChannelAccess(self.database), self._log, self._streams),
             calls=Calls(self._executions, self._approvals, self._messages, self.rate_limits),
         )
@@ -192,6 +205,7 @@ class _Server:
             "rate_limits": given(self.rate_limits),
             "api_keys": given(self._api_keys),
             "audit": given(AuditService(self._pager)),
+            "connections": given(ConnectionService(self.database, self._pager, self._connections, self._orders)),
             "tokens": given(self._tokens),
             "health": given(self.health),
             "sockets": given(self._sockets),
@@ -207,9 +221,11 @@ class _Server:
     async def serving(self, *, worker: bool) -> AsyncIterator[None]:
         """All that answers requests, and the worker unless others do its part."""
         async with self._ground(), contextlib.AsyncExitStack() as ends:
-            for room in (self._api_keys, self._limiter, self.identity):
+            for room in (self._api_keys, self._limiter, self.identity, self._connections, self._orders, self._manager):
                 ends.push_async_callback(room.close)
             await self._limiter.start()
+            await self._orders.start()
+            self._manager.start()
             await first_start(self.settings, self._api_keys, self._agents)
             await self.identity.start()
             async with self._working() if worker else contextlib.nullcontext():
@@ -270,6 +286,17 @@ def _log(settings: Settings) -> EventLog:
 
 def _deployment(settings: Settings) -> str:
     """Several may share a Redis: each has its database's name."""
+    return LitestarJobQueue(redis, concurrency=concurrency, lease_seconds=lease, name=_name(settings))
+
+
+def _connections(settings: Settings) -> RedisConnections | None:
+    if settings.redis_url is None or not settings.shares_runs:
+        return None
+    return RedisConnections(connect(settings.redis_url, answer_seconds=1, reconnect=True), _name(settings))
+
+
+def _name(settings: Settings) -> str:
+    """What tells this deployment from another one on the same Redis."""
     return settings.database.rpartition("/")[2].partition("?")[0]
 
 
