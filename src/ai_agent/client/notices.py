@@ -84,9 +84,7 @@ class Drop(msgspec.Struct, frozen=True):
 
 
 class Retry(msgspec.Struct, frozen=True):
-    """Connect again after so many milliseconds; with `jitter` after a random part of them. Source: full jitter,
-    Brooker, "Exponential Backoff And Jitter".
-    """
+    """Connect again after so many milliseconds; with `jitter` after a random part of them."""
 
     within_ms: int
     jitter: bool

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import random
 import time
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -17,6 +16,7 @@ from ai_agent.client.errors import Closed, Unreachable
 from ai_agent.client.events import Event, EventMap
 from ai_agent.client.link import Link
 from ai_agent.client.subscription import Subscription
+from ai_agent.client.waits import share
 from ai_agent.domain.frames import Call, ClientInfo, Frame, History, Since, Subscribe
 
 Token = str | Callable[[], Awaitable[str]]
@@ -182,8 +182,7 @@ class RealtimeClient:
 
     async def _wait(self) -> None:
         if (retry := self._retry) is not None:
-            share = random.random() if retry.jitter else 1.0  # noqa: S311  # not a secret
-            await asyncio.sleep(share * retry.within_ms / 1000)
+            await asyncio.sleep(share(retry.within_ms) if retry.jitter else retry.within_ms / 1000)
 
     async def _renew(self) -> None:
         try:
