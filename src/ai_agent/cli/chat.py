@@ -21,8 +21,8 @@ HELP = "/new starts a conversation, /history shows this one, /quit leaves. Ctrl-
 
 def chat(agent: str, url: str, api_key: str | None, session_id: str | None, settings: Settings) -> None:
     """Talks until /quit or end of input. Raises ConfigurationError when the server or the agent is not there."""
-    client = Client(url, api_key or local_key(settings))
     with explained():
+        client = Client(url, api_key or local_key(settings))
         conversation = Conversation(client, _find_agent(client, agent), session_id)
     console.print(f"[bold]{escape(agent)}[/] at {url}. {HELP}")
     _remember_lines(settings.directory / "chat_history")

@@ -2,7 +2,7 @@
 
 from ai_agent.client.errors import ClientError, Closed, Refused, SubscriptionEnded, Unreachable
 from ai_agent.client.events import Event
-from ai_agent.client.notices import EpochChanged, Gap, Live
+from ai_agent.client.notices import EpochChanged, Gap, Live, Notice
 from ai_agent.client.realtime import HistoryPage, RealtimeClient
 from ai_agent.client.rest import Client
 from ai_agent.client.subscription import Subscription
@@ -16,6 +16,7 @@ __all__ = [
     "Gap",
     "HistoryPage",
     "Live",
+    "Notice",
     "RealtimeClient",
     "Refused",
     "Subscription",

@@ -6,16 +6,17 @@ from urllib.parse import urlsplit
 
 import platformdirs
 
+from ai_agent.client.errors import ClientError
 from ai_agent.domain.api_keys import ADMIN_KEY_FILE
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
 
 def server_url(url: str | None) -> str:
-    """The URL that is given, or AI_AGENT_URL, or that of a server on this machine. Raises ValueError."""
+    """The URL that is given, or AI_AGENT_URL, or that of a server on this machine. Raises ClientError."""
     url = (url or os.environ.get("AI_AGENT_URL") or DEFAULT_URL).rstrip("/")
     if urlsplit(url).scheme not in ("http", "https"):
-        raise ValueError(f"{url} is no http or https URL")
+        raise ClientError(f"{url} is no http or https URL")
     return url
 
 

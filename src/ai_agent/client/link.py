@@ -44,16 +44,16 @@ class Link:
         """Until the socket is closed; answers with its code. Raises Closed where there is no such endpoint."""
         self.silence_seconds, self.dropped = OPENING_SECONDS, False
         try:
-            async with self._opened() as socket:
-                self._conversation.opened(token)
-                return await self._converse(socket)
+            socket = await self._opening()
+            self._conversation.opened(token)
+            return await self._converse(socket)
         except InvalidStatus as error:
             return _answered(error.response.status_code, self._url)
         except (OSError, TimeoutError, InvalidHandshake) as error:
             log.debug("no connection to %s: %s", self._url, error)
             return ABNORMAL
 
-    def _opened(self) -> connect:
+    def _opening(self) -> connect:
         return connect(
             self._url,
             subprotocols=[Subprotocol(SUBPROTOCOLS[self._codec])],
@@ -78,6 +78,7 @@ class Link:
             return ABNORMAL
         finally:
             writing.cancel()
+            await socket.close()
 
     async def _read(self, socket: ClientConnection) -> int:
         self.write()

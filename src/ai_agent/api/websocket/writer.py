@@ -5,7 +5,6 @@ which looks now and then whether anything was written.
 """
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from typing import Protocol
@@ -89,14 +88,11 @@ class Writer:
             else:
                 await self._rest()
         await self._write_frames()
-        await self._close()
+        await self._send(closing(self.code))
 
     async def cut(self) -> None:
         """Closes a socket that takes nothing: `bye` and the code are there for a client that still reads."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_SECONDS):
-                await self._send(self._bye)
-        await self._close()
+        await self._send(closing(self.code or CloseCode.INTERNAL) | {"farewell": self._bye})
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -104,9 +100,6 @@ class Writer:
 
     def forget(self, subscription: ChannelSubscription) -> None:
         self._behind.pop(subscription, None)
-
-    async def _close(self) -> None:
-        await self._send(closing(self.code or CloseCode.INTERNAL))
 
     def _queue(self, message: Message) -> None:
         self._frames.append(message)
