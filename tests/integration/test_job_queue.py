@@ -399,10 +399,11 @@ def test_a_queue_closes_also_when_redis_fails_just_then(redis: ValkeyServer, mon
 
 def test_what_runs_goes_on_while_redis_is_away(redis: ValkeyServer) -> None:
     async def scenario(queues: Queues) -> None:
-        done, interrupted = Counter[UUID](), False
+        done, begun, interrupted = Counter[UUID](), asyncio.Event(), False
 
         async def handler(job: UUID) -> None:
             nonlocal interrupted
+            begun.set()
             try:
                 await asyncio.sleep(4 * LEASE_SECONDS)
             except asyncio.CancelledError:
@@ -412,7 +413,7 @@ def test_what_runs_goes_on_while_redis_is_away(redis: ValkeyServer) -> None:
 
         queue = await queues.working(handler)
         await queue.enqueue(new_id())
-        await until_running(queue)
+        await begun.wait()
         redis.ask("FLUSHALL")
         await away(redis, LEASE_SECONDS)
         await until(lambda: bool(done), 5 * LEASE_SECONDS)
