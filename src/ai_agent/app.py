@@ -82,6 +82,7 @@ from ai_agent.services.housekeeping import Housekeeping
 from ai_agent.services.idempotency import IdempotencyService
 from ai_agent.services.identity import IdentityService
 from ai_agent.services.messages import MessageService
+from ai_agent.services.outbox_lag import OutboxLag
 from ai_agent.services.paging import Pager
 from ai_agent.services.rate_limits import RateLimitService
 from ai_agent.services.sessions import SessionService
@@ -187,6 +188,7 @@ class _Server:
             "deliveries": given(DeliveryService(self.database, self._pager, self._webhooks, self._signer)),
             "history": given(ExecutionHistory(self.database, self._pager, self._streams)),
             "execution_queue": given(ExecutionQueue(self.database)),
+            "outbox_lag": given(OutboxLag(self.database)),
             "streams": given(self._streams),
             "approvals": given(self._approvals),
             "tools": given(ToolService(self.database, self._pager)),

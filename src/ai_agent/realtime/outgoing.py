@@ -10,6 +10,7 @@ import structlog
 from ai_agent.domain.errors import ServiceUnavailable
 from ai_agent.domain.events import NewEvent
 from ai_agent.observability.metrics import APPLICATION_EVENTS_LOST
+from ai_agent.observability.realtime_metrics import publishing
 from ai_agent.realtime.event_log import EventLog, Fenced
 
 WAITING = 10_000
@@ -72,7 +73,8 @@ class Outgoing:
     async def _send(self, channel: str) -> None:
         events = self._waiting[channel][:AT_ONCE]
         try:
-            await self._log.append(channel, events)
+            with publishing(len(events)):
+                await self._log.append(channel, events)
         except (Fenced, ValueError) as error:  # These will not be taken at any time.
             self._lose(channel, len(events), error)
         except Exception as error:

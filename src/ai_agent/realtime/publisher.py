@@ -20,6 +20,7 @@ import structlog
 from ai_agent.domain.errors import AIAgentError
 from ai_agent.domain.events import TERMINAL, EventType, NewEvent
 from ai_agent.domain.fields import now
+from ai_agent.observability.realtime_metrics import publishing
 from ai_agent.realtime.event_log import EventLog, Fenced
 from ai_agent.storage import outbox
 from ai_agent.storage.database import Connection, Database
@@ -81,7 +82,8 @@ class Publisher:
         """Appends what is in no outbox, behind all that was committed. Raises what `append` of a log does."""
         if channel in self._unpublished:
             await self._publish(channel)
-        await self._log.append(channel, events, fence=fence)
+        with publishing(len(events)):
+            await self._log.append(channel, events, fence=fence)
 
     async def _publish(self, channel: str) -> None:
         published = self._published.get(channel, 0)
@@ -97,10 +99,11 @@ class Publisher:
 
     async def _append(self, channel: str, events: list[NewEvent], fence: int) -> None:
         try:
-            await self._log.append(channel, events, fence=fence)
+            with publishing(len(events)):
+                await self._log.append(channel, events, fence=fence)
         except Fenced:
             # It was committed all the same: no late word of a worker that lost its run, only late to be published.
-            with suppress(Fenced):  # Of a channel that was forgotten nobody wants to know.
+            with suppress(Fenced), publishing(len(events)):  # Of a channel that was forgotten nobody wants to know.
                 await self._log.append(channel, events)
 
     async def _confirm(self) -> None:
