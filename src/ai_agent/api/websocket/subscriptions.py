@@ -132,6 +132,100 @@ class ChannelSubscription:
         if batch is None:
             return None
         self._marked = False
+        if was_live and self.told_live and batch.epoch == self.epoch and not self._notices:
+            return self._shown_of(batch.events, codec)
+        messages = [codec.frame(notice) for notice in self._noted(batch)]
+        messages += self._shown_of(batch.events, codec)
+        if was_live and not self.told_live:
+            self.told_live = True
+            messages.append(codec.frame(Live(ch=self.name, seq=self.last)))
+        elif not (self.told_live and self.source.live):
+            self.news()
+        return messages
+
+    async def fill(self) -> LogPage | None: ...
+
+    async def recover(self, page: LogPage, *, latest: bool) -> None: ...
+
+
+class GapRefused(Conflict):
+    """What follows a position is gone, and the client wants to hear nothing else."""
+
+    def __init__(self, page: LogPage):
+        details = {"epoch": page.epoch, "floor": page.floor, "top": page.top}
+        super().__init__("What follows this position is not kept any more", details=details)
+
+
+class ChannelSubscription:
+    """`last` and `epoch` are those of the last event that the client knows of.
+
+    `ready` is called when there is something to take, once until it is taken.
+    """
+
+    source: Source
+
+    def __init__(
+        self, name: str, channel: Channel, shown: Shown, on_gap: OnGap, ready: Callable[["ChannelSubscription"], None]
+    ):
+        self.name = name
+        self.channel = channel
+        self.shown = shown
+        self._on_gap = on_gap
+        self._ready = ready
+        self._marked = True
+        """Whether it is waiting to be taken from, or to be filled; at first to begin."""
+        self._notices: list[msgspec.Struct] = []
+        self.told_live = False
+        self.filling = False
+        self.closed = False
+        self._silent_at = -1
+        self._timer: asyncio.TimerHandle | None = None
+        self.epoch = ""
+        self.last = 0
+        self.gone = False
+        """Whether the resource was deleted: nothing more will come."""
+        self.ends = AsyncExitStack()
+
+    async def begin(self) -> Subscribed:
+        """Reads the first page, and says where the client stands. Raises GapRefused, ServiceUnavailable."""
+        self.epoch, self.last = self.source.position
+        recovered = True
+        try:
+            page = await self.source.fill()
+            assert page is not None  # noqa: S101  # the first time it is the log that is asked
+            epoch, seq = page.epoch, page.after or 0
+            self.epoch = self.epoch or epoch
+        except Gone as gone:
+            page, recovered = gone.page, False
+            await self._skip(page)
+            epoch = self.epoch = self.source.position.epoch or page.epoch
+            seq = self.last
+        return Subscribed(ch=self.name, epoch=epoch, seq=seq, top=page.top, floor=page.floor, recovered=recovered)
+
+    def start(self) -> None:
+        """Lets events come, from here on."""
+        self._arm(FIRST_LOOK_SECONDS)
+        self._ready(self)
+
+    async def close(self) -> None:
+        self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        await self.ends.aclose()
+
+    def news(self) -> None:
+        """There may be something to take."""
+        if not self._marked:
+            self._marked = True
+            self._ready(self)
+
+    def take(self, codec: Codec) -> list[Message] | None:
+        """What is to be written next; None when it has to be filled first."""
+        was_live = self.source.live
+        batch = self.source.take()
+        if batch is None:
+            return None
+        self._marked = False
         messages = [codec.frame(notice) for notice in self._noted(batch)]
         messages += self._shown_of(batch.events, codec, live=was_live)
         if was_live and not self.told_live:
