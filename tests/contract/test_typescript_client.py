@@ -42,7 +42,7 @@ def test_it_does_what_the_transcript_says() -> None:
 
 
 def test_streams_are_read_however_they_are_cut_up() -> None:
-    passes(node_tools.node("--test", CLIENT / "test" / "event_stream.test.mjs"))
+    passes(node_tools.node("--test", CLIENT / "test" / "event_stream.test.mjs", CLIENT / "test" / "sse.test.mjs"))
 
 
 def test_it_loses_and_doubles_nothing_when_connections_are_cut(server: Server, model: ModelServer) -> None:

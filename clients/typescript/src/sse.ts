@@ -73,7 +73,7 @@ async function* follow(options: StreamOptions, attempt: Attempt): AsyncGenerator
         yield event;
         if (ENDS.has(event.type)) return;
       }
-      await outage.bear(new AgentError("disconnected", "The stream has ended before the run"));
+      throw new AgentError("disconnected", "The stream has ended before the run");
     } catch (error) {
       await outage.bear(error);
     }

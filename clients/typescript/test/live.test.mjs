@@ -12,13 +12,16 @@ const CUT_AFTER = new Set([3, 4, 9]);
 class Proxy {
   #sockets = new Set();
   cuts = 0;
+  /** Whether answers are kept from the client. */
+  silent = false;
 
   #server = createServer((client) => {
     const server = connect(new URL(url).port, "127.0.0.1");
     for (const [one, other] of [[client, server], [server, client]]) {
       this.#sockets.add(one);
-      one.pipe(other);
+      one.on("data", (data) => (one === server && this.silent) || other.write(data));
       one.on("error", () => other.destroy());
+      one.on("end", () => other.end());
       one.on("close", () => (this.#sockets.delete(one), other.destroy()));
     }
   });
@@ -91,8 +94,17 @@ test("a run over streams that are cut: nothing is lost, nothing comes twice", as
   const heard = await readThrough(execute({ url: proxy.url, token }, agent, { message: "Hello" }));
   const id = heard[0].ch.slice("execution:".length);
   assert.deepEqual(heard, await kept(id));
-  const { items } = await rest("GET", `/agents/${agent}/executions`);
-  assert.equal(items.filter((execution) => execution.session_id === items[0].session_id).length, 1);
+});
+
+test("a run is begun once, also where nobody heard that it was", async () => {
+  const runs = async () => (await rest("GET", `/agents/${agent}/executions`)).items.length;
+  const before = await runs();
+  proxy.silent = true;
+  setTimeout(() => ((proxy.silent = false), proxy.cut()), 300);
+  const heard = await Array.fromAsync(execute({ url: proxy.url, token }, agent, { message: "Hello" }));
+  assert.equal(proxy.cuts, 1);
+  assert.deepEqual(heard, await kept(heard[0].ch.slice("execution:".length)));
+  assert.equal(await runs(), before + 1);
 });
 
 test("a run is followed from where its reader was", async () => {

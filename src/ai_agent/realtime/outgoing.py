@@ -83,11 +83,11 @@ class Outgoing:
             self._done(channel, len(events))
 
     def _failed(self, channel: str, count: int, error: Exception) -> None:
-        since = self._failing_since.setdefault(channel, time.monotonic())
-        if time.monotonic() - since > GIVE_UP_SECONDS:
-            self._lose(channel, count, error)
-        else:
+        if channel not in self._failing_since:
+            self._failing_since[channel] = time.monotonic()
             log.warning("application_events_wait", channel=channel, events=count, exc_info=error)
+        elif time.monotonic() - self._failing_since[channel] > GIVE_UP_SECONDS:
+            self._lose(channel, count, error)
 
     def _lose(self, channel: str, count: int, error: Exception | None) -> None:
         log.error("application_events_lost", channel=channel, events=count, exc_info=error)
