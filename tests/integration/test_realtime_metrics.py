@@ -74,7 +74,7 @@ def test_sockets_are_counted_as_they_come_and_go(deployment: Server, told: Told)
 def test_events_are_counted_where_they_are_told_and_where_they_are_read_again(deployment: Server, told: Told) -> None:
     with deployment.client() as api, conversing(deployment) as socket:
         run = start(api, make_agent(api), "Hello there")
-        ended(api, run["id"])
+        ended(api, run["id"], seconds=30)
         last = api.get(f"/executions/{run['id']}/events", params={"limit": 200}).json()["items"][-1]["seq"]
         told.grows(lambda by: by.get("ai_agent_events_published_total", 0) > 0)
         since = {"seq": 0}
