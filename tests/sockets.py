@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import msgspec
+import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
@@ -30,7 +31,7 @@ class Socket:
         packed = self._codec == MSGPACK
         self.connection.send(msgspec.msgpack.encode(frame) if packed else json.dumps(frame))
 
-    def receive(self, seconds: float = 5) -> Frame:
+    def receive(self, seconds: float = 15) -> Frame:
         while True:
             frame = self._receive(seconds)
             if frame["t"] != "ping" or self._silent:
@@ -76,12 +77,11 @@ class Socket:
     def closed(self, seconds: float = 10) -> tuple[list[Frame], int, str]:
         """What is said before the end, and the code and the reason of it."""
         frames: list[Frame] = []
-        try:
+        with pytest.raises(ConnectionClosed) as closed:
             while True:
                 frames.append(self.receive(seconds))
-        except ConnectionClosed as closed:
-            assert closed.rcvd is not None
-            return frames, closed.rcvd.code, closed.rcvd.reason
+        assert closed.value.rcvd is not None
+        return frames, closed.value.rcvd.code, closed.value.rcvd.reason
 
 
 @contextmanager
@@ -95,7 +95,9 @@ def opened(server: Server, path: str = "/ws", codec: str | None = JSON, **option
 
 
 @contextmanager
-def conversing(server: Server, path: str = "/ws", codec: str = JSON, token: str = KEY, **fields: Any) -> Iterator[Socket]:
+def conversing(
+    server: Server, path: str = "/ws", codec: str = JSON, token: str = KEY, **fields: Any
+) -> Iterator[Socket]:
     """A socket whose conversation is open."""
     with opened(server, path, codec) as socket:
         assert socket.connect(token, **fields)["t"] == "welcome"

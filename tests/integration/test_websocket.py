@@ -4,7 +4,7 @@ import pytest
 
 from tests.conftest import Server
 from tests.runs import make_agent, start
-from tests.sockets import JSON, MSGPACK, conversing, opened
+from tests.sockets import JSON, MSGPACK, conversing
 
 
 @pytest.fixture(params=[JSON, MSGPACK])

@@ -17,6 +17,7 @@ import msgspec
 import uvicorn
 from litestar import Litestar
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.supervisors import ChangeReload
 
 from ai_agent.api.errors import error_body
@@ -40,6 +41,29 @@ class Protocol(HttpToolsProtocol):
         head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
         self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
         self.transport.close()
+
+
+class SocketProtocol(WebSocketsSansIOProtocol):
+    """uvicorn's, which also closes the socket of a client that takes nothing: its own waits until that takes something.
+
+    `farewell`, beside the code, is sent before it.
+    """
+
+    async def send(self, message: Any) -> None:
+        if message["type"] == "websocket.close" and self.handshake_complete:
+            self.writable.set()
+            if farewell := message.pop("farewell", None):
+                await super().send(farewell)
+                self.writable.set()
+            await super().send(message)
+            self._cut_later()
+        else:
+            await super().send(message)
+
+    def _cut_later(self) -> None:
+        if self.close_timer is not None:
+            self.close_timer.cancel()
+            self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
 
 
 class Server(uvicorn.Server):
@@ -115,8 +139,7 @@ def _config(app: Any, settings: Settings, **more: Any) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        # The newer one cannot close a socket whose client takes nothing.
-        ws="websockets",
+        ws=SocketProtocol,
         ws_max_size=FRAME_BYTES,
         ws_ping_interval=None,
         ws_per_message_deflate=False,

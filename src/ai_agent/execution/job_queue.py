@@ -135,7 +135,6 @@ class LitestarJobQueue:
                 with self._outage:
                     await self._run_jobs()
             except Exception:
-                # Of a Redis that comes back its loop may end with whatever: it holds a listener that never subscribed.
                 log.exception("queue_failed")
             if not self._closing:
                 await asyncio.sleep(AWAY_SECONDS)
@@ -143,7 +142,7 @@ class LitestarJobQueue:
     async def _run_jobs(self) -> None:
         await self._open()
         if not self._closing:
-            self._worker = Worker(self._service)
+            self._worker = _Worker(self._service)
             await self._worker.start()
 
     async def _open(self) -> None:
@@ -162,6 +161,17 @@ class LitestarJobQueue:
             with self._outage:
                 if await backend.acquire_worker_lock("cleanup", ttl=timedelta(seconds=CLEAN_SECONDS)):
                     await backend.cleanup_terminal(now() - timedelta(seconds=KEPT_SECONDS))
+
+
+class _Worker(Worker):
+    async def _wait_for_work(self) -> bool | None:
+        try:
+            return await super()._wait_for_work()
+        except Exception as error:
+            # A listener that lost its Redis would end the library's loop, and interrupt all that runs.
+            log.warning("queue_listener_failed", error=str(error) or type(error).__name__)
+            await asyncio.sleep(POLL_SECONDS)
+            return None
 
 
 class _Outage:

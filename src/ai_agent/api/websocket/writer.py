@@ -5,7 +5,6 @@ which looks now and then whether anything was written.
 """
 
 import asyncio
-import contextlib
 import time
 from collections import deque
 from typing import Protocol
@@ -46,7 +45,7 @@ class Writer:
         self._owner = owner
         self._ping = codec.frame(ServerPing())
         self._frames: deque[Message] = deque()
-        self._bytes = 0
+        self.queued_bytes = 0
         self._ready: deque[ChannelSubscription] = deque()
         self._idle: asyncio.Future[None] | None = None
         self._behind: dict[ChannelSubscription, float] = {}
@@ -77,6 +76,7 @@ class Writer:
         self.code = code
         self._bye = self._codec.frame(farewell(code, after_ms))
         self._frames.append(self._bye)
+        self.queued_bytes += _size(self._bye)
         self._wake()
 
     async def run(self) -> None:
@@ -89,14 +89,11 @@ class Writer:
             else:
                 await self._rest()
         await self._write_frames()
-        await self._close()
+        await self._send(closing(self.code))
 
     async def cut(self) -> None:
         """Closes a socket that takes nothing: `bye` and the code are there for a client that still reads."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(LOOK_SECONDS):
-                await self._send(self._bye)
-        await self._close()
+        await self._send(closing(self.code or CloseCode.INTERNAL) | {"farewell": self._bye})
 
     def stop(self) -> None:
         if self._timer is not None:
@@ -105,13 +102,10 @@ class Writer:
     def forget(self, subscription: ChannelSubscription) -> None:
         self._behind.pop(subscription, None)
 
-    async def _close(self) -> None:
-        await self._send(closing(self.code or CloseCode.INTERNAL))
-
     def _queue(self, message: Message) -> None:
         self._frames.append(message)
-        self._bytes += _size(message)
-        if len(self._frames) > QUEUED_FRAMES or self._bytes > QUEUED_BYTES:
+        self.queued_bytes += _size(message)
+        if len(self._frames) > QUEUED_FRAMES or self.queued_bytes > QUEUED_BYTES:
             self._owner.end(CloseCode.SLOW_CONSUMER)
         self._wake()
 
@@ -130,7 +124,7 @@ class Writer:
     async def _write_frames(self) -> None:
         while self._frames:
             message = self._frames.popleft()
-            self._bytes -= _size(message)
+            self.queued_bytes -= _size(message)
             await self._send(message)
             self._written += 1
             if message is self._ping:
