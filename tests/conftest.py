@@ -164,21 +164,22 @@ class Server:
 
 
 class WorkerProcess:
-    """`ai-agent worker` beside a server: its settings, its data directory."""
+    """`ai-agent worker` beside a server: its settings, and its data directory unless it is on another machine."""
 
-    def __init__(self, beside: Server, *arguments: str):
-        self._beside, self._arguments = beside, arguments
+    def __init__(self, beside: Server, *arguments: str, folder: Path | None = None):
+        self._arguments, self._folder = arguments, folder or beside.folder
+        self._environment = beside.environment | {"AI_AGENT_DATA_DIR": str(self._folder)}
         self.start()
 
     def start(self) -> None:
-        self.log = self._beside.folder / f"worker-{time.monotonic_ns()}.log"
+        self.log = self._folder / f"worker-{time.monotonic_ns()}.log"
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "ai_agent", "worker", *self._arguments],
-                env=self._beside.environment,
+                env=self._environment,
                 stdout=log,
                 stderr=log,
-                cwd=self._beside.folder,
+                cwd=self._folder,
             )
         deadline = time.monotonic() + 20
         while "Working" not in self.log.read_text():
@@ -215,6 +216,44 @@ class Cluster:
         for process in processes:
             if process.process.poll() is None:
                 process.stop()
+
+
+class Nodes:
+    """Two API nodes, and a worker beside neither of them; or one process that is both nodes."""
+
+    def __init__(self, first: Server, second: Server | None = None, worker: WorkerProcess | None = None):
+        self.first, self.second, self.worker = first, second or first, worker
+
+    @classmethod
+    def on(cls, database_url: str, redis_url: str, folder: Path, **settings: str) -> "Nodes":
+        """On PostgreSQL and Redis, with a data directory each, as machines have it."""
+        folders = [folder / name for name in ("first", "second", "worker")]
+        for one in folders:
+            one.mkdir()
+        first, second = (
+            Server(database_url, one, "--no-worker", AI_AGENT_REDIS_URL=redis_url, **settings) for one in folders[:2]
+        )
+        return cls(first, second, WorkerProcess(first, folder=folders[2]))
+
+    def stop(self) -> None:
+        processes: list[WorkerProcess | Server | None] = [self.worker, self.first, self.second]
+        for one in processes:
+            if one is not None and one.process.poll() is None:
+                one.stop()
+
+
+@pytest.fixture(scope="module", params=["one process", "two nodes"])
+def nodes(
+    request: pytest.FixtureRequest, model: ModelServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Nodes]:
+    folder, settings = tmp_path_factory.mktemp("nodes"), {"OPENAI_BASE_URL": f"{model.url}/v1", **QUICK}
+    if request.param == "two nodes":
+        database_url = create_database(request.getfixturevalue("postgres_url"))
+        started = Nodes.on(database_url, request.getfixturevalue("valkey").url, folder, **settings)
+    else:
+        started = Nodes(Server(f"sqlite:///{folder}/test.db", folder, **settings))
+    yield started
+    started.stop()
 
 
 @pytest.fixture(scope="module")

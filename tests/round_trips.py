@@ -25,6 +25,12 @@ class RoundTrips:
         for one in self._sockets:
             _end(one)
 
+    def cut(self) -> None:
+        """Ends every connection that there is; new ones are taken."""
+        with_clients, self._sockets = self._sockets[1:], self._sockets[:1]
+        for one in with_clients:
+            _end(one)
+
     def _accept(self) -> None:
         while True:
             try:

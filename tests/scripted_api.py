@@ -118,7 +118,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, kind: str, data: dict[str, Any]) -> None:
         self.api.seq += 1
-        frame = {"ch": f"execution:{EXECUTION}", "seq": self.api.seq, "type": kind, "data": data, "t": "event"}
+        eid = f"01900000-0000-7000-8000-{self.api.seq:012d}"
+        about = {"t": "event", "ch": f"execution:{EXECUTION}", "seq": self.api.seq, "eid": eid, "ts": 1}
+        frame = about | {"type": kind, "data": data}
         self.wfile.write(f"id: e:{self.api.seq}\nevent: {kind}\ndata: {json.dumps(frame)}\n\n".encode())
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  # the base class's name

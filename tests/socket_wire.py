@@ -7,9 +7,9 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import ai_agent.api  # noqa: F401  # isort: skip  # before Litestar; it says why
+from ai_agent.api.websocket.auth import Login
 from ai_agent.api.websocket.channels import Channels
 from ai_agent.api.websocket.connection import Connection, Rooms
-from ai_agent.api.websocket.connection_manager import ConnectionManager
 from ai_agent.api.websocket.protocol import JSON, Message
 from ai_agent.domain.channels import Channel
 from ai_agent.domain.errors import AuthenticationError
@@ -27,13 +27,32 @@ class Everybody:
     async def check(self, _: Principal, __: Channel) -> tuple[str, ...]:
         return ()
 
-    async def on_upgrade(self, _: object) -> Principal | None:
+    async def on_upgrade(self, _: object) -> Login | None:
         return None
 
-    async def verify(self, token: str, _: str) -> Principal:
+    async def verify(self, token: str, _: str) -> Login:
         if token != "good":
             raise AuthenticationError
-        return SOMEBODY
+        return Login(SOMEBODY, token)
+
+
+class Alone:
+    """A node without others."""
+
+    node = "test"
+
+    def __init__(self) -> None:
+        self.connections: set[Connection] = set()
+
+    def enter(self, _: Connection) -> None: ...
+
+    async def add(self, connection: Connection) -> None:
+        self.connections.add(connection)
+
+    def changed(self, _: Connection) -> None: ...
+
+    async def remove(self, connection: Connection) -> None:
+        self.connections.discard(connection)
 
 
 class Wire:
@@ -45,7 +64,7 @@ class Wire:
         rooms = Rooms(
             settings=Settings(**settings),
             authenticator=everybody,
-            manager=ConnectionManager(),
+            manager=Alone(),  # type: ignore[arg-type]
             channels=Channels(everybody, log, None),  # type: ignore[arg-type]  # no executions here
             calls=None,  # type: ignore[arg-type]  # no methods here
         )

@@ -9,6 +9,7 @@ from litestar.datastructures import State
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 
+from ai_agent import backends
 from ai_agent.api.admission import Admission
 from ai_agent.api.answers import Answer
 from ai_agent.api.body import BodyDecoder
@@ -26,6 +27,7 @@ from ai_agent.api.v1.admin import AdminController
 from ai_agent.api.v1.agents import AgentController
 from ai_agent.api.v1.approvals import ApprovalController
 from ai_agent.api.v1.auth import AuthController
+from ai_agent.api.v1.connections import ConnectionController
 from ai_agent.api.v1.deliveries import DeliveryController
 from ai_agent.api.v1.execution_history import ExecutionHistoryController
 from ai_agent.api.v1.executions import ExecutionController
@@ -39,8 +41,8 @@ from ai_agent.api.websocket.calls import Calls
 from ai_agent.api.websocket.channels import Channels
 from ai_agent.api.websocket.connection import Rooms
 from ai_agent.api.websocket.connection_manager import ConnectionManager
+from ai_agent.api.websocket.origins import Origins
 from ai_agent.api.websocket.routes import ROUTES
-from ai_agent.execution.job_queue import JobQueue, LitestarJobQueue
 from ai_agent.execution.local_model import LocalModel
 from ai_agent.execution.model_access import ModelAccess
 from ai_agent.execution.prices import Prices
@@ -50,8 +52,11 @@ from ai_agent.execution.webhooks import Webhooks
 from ai_agent.execution.worker import Worker
 from ai_agent.observability.logging import configure_logging
 from ai_agent.observability.tracing import traced
+from ai_agent.realtime.connection_registry import ConnectionRegistry
+from ai_agent.realtime.log_backend import LogBackend
+from ai_agent.realtime.plugin import RealtimePlugin
 from ai_agent.realtime.publisher import Publisher
-from ai_agent.realtime.sqlite_log import SqliteLog
+from ai_agent.realtime.socket_orders import SocketOrders
 from ai_agent.security.api_keys import REFRESH_TOKEN, TICKET, KeyHasher
 from ai_agent.security.jwks import Jwks, fetcher
 from ai_agent.security.jwt import Jwt
@@ -64,6 +69,8 @@ from ai_agent.services.api_keys import ApiKeyService
 from ai_agent.services.approvals import ApprovalService
 from ai_agent.services.audit import AuditService
 from ai_agent.services.channel_access import ChannelAccess
+from ai_agent.services.connections import ConnectionService
+from ai_agent.services.credentials import Credentials
 from ai_agent.services.deliveries import DeliveryService
 from ai_agent.services.execution_history import ExecutionHistory
 from ai_agent.services.execution_queue import ExecutionQueue
@@ -75,6 +82,7 @@ from ai_agent.services.housekeeping import Housekeeping
 from ai_agent.services.idempotency import IdempotencyService
 from ai_agent.services.identity import IdentityService
 from ai_agent.services.messages import MessageService
+from ai_agent.services.outbox_lag import OutboxLag
 from ai_agent.services.paging import Pager
 from ai_agent.services.rate_limits import RateLimitService
 from ai_agent.services.sessions import SessionService
@@ -82,14 +90,7 @@ from ai_agent.services.tokens import Lifetimes, TokenService
 from ai_agent.services.tools import ToolService
 from ai_agent.settings import Algorithm, Auth, Environment, LogFormat, Settings, load_settings
 from ai_agent.storage import migrations
-from ai_agent.storage.database import Database
-from ai_agent.storage.engine import create_database
 from ai_agent.storage.keyset import CursorCodec
-from ai_agent.storage.limiter import Limiter, MemoryLimiter
-from ai_agent.storage.redis import connect
-from ai_agent.storage.redis_limiter import RedisLimiter
-from ai_agent.storage.resilient_limiter import ResilientLimiter
-from ai_agent.storage.timed import TimedDatabase
 
 RESOURCES = [
     SessionController,
@@ -102,6 +103,7 @@ RESOURCES = [
     ToolController,
     RateLimitController,
     AdminController,
+    ConnectionController,
     AuthController,
     HealthController,
 ]
@@ -112,16 +114,17 @@ class _Server:
 
     def __init__(self, settings: Settings):
         self.settings = settings
-        self.database = _database(settings)
+        self.database = backends.database_of(settings)
         hasher = KeyHasher(settings.secret, settings.secret_key_fallbacks)
         self._guard = guard = OutboundGuard(settings.outbound_networks)
-        self._limiter = _limiter(settings)
+        self._limiter = backends.limiter_of(settings)
         self.rate_limits = RateLimitService(settings, self._limiter)
         self._pager = Pager(self.database, CursorCodec(settings.secret))
         self._api_keys = ApiKeyService(self.database, hasher, settings.environment, self._pager)
         tickets = KeyHasher(settings.secret, settings.secret_key_fallbacks, TICKET)
         jwt = _jwt(settings, guard)
         self.identity = IdentityService(self.database, hasher, self._api_keys, tickets, jwt)
+        self.credentials = Credentials(self.identity, self.rate_limits)
         self._tokens = TokenService(
             self.database,
             jwt,
@@ -132,7 +135,9 @@ class _Server:
         )
         self.idempotency = IdempotencyService(self.database)
         self.health = HealthService(self.database, self._limiter)
-        self._log = SqliteLog(settings.directory / "events.db")
+        self._log = backends.log_of(settings)
+        self._connections = ConnectionRegistry(backends.connections_of(settings))
+        self._orders = SocketOrders(self._log, shared=settings.shares_runs)
         self.housekeeping = Housekeeping(
             {
                 "idempotency keys": self.idempotency.forget_expired,
@@ -142,9 +147,10 @@ class _Server:
             }
         )
         agent_secrets = SecretFields(SecretBox(settings.secret, settings.secret_key_fallbacks), "agents")
+        self.channels = RealtimePlugin(LogBackend(self._log), arbitrary_channels_allowed=True)
         self._publisher = Publisher(self.database, self._log)
         self._streams = ExecutionStreams(self.database, self._log)
-        self._queue = _queue(settings)
+        self._queue = backends.queue_of(settings)
         self._signer = WebhookSigner(settings.secret, settings.secret_key_fallbacks)
         retry = settings.webhook_retry_seconds
         self._webhooks = Webhooks(self.database, self._signer, WebhookPost(guard), retry_seconds=retry)
@@ -158,13 +164,16 @@ class _Server:
             self.database, self._streams, self._publisher, self._queue, self._runs, self._guard
         )
         self._approvals = ApprovalService(self.database, self._publisher, self._runs)
+        required, origins = settings.auth is Auth.REQUIRED, Origins(settings.origins)
+        self._authenticator = Authenticator(self.identity, self.credentials, origins, required=required)
+        self._manager = ConnectionManager(settings, self.identity, self._authenticator, self._connections, self._orders)
         self._sockets = self._socket_rooms()
 
     def _socket_rooms(self) -> Rooms:
         return Rooms(
             settings=self.settings,
-            authenticator=Authenticator(self.identity, required=self.settings.auth is Auth.REQUIRED),
-            manager=ConnectionManager(),
+            authenticator=self._authenticator,
+            manager=self._manager,
             channels=Channels(ChannelAccess(self.database), self._log, self._streams),
             calls=Calls(self._executions, self._approvals, self._messages, self.rate_limits),
         )
@@ -179,12 +188,14 @@ class _Server:
             "deliveries": given(DeliveryService(self.database, self._pager, self._webhooks, self._signer)),
             "history": given(ExecutionHistory(self.database, self._pager, self._streams)),
             "execution_queue": given(ExecutionQueue(self.database)),
+            "outbox_lag": given(OutboxLag(self.database)),
             "streams": given(self._streams),
             "approvals": given(self._approvals),
             "tools": given(ToolService(self.database, self._pager)),
             "rate_limits": given(self.rate_limits),
             "api_keys": given(self._api_keys),
             "audit": given(AuditService(self._pager)),
+            "connections": given(ConnectionService(self.database, self._pager, self._connections, self._orders)),
             "tokens": given(self._tokens),
             "health": given(self.health),
             "sockets": given(self._sockets),
@@ -200,9 +211,11 @@ class _Server:
     async def serving(self, *, worker: bool) -> AsyncIterator[None]:
         """All that answers requests, and the worker unless others do its part."""
         async with self._ground(), contextlib.AsyncExitStack() as ends:
-            for room in (self._api_keys, self._limiter, self.identity):
+            for room in (self._api_keys, self._limiter, self.identity, self._connections, self._orders, self._manager):
                 ends.push_async_callback(room.close)
             await self._limiter.start()
+            await self._orders.start()
+            self._manager.start()
             await first_start(self.settings, self._api_keys, self._agents)
             await self.identity.start()
             async with self._working() if worker else contextlib.nullcontext():
@@ -239,30 +252,6 @@ class _Server:
             yield
 
 
-def _database(settings: Settings) -> Database:
-    database = create_database(
-        settings.database, pool_size=settings.db_pool_size, statement_timeout=settings.db_statement_timeout
-    )
-    return TimedDatabase(database) if settings.environment is Environment.DEVELOPMENT else database
-
-
-def _queue(settings: Settings) -> JobQueue:
-    """Redis where processes share a database. Several deployments may share a Redis: each has its database's name."""
-    concurrency, lease = settings.execution_concurrency, settings.execution_lease_seconds
-    if settings.redis_url is None or not settings.shares_runs:
-        return LitestarJobQueue(concurrency=concurrency)
-    redis = connect(settings.redis_url, answer_seconds=1, reconnect=True)
-    name = settings.database.rpartition("/")[2].partition("?")[0]
-    return LitestarJobQueue(redis, concurrency=concurrency, lease_seconds=lease, name=name)
-
-
-def _limiter(settings: Settings) -> Limiter:
-    strategy = settings.rate_limit_strategy
-    if settings.redis_url is None:
-        return MemoryLimiter(strategy)
-    return ResilientLimiter(RedisLimiter(connect(settings.redis_url), strategy), strategy)
-
-
 def _jwt(settings: Settings, guard: OutboundGuard) -> Jwt:
     jwks, algorithms = None, settings.jwt_algorithms
     if settings.jwt_jwks_url is not None and set(algorithms) != {Algorithm.HS256}:
@@ -293,7 +282,7 @@ def create_app(settings: Settings, *, worker: bool = True) -> Litestar:
             *metrics,
         ],
         middleware=[
-            Admission(server.identity, server.rate_limits, required=settings.auth is Auth.REQUIRED),
+            Admission(server.credentials, server.rate_limits, required=settings.auth is Auth.REQUIRED),
             Idempotency(server.idempotency),
         ],
         dto=BodyDecoder,
@@ -303,6 +292,7 @@ def create_app(settings: Settings, *, worker: bool = True) -> Litestar:
         exception_handlers={Exception: answer_error, HTTPException: answer_error},
         dependencies=server.services(),
         lifespan=[lambda _: server.serving(worker=worker)],
+        plugins=[server.channels],
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,
         logging_config=None,

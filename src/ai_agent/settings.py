@@ -17,6 +17,7 @@ import platformdirs
 from msgspec import Meta
 
 from ai_agent.domain.errors import ConfigurationError
+from ai_agent.domain.origins import Origin, parse_origin
 from ai_agent.domain.rate_limits import Strategy
 
 PREFIX = "AI_AGENT_"
@@ -236,6 +237,11 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         return tuple(_networks("trusted_proxies", self.trusted_proxies))
 
     @property
+    def origins(self) -> frozenset[Origin]:
+        """Of pages that may open a socket. Raises ConfigurationError for what is no origin."""
+        return frozenset(_origins("ws_origins", self.ws_origins))
+
+    @property
     def secret(self) -> str:
         """The secret key, from the setting or from the data directory, where the first start has put it."""
         if self.secret_key:
@@ -259,6 +265,14 @@ def _networks(field: str, texts: Sequence[str]) -> Iterator[IPv4Network | IPv6Ne
             raise ConfigurationError(f"{variable(field)}: {error}", _meaning(field)) from None
 
 
+def _origins(field: str, texts: Sequence[str]) -> Iterator[Origin]:
+    for text in texts:
+        try:
+            yield parse_origin(text)
+        except ValueError:
+            raise ConfigurationError(f"{variable(field)}: {text!r} is no origin of a page", _meaning(field)) from None
+
+
 def variable(field: str) -> str:
     """The environment variable of a field."""
     own = field.startswith(("openai_", "anthropic_"))
@@ -277,7 +291,7 @@ def load_settings(
         settings = msgspec.convert({**given, **overrides}, Settings, strict=False, dec_hook=_path)
     except msgspec.ValidationError as error:
         raise _named(error) from None
-    _ = settings.outbound_networks, settings.proxy_networks  # Raise for what is none.
+    _ = settings.outbound_networks, settings.proxy_networks, settings.origins  # Raise for what is none.
     _check_production(settings)
     _check_jwks(settings)
     return settings

@@ -15,9 +15,10 @@ _NODE = _DISTRIBUTION / "bin" / "node"
 _NPM = _DISTRIBUTION / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 
 
-def node(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+def node(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     command = [str(_NODE), *map(str, arguments)]
-    return subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, timeout=100, check=False)
+    whole = os.environ | environment
+    return subprocess.run(command, cwd=FOLDER, env=whole, capture_output=True, text=True, timeout=100, check=False)
 
 
 def tool(name: str, *arguments: str | Path) -> None:

@@ -95,6 +95,7 @@ def ids(server: Server, database_url: str) -> dict[str, str]:
         tool = api.post("/tools", json={"name": "calculator", "kind": "builtin"}).json()["id"]
         key = new_key(api)
     ids = {"session_id": session, "message_id": message, "agent_id": agent, "execution_id": execution, "key_id": key}
+    ids |= {"connection_id": str(uuid.uuid4())}
     return ids | {"number": "1", "delivery_id": delivery, "tool_id": tool, "call_id": "none"}
 
 
@@ -158,6 +159,8 @@ def test_the_owner_needs_no_more_than_the_operations_scope(
         assert answer.json()["details"] == {"ids": BODIES[f"{method} {path}"]}
     elif path == "/messages":
         assert [error["field"] for error in answer.json()["validation_errors"]] == ["search"]
+    elif "connection_id" in path:
+        assert answer.json()["message"] == "Connection not found"
     elif "call_id" in path:
         assert answer.json()["message"] == "The execution has no such tool call"
     elif path.endswith("/retry"):

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from litestar_queues import Worker
 
 from ai_agent.domain.fields import new_id
 from ai_agent.execution import job_queue
@@ -341,26 +342,68 @@ def test_a_redis_that_was_killed_is_worked_with_again_soon(redis: ValkeyServer) 
     async def scenario(queues: Queues) -> None:
         done: Counter[UUID] = Counter()
         await queues.working(counting(done))
-        kept, other = new_id(), queues.another()
-        await other.enqueue(new_id())
-        await until(lambda: len(done) == 1)
+        other = queues.another()
+        await asked_until_done(other, done)
         await away(redis)
+        await asked_until_done(other, done)
+
+    play(redis, scenario)
+
+
+async def asked_until_done(queue: LitestarJobQueue, done: Counter[UUID]) -> None:
+    """As the sweeper asks: a queue that is away, or slow, is asked again."""
+    job = new_id()
+    async with asyncio.timeout(15):
+        while not done[job]:
+            await queue.enqueue(job)
+            await asyncio.sleep(0.05)
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> asyncio.Event:
+    """Lets the library's wait for work fail while the event is set that this answers."""
+    fails, healthy = asyncio.Event(), Worker._wait_for_work
+
+    async def wait_for_work(worker: Worker) -> bool | None:
+        if fails.is_set():
+            raise error
+        return await healthy(worker)
+
+    monkeypatch.setattr(Worker, "_wait_for_work", wait_for_work)
+    return fails
+
+
+@pytest.mark.parametrize("error", [RuntimeError("pubsub connection not set"), ConnectionError("gone")])
+def test_a_listener_that_fails_keeps_no_job_waiting(
+    redis: ValkeyServer, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async def scenario(queues: Queues) -> None:
+        done: Counter[UUID] = Counter()
+        fails, queue = failing(monkeypatch, error), await queues.working(counting(done))
+        await asked_until_done(queue, done)
+        fails.set()
+        await asked_until_done(queue, done)
+
+    play(redis, scenario)
+
+
+def test_a_queue_closes_also_when_redis_fails_just_then(redis: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario(queues: Queues) -> None:
+        fails, queue = failing(monkeypatch, ConnectionError("gone")), await queues.working(counting(Counter()))
+        fails.set()
+        await asyncio.sleep(0.6)
         async with asyncio.timeout(3):
-            while not done[kept]:
-                await other.enqueue(kept)
-                await asyncio.sleep(0.05)
-        await asyncio.sleep(0.2)
-        assert done[kept] == 1
+            await queue.close()
 
     play(redis, scenario)
 
 
 def test_what_runs_goes_on_while_redis_is_away(redis: ValkeyServer) -> None:
     async def scenario(queues: Queues) -> None:
-        done, interrupted = Counter[UUID](), False
+        done, begun, interrupted = Counter[UUID](), asyncio.Event(), False
 
         async def handler(job: UUID) -> None:
             nonlocal interrupted
+            begun.set()
             try:
                 await asyncio.sleep(4 * LEASE_SECONDS)
             except asyncio.CancelledError:
@@ -370,19 +413,13 @@ def test_what_runs_goes_on_while_redis_is_away(redis: ValkeyServer) -> None:
 
         queue = await queues.working(handler)
         await queue.enqueue(new_id())
-        await until_running(queue)
+        await begun.wait()
         redis.ask("FLUSHALL")
         await away(redis, LEASE_SECONDS)
         await until(lambda: bool(done), 5 * LEASE_SECONDS)
         assert not interrupted
 
     play(redis, scenario)
-
-
-async def until_running(queue: LitestarJobQueue) -> None:
-    async with asyncio.timeout(5):
-        while not (await queue.status())["running"]:
-            await asyncio.sleep(0.01)
 
 
 def test_nobody_waits_for_a_redis_that_is_frozen_or_away(

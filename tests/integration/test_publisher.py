@@ -1,6 +1,7 @@
 """What is committed is told, in order and once, whoever dies and whatever is away meanwhile."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from uuid import uuid4
@@ -30,6 +31,16 @@ class AwayLog(MemoryLog):
         if self.away:
             raise ServiceUnavailable("away")
         return await super().append(channel, events, fence=fence)
+
+
+class UnsureLog(MemoryLog):
+    """A log whose server may still lose what it has answered."""
+
+    sure_until = 0.0
+
+    @property
+    def kept_until(self) -> float:
+        return self.sure_until
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +96,10 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
         await asyncio.sleep(0.02)
 
 
+async def leaves(database: Database, channel: str, count: int) -> bool:
+    return len(await outbox.of_channel(database.reader, channel)) == count
+
+
 async def is_confirmed(database: Database, channel: str) -> bool:
     return not await outbox.of_channel(database.reader, channel)
 
@@ -98,6 +113,22 @@ def test_what_is_committed_is_told_at_once_and_then_leaves_the_outbox(run: Calla
                 assert (await told(log, channel))[-1] == text
             await until(lambda: is_confirmed(database, channel))
         assert await told(log, channel) == ["one", "two", "three"]
+
+    run(scenario)
+
+
+def test_what_the_log_may_still_lose_stays_in_the_outbox(run: Callable[[Scenario], None]) -> None:
+    async def scenario(database: Database, channel: str) -> None:
+        log = UnsureLog()
+        async with started(database, log) as publisher:
+            await recorded(publisher, database, channel, "one")
+            log.sure_until = time.monotonic()
+            await recorded(publisher, database, channel, "two")
+            await until(lambda: leaves(database, channel, 1))
+            await asyncio.sleep(0.1)
+            assert await leaves(database, channel, 1)
+            log.sure_until = time.monotonic()
+            await until(lambda: is_confirmed(database, channel))
 
     run(scenario)
 

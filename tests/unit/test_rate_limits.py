@@ -17,7 +17,7 @@ from litestar import Litestar, Request, delete, get, post, route
 from litestar.handlers import HTTPRouteHandler
 from litestar.params import FromPath, FromQuery
 
-from ai_agent.api.admission import LOOKED_AT, Admission
+from ai_agent.api.admission import Admission
 from ai_agent.api.errors import answer_error
 from ai_agent.api.guards import IDENTIFIED, PUBLIC
 from ai_agent.api.middleware import OuterWrapper
@@ -27,6 +27,7 @@ from ai_agent.api.rate_limits import BULK, EXEMPT, RateLimit, declare_rate_limit
 from ai_agent.domain.errors import AuthenticationError, ConfigurationError
 from ai_agent.domain.identity import Principal, Tier
 from ai_agent.domain.rate_limits import RouteClass, Strategy
+from ai_agent.services.credentials import LOOKED_AT, Credentials
 from ai_agent.services.identity import EndedCredential, IdentityService
 from ai_agent.services.rate_limits import RateLimitService
 from ai_agent.settings import load_settings
@@ -68,9 +69,10 @@ class Asked:
         self.settings = load_settings(environment)
         limiter = MemoryLimiter(self.settings.rate_limit_strategy, lambda: self.now)
         service = RateLimitService(self.settings, limiter)
+        credentials = Credentials(cast("IdentityService", self.identity), service)
         app = Litestar(
             handlers,
-            middleware=[Admission(cast("IdentityService", self.identity), service, required=True)],
+            middleware=[Admission(credentials, service, required=True)],
             exception_handlers={Exception: answer_error},
             openapi_config=None,
         )

@@ -1,13 +1,10 @@
 """Who calls, how often, whether they may, and what they ask for: of every route, in this order, before all else."""
 
-import asyncio
-from weakref import WeakValueDictionary
-
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from ai_agent.api.acting import acting_for, wanted_owner
 from ai_agent.api.guards import METHODS, SCOPE, check_scope
-from ai_agent.api.headers import header
+from ai_agent.api.headers import bearer_token
 from ai_agent.api.lean import LeanMiddleware
 from ai_agent.api.parameters import check_parameters
 from ai_agent.api.rate_limits import COMPILED, RouteLimits, note_left
@@ -15,11 +12,9 @@ from ai_agent.domain.errors import AuthenticationError
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.rate_limits import RateLimitExceeded
 from ai_agent.observability.timing import timed
-from ai_agent.services.identity import ANYONE, IdentityService
+from ai_agent.services.credentials import Credentials
+from ai_agent.services.identity import ANYONE
 from ai_agent.services.rate_limits import Left, RateLimitService
-
-LOOKED_AT = 8
-"""Unknown credentials of one address that are looked at in the same moment."""
 
 _NO_LIMITS: dict[str, RouteLimits] = {}
 
@@ -30,12 +25,10 @@ class Admission(LeanMiddleware):
     An operation whose scope is None needs nobody, and has neither.
     """
 
-    def __init__(self, identity: IdentityService, limits: RateLimitService, *, required: bool):
-        self._identity = identity
-        self._limits = limits
+    def __init__(self, credentials: Credentials, limits: RateLimitService, *, required: bool):
+        self._credentials = credentials
         self._required = required
         self._nobody = RouteLimits([], 1, limits, "", "")
-        self._turns: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         if scope["method"] == "OPTIONS":  # type: ignore[typeddict-item]  # of HTTP
@@ -78,32 +71,14 @@ class Admission(LeanMiddleware):
         """The caller, None without credentials. Raises AuthenticationError for bad ones, and RateLimitExceeded."""
         if not self._required:
             return ANYONE
-        credentials = header(scope, b"authorization")
-        if credentials is None:
+        if (token := bearer_token(scope)) is None:
             return None
-        scheme, _, token = credentials.partition(" ")
-        if scheme.lower() != "bearer":
-            token = ""  # As bad as any, and counted as one.
-        return self._identity.known(token) or await self._verified(token, scope["client_address"])  # type: ignore[typeddict-item]  # ours
-
-    async def _verified(self, token: str, address: str) -> Principal | None:
-        """Credentials that nobody has seen lately: from where too many bad ones came, no key is even looked at.
-
-        One that has ended is as good as none.
-        """
-        if not self._limits.enabled:
-            return await self._identity.verify(token)
-        # A few at a time, so that who sends many at once has no more of them looked at than who does not.
-        async with self._turns.setdefault(address, asyncio.Semaphore(LOOKED_AT)):
-            if self._identity.may_be_guessed(token):
-                await self._limits.check_address(address)
-            try:
-                return await self._identity.verify(token)
-            except AuthenticationError as error:
-                if not error.guessed:
-                    return None
-                await self._limits.note_failure(address)
+        try:
+            return await self._credentials.of_token(token, scope["client_address"])  # type: ignore[typeddict-item]  # ours
+        except AuthenticationError as error:
+            if error.guessed:
                 raise
+            return None  # One that has ended is as good as none.
 
 
 async def _tell_methods(scope: Scope, send: Send) -> None:

@@ -1,4 +1,4 @@
-"""`/openapi.json`, `/openapi.yaml` and `/docs`: public, and made of nothing but what this server has itself."""
+"""`/openapi.json`, `/openapi.yaml`, `/asyncapi.json`, `/docs`: public, made of what this server has itself."""
 
 from functools import cache
 from pathlib import Path
@@ -37,6 +37,10 @@ class DocumentController(Controller):
     async def get_openapi_yaml(self, request: Request[Any, Any, Any]) -> Response[bytes]:
         return Response(as_yaml(request.app), media_type=YAML)
 
+    @get("/asyncapi.json")
+    async def get_asyncapi_json(self) -> Response[bytes]:
+        return Response(asyncapi_json(), media_type=JSON)
+
     @get("/docs")
     async def get_docs(self) -> Response[bytes]:
         return _file(_PAGE)
@@ -51,7 +55,14 @@ def as_json(app: Litestar) -> bytes:
     """The document, made when it is first asked for: no start and no other request pays for it."""
     from ai_agent.api.openapi.document import openapi
 
-    return msgspec.json.format(msgspec.json.encode(openapi(app)), indent=2) + b"\n"
+    return _indented(openapi(app))
+
+
+@cache
+def asyncapi_json() -> bytes:
+    from ai_agent.api.asyncapi.document import asyncapi
+
+    return _indented(asyncapi())
 
 
 @cache
@@ -60,6 +71,10 @@ def as_yaml(app: Litestar) -> bytes:
 
     document = msgspec.json.decode(as_json(app))
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True, width=120, encoding="utf-8")
+
+
+def _indented(document: dict[str, Any]) -> bytes:
+    return msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
 
 
 @cache

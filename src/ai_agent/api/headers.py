@@ -18,3 +18,12 @@ def header(scope: Scope, name: bytes) -> str | None:
     """A header of a request, by its name in small letters."""
     value: bytes | None = scope[_HEADERS].get(name)  # type: ignore[literal-required]  # ours
     return None if value is None else value.decode("latin-1")
+
+
+def bearer_token(scope: Scope) -> str | None:
+    """The token of `Authorization`: an empty one, as bad as any, under another scheme, and None without the header."""
+    credentials = header(scope, b"authorization")
+    if credentials is None:
+        return None
+    scheme, _, token = credentials.partition(" ")
+    return token if scheme.lower() == "bearer" else ""

@@ -41,16 +41,43 @@ def worker(concurrency: int | None, data_dir: Path | None) -> None:
     work(concurrency, data_dir)
 
 
+_url = click.option("--url", envvar="AI_AGENT_URL", default="http://127.0.0.1:8000", show_default=True)
+_api_key = click.option(
+    "--api-key", envvar="AI_AGENT_API_KEY", help="Default: the key in the embedded server's data directory."
+)
+
+
 @cli.command()
 @click.argument("agent", default="assistant")
-@click.option("--url", envvar="AI_AGENT_URL", default="http://127.0.0.1:8000", show_default=True)
-@click.option("--api-key", envvar="AI_AGENT_API_KEY", help="Default: the key in the embedded server's data directory.")
+@_url
+@_api_key
 @click.option("--session", "session_id", help="Go on with this session.")
 def chat(agent: str, url: str, api_key: str | None, session_id: str | None) -> None:
     """Talk with an agent; Ctrl-C stops the answer, not the chat."""
     from ai_agent.cli.chat import chat as run
 
     run(agent, url, api_key, session_id, load_settings())
+
+
+@cli.command()
+@click.argument("channel")
+@_url
+@_api_key
+@click.option("--since", metavar="EPOCH:SEQ", help="Begin behind this event.")
+@click.option("--from", "start", metavar="now|earliest|last:N", help="Where to begin.  [default: now]")
+@click.option("--types", default="", metavar="PATTERN,…", help="Only these, such as `message.*`.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for scripts.")
+def tail(
+    channel: str, url: str, api_key: str | None, since: str | None, start: str | None, types: str, as_json: bool
+) -> None:
+    """Print the events of a channel as they happen, such as `session:ID`; Ctrl-C ends it.
+
+    An execution's channel ends with the execution.
+    """
+    from ai_agent.cli.tail import tail as run
+
+    wanted = [pattern.strip() for pattern in types.split(",") if pattern.strip()]
+    run(channel, url, api_key, since, start, wanted, load_settings(), as_json=as_json)
 
 
 @cli.command()
@@ -68,6 +95,14 @@ def openapi(as_yaml: bool) -> None:
     from ai_agent.cli.openapi import openapi as run
 
     run(as_yaml=as_yaml)
+
+
+@cli.command()
+def asyncapi() -> None:
+    """Print the AsyncAPI document of the real-time protocol."""
+    from ai_agent.cli.openapi import asyncapi as run
+
+    run()
 
 
 @cli.group()

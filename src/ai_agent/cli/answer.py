@@ -1,7 +1,6 @@
 """An answer on the screen: what the model says, the tools that it calls, and what somebody has to allow."""
 
 import contextlib
-from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote
@@ -9,10 +8,23 @@ from urllib.parse import quote
 import msgspec
 from rich.markup import escape
 
-from ai_agent.cli.client import Client
 from ai_agent.cli.screen import ask, console, edit, show
-from ai_agent.domain.errors import ConfigurationError
-from ai_agent.domain.events import EventType
+from ai_agent.cli.server import told
+from ai_agent.client import Client, Event, Refused
+from ai_agent.domain.events import (
+    ApprovalExpiredData,
+    ApprovalRequestedData,
+    ApprovalResolvedData,
+    EndedData,
+    EventType,
+    FailedData,
+    QueuedData,
+    SnapshotData,
+    StartedData,
+    TokenData,
+    ToolEndedData,
+    ToolStartedData,
+)
 
 SHOWN_CHARACTERS = 200
 """Of the arguments and the output of a call; somebody who is asked for leave sees all."""
@@ -30,31 +42,38 @@ class Answer:
         self._said = ""
         self._inside_a_line = False
         self._decided: set[str] = set()
-        self._shown: dict[str, Callable[[dict[str, Any]], None]] = {
-            EventType.QUEUED: self._queued,
-            EventType.RESTARTED: self._restarted,
-            EventType.FAILED: self._failed,
-            EventType.COMPLETED: self._ended,
-            EventType.CANCELLED: self._ended,
-            EventType.TOOL_STARTED: self._tool_started,
-            EventType.TOOL_COMPLETED: self._tool_completed,
-            EventType.TOOL_FAILED: self._tool_failed,
-            EventType.APPROVAL_REQUESTED: self._approval_requested,
-            EventType.APPROVAL_RESOLVED: self._approval_resolved,
-            EventType.APPROVAL_EXPIRED: self._approval_expired,
-        }
 
-    def hear(self, frame: dict[str, Any]) -> None:
+    def hear(self, event: Event) -> None:
         """Shows an event. Asks, and waits for the reply, where the run has to be allowed to go on."""
-        self.execution_id = frame["ch"].partition(":")[2]
-        kind, data = frame["type"], frame["data"]
-        if kind == EventType.TOKEN:
-            self._speak(data["offset"], data["text"])
-        elif kind == EventType.SNAPSHOT:
-            self._catch_up(data["text"])
-        elif kind in self._shown:
-            self.end_line()
-            self._shown[kind](data)
+        self.execution_id = event.ch.partition(":")[2]
+        match event.data:
+            case TokenData(offset=offset, text=text):
+                self._speak(offset, text)
+            case SnapshotData(text=text):
+                self._catch_up(text)
+            case QueuedData(session_id=session_id):
+                self.session_id = str(session_id)
+            case _:
+                self._show(event)
+
+    def _show(self, event: Event) -> None:
+        """What has a line of its own; what is not known is none of the terminal's business."""
+        match event.data:
+            case StartedData() if event.type == EventType.RESTARTED:
+                self._said = ""
+                self.note("starting over")
+            case EndedData():
+                self.end_line()
+            case FailedData(message=message):
+                self._line(message, style="red")
+            case ToolStartedData() | ToolEndedData() as data:
+                self._show_call(event.type, data)
+            case ApprovalRequestedData() as data:
+                self._ask(data)
+            case ApprovalResolvedData() as data if data.call_id not in self._decided:
+                self.note(f"{data.name}: somebody else has decided: {data.decision}")
+            case ApprovalExpiredData(name=name):
+                self.note(f"{name}: nobody has allowed it in time")
 
     def note(self, text: str) -> None:
         self.end_line()
@@ -82,47 +101,29 @@ class Answer:
             self._said = ""
         self._speak(0, text)
 
-    def _queued(self, data: dict[str, Any]) -> None:
-        self.session_id = data["session_id"]
+    def _line(self, text: str, style: str | None = None) -> None:
+        self.end_line()
+        show(text, style=style)
 
-    def _restarted(self, _: dict[str, Any]) -> None:
-        self._said = ""
-        self.note("starting over")
+    def _show_call(self, kind: str, data: ToolStartedData | ToolEndedData) -> None:
+        if isinstance(data, ToolEndedData):
+            failed = kind == EventType.TOOL_FAILED
+            self._line(f"← {data.name}{' failed' * failed}: {_short(data.output)}", style="yellow" if failed else "dim")
+            return
+        self._line(f"→ {data.name} {_short(data.arguments)}", style="dim")
+        if data.expires_at is not None:
+            self.note(f"waits until {_clock(data.expires_at)} for the client that runs it")
 
-    def _ended(self, _: dict[str, Any]) -> None:
-        """That its line has ended is all there is to show."""
-
-    def _failed(self, data: dict[str, Any]) -> None:
-        show(data["message"], style="red")
-
-    def _tool_started(self, data: dict[str, Any]) -> None:
-        show(f"→ {data['name']} {_short(data['arguments'])}", style="dim")
-        if data["expires_at"] is not None:
-            self.note(f"waits until {_clock(data['expires_at'])} for the client that runs it")
-
-    def _tool_completed(self, data: dict[str, Any]) -> None:
-        show(f"← {data['name']}: {_short(data['output'])}", style="dim")
-
-    def _tool_failed(self, data: dict[str, Any]) -> None:
-        show(f"← {data['name']} failed: {_short(data['output'])}", style="yellow")
-
-    def _approval_resolved(self, data: dict[str, Any]) -> None:
-        if data["call_id"] not in self._decided:
-            self.note(f"{data['name']}: somebody else has decided: {data['decision']}")
-
-    def _approval_expired(self, data: dict[str, Any]) -> None:
-        self.note(f"{data['name']}: nobody has allowed it in time")
-
-    def _approval_requested(self, data: dict[str, Any]) -> None:
-        arguments = msgspec.json.format(msgspec.json.encode(data["arguments"])).decode()
-        show(f"{data['name']} is to be called, if it is allowed until {_clock(data['expires_at'])}:", style="bold")
+    def _ask(self, data: ApprovalRequestedData) -> None:
+        arguments = msgspec.json.format(msgspec.json.encode(data.arguments)).decode()
+        self._line(f"{data.name} is to be called, if it is allowed until {_clock(data.expires_at)}:", style="bold")
         show(arguments)
-        self._decided.add(data["call_id"])
-        path = f"/executions/{self.execution_id}/approvals/{quote(data['call_id'], safe='')}"
+        self._decided.add(data.call_id)
+        path = f"/executions/{self.execution_id}/approvals/{quote(data.call_id, safe='')}"
         try:
-            self._client.insist("POST", path, json=_decision(data["arguments"]))
-        except ConfigurationError as error:  # It came too late, or somebody else was faster.
-            show(error.message, style="red")
+            self._client.insist("POST", path, json=_decision(data.arguments))
+        except Refused as error:  # It came too late, or somebody else was faster.
+            show(told(error).message, style="red")
 
 
 def _decision(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -157,6 +158,6 @@ def _short(value: Any) -> str:
     return line if len(line) <= SHOWN_CHARACTERS else line[:SHOWN_CHARACTERS] + "…"
 
 
-def _clock(time: str) -> str:
+def _clock(time: datetime) -> str:
     """The time of day where the terminal is."""
-    return f"{datetime.fromisoformat(time).astimezone():%H:%M:%S}"
+    return f"{time.astimezone():%H:%M:%S}"

@@ -4,16 +4,16 @@ import contextlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from rich.markup import escape
 
 from ai_agent.cli.answer import Answer
-from ai_agent.cli.client import Client
 from ai_agent.cli.screen import ask, console, show
+from ai_agent.cli.server import explained, local_key, told
+from ai_agent.client import Client, ClientError
 from ai_agent.domain.errors import ConfigurationError
-from ai_agent.services.first_start import KEY_FILE, NO_MODEL
+from ai_agent.services.first_start import NO_MODEL
 from ai_agent.settings import Settings
 
 HELP = "/new starts a conversation, /history shows this one, /quit leaves. Ctrl-C stops an answer."
@@ -21,8 +21,9 @@ HELP = "/new starts a conversation, /history shows this one, /quit leaves. Ctrl-
 
 def chat(agent: str, url: str, api_key: str | None, session_id: str | None, settings: Settings) -> None:
     """Talks until /quit or end of input. Raises ConfigurationError when the server or the agent is not there."""
-    client = Client(url, api_key or _local_key(settings))
-    conversation = Conversation(client, _find_agent(client, agent), session_id)
+    with explained():
+        client = Client(url, api_key or local_key(settings))
+        conversation = Conversation(client, _find_agent(client, agent), session_id)
     console.print(f"[bold]{escape(agent)}[/] at {url}. {HELP}")
     _remember_lines(settings.directory / "chat_history")
     while (line := _ask()) not in (None, "/quit"):
@@ -41,8 +42,9 @@ def _do(conversation: "Conversation", line: str) -> None:
     unknown = partial(console.print, f"No such command. {HELP}")
     try:
         (commands.get(line, unknown) if line.startswith("/") else say)()
-    except ConfigurationError as error:
-        console.print(f"[red]{escape(error.message)}[/] {escape(error.hint)}")
+    except ClientError as error:
+        wrong = told(error)
+        console.print(f"[red]{escape(wrong.message)}[/] {escape(wrong.hint)}")
 
 
 def _ask() -> str | None:
@@ -84,13 +86,12 @@ class Conversation:
 
     def say(self, text: str) -> None:
         """Shows the answer as it comes, and asks what it asks; Ctrl-C cancels the run and keeps what was said."""
-        body: dict[str, Any] = {"message": text}
-        if self._session_id is not None:
-            body["session_id"] = self._session_id
+        goes_on = {} if self._session_id is None else {"session_id": self._session_id}
         answer = Answer(self._client)
+        events = self._client.execute(self._agent_id, text, on_outage=lambda: answer.note("reconnecting"), **goes_on)
         try:
-            for frame in self._client.run(self._agent_id, body, lambda: answer.note("reconnecting")):
-                answer.hear(frame)
+            for event in events:
+                answer.hear(event)
         except KeyboardInterrupt:
             if answer.execution_id is not None:
                 self._client.call("POST", f"/executions/{answer.execution_id}/cancel")
@@ -112,12 +113,6 @@ def _find_agent(client: Client, name: str) -> str:
         if cursor is None:
             there = f"There are: {', '.join(names)}" if names else f"{NO_MODEL}, and create an agent"
             raise ConfigurationError(f"There is no agent named {name}", there)
-
-
-def _local_key(settings: Settings) -> str | None:
-    """The key of an embedded server; None when there is none, which is enough where authentication is off."""
-    file = settings.directory / KEY_FILE
-    return settings.bootstrap_api_key or (file.read_text().strip() if file.exists() else None)
 
 
 def _remember_lines(file: Path) -> None:

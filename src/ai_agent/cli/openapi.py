@@ -1,4 +1,4 @@
-"""`ai-agent openapi`: the document, the same wherever it is printed."""
+"""`ai-agent openapi` and `ai-agent asyncapi`: the documents, the same wherever they are printed."""
 
 import click
 
@@ -11,3 +11,7 @@ def openapi(*, as_yaml: bool) -> None:
     """Needs neither a database nor a setting: the application is made, and not started."""
     app = create_app(load_settings({"AI_AGENT_SECRET_KEY": "-" * 32}))
     click.echo((documents.as_yaml(app) if as_yaml else documents.as_json(app)).rstrip())
+
+
+def asyncapi() -> None:
+    click.echo(documents.asyncapi_json().rstrip())

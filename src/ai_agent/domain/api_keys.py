@@ -12,6 +12,9 @@ from ai_agent.domain.fields import Holds, Input, Label, Name, StoredJson, now, t
 from ai_agent.domain.identity import BUILT_IN, Scope, Tier
 from ai_agent.domain.pages import Filter, Page
 
+ADMIN_KEY_FILE = "admin.key"
+"""In the data directory of an embedded server: opens it for clients of the same machine."""
+
 LABEL_LENGTH = 255
 MAX_OVERLAP_SECONDS = 7 * 24 * 3600
 

@@ -21,7 +21,7 @@ class Actor(msgspec.Struct, frozen=True):
 
 
 class Action(StrEnum):
-    """What is done to a credential or setting, and told in the audit log."""
+    """What is done to a credential, a setting or somebody's connection, and told in the audit log."""
 
     KEY_CREATED = "key.created"
     KEY_ROTATED = "key.rotated"
@@ -31,10 +31,11 @@ class Action(StrEnum):
     TOKEN_REVOKED = "token.revoked"  # noqa: S105
     TOKEN_REUSED = "token.reused"  # noqa: S105
     """A refresh token came a second time, and its family was revoked."""
+    CONNECTION_CLOSED = "connection.closed"
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What was acted on: `api_key` or `token_family`, by id."""
+    """What was acted on: `api_key`, `token_family` or `connection`, by id."""
 
     type: str
     id: str

@@ -19,6 +19,9 @@ class ChannelKind(StrEnum):
 SYSTEM = "system"
 """Notices to everyone: the only channel whose name is its kind alone."""
 
+CONTROL = "control:sockets"
+"""What nodes tell each other of their connections: no channel that a client could name, for it has no kind."""
+
 _NAME = re.compile(r"([a-z_]+):([A-Za-z0-9_.:@|~+/=-]{1,255})")
 
 
@@ -68,7 +71,10 @@ _RETENTION = {
     ChannelKind.TOPIC: Retention(500, 3600.0),
     ChannelKind.SYSTEM: Retention(500, _DAY),
 }
+_OF_CONTROL = Retention(500, 600.0)
 
 
 def retention(name: str) -> Retention:
+    if name == CONTROL:
+        return _OF_CONTROL
     return _RETENTION.get(parse(name).kind, _LONGEST)

@@ -4,14 +4,14 @@ The same maps in JSON and MessagePack, one a frame; `t` says which. Text of ids 
 """
 
 from enum import IntEnum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from uuid import UUID
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ai_agent.domain.events import EventFrame
-from ai_agent.domain.fields import JsonObject
+from ai_agent.domain.fields import JsonObject, JsonValue
 
 JSON_PROTOCOL = "aiagent.v1.json"
 MSGPACK_PROTOCOL = "aiagent.v1.msgpack"
@@ -85,7 +85,7 @@ _REASONS = {
 }
 
 
-class Since(msgspec.Struct, forbid_unknown_fields=True):
+class Since(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """The last event that a client has; without an epoch in the present one."""
 
     seq: Seq
@@ -98,14 +98,14 @@ class Resume(Since, kw_only=True):
     ch: ChannelName
 
 
-class ClientInfo(msgspec.Struct, forbid_unknown_fields=True):
+class ClientInfo(msgspec.Struct, forbid_unknown_fields=True, omit_defaults=True):
     """Who connects. A later connection of the same `instance` replaces this one."""
 
     name: Annotated[str, Meta(max_length=255)] = ""
     instance: Annotated[str, Meta(max_length=255)] = ""
 
 
-class Frame(msgspec.Struct, tag_field="t", forbid_unknown_fields=True, kw_only=True):
+class Frame(msgspec.Struct, tag_field="t", forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """A client's frame. With an `id` it gets exactly one reply of that id."""
 
     id: CommandId | None = None
@@ -280,7 +280,7 @@ class GapFrame(ServerFrame, tag="gap"):
 class Reply(ServerFrame, tag="reply"):
     """The answer to a command."""
 
-    data: Any
+    data: JsonValue
 
 
 class ErrorFrame(ServerFrame, tag="error"):

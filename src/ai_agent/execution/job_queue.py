@@ -72,6 +72,7 @@ class LitestarJobQueue:
         self._service = _Service(_config(redis, concurrency, lease_seconds, name), self._run)
         self._worker: Worker | None = None
         self._tasks: list[asyncio.Task[None]] = []
+        self._closing = False
         self._outage = _Outage(_errors_of_redis() if redis else ())
 
     async def enqueue(self, execution_id: UUID) -> None:
@@ -100,6 +101,7 @@ class LitestarJobQueue:
             task.add_done_callback(_log_failure)
 
     async def close(self) -> None:
+        self._closing = True
         if self._worker is not None:
             await self._worker.stop()
             await asyncio.wait(self._tasks[:1])
@@ -128,12 +130,20 @@ class LitestarJobQueue:
             log.exception("job_failed", execution_id=execution_id)
 
     async def _work(self) -> None:
-        while True:
-            with self._outage:
-                await self._open()
-                self._worker = Worker(self._service)
-                return await self._worker.start()
-            await asyncio.sleep(AWAY_SECONDS)
+        while not self._closing:
+            try:
+                with self._outage:
+                    await self._run_jobs()
+            except Exception:
+                log.exception("queue_failed")
+            if not self._closing:
+                await asyncio.sleep(AWAY_SECONDS)
+
+    async def _run_jobs(self) -> None:
+        await self._open()
+        if not self._closing:
+            self._worker = _Worker(self._service)
+            await self._worker.start()
 
     async def _open(self) -> None:
         try:
@@ -151,6 +161,17 @@ class LitestarJobQueue:
             with self._outage:
                 if await backend.acquire_worker_lock("cleanup", ttl=timedelta(seconds=CLEAN_SECONDS)):
                     await backend.cleanup_terminal(now() - timedelta(seconds=KEPT_SECONDS))
+
+
+class _Worker(Worker):
+    async def _wait_for_work(self) -> bool | None:
+        try:
+            return await super()._wait_for_work()
+        except Exception as error:
+            # A listener that lost its Redis would end the library's loop, and interrupt all that runs.
+            log.warning("queue_listener_failed", error=str(error) or type(error).__name__)
+            await asyncio.sleep(POLL_SECONDS)
+            return None
 
 
 class _Outage:

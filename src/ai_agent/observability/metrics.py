@@ -13,3 +13,8 @@ LIMITER_ON_MEMORY = Gauge(
 LIMITER_CHANGES = Counter(
     "ai_agent_rate_limit_storage_changes", "Changes of where rate limits are counted, by what they changed to", ["to"]
 )
+APPLICATION_EVENTS_LOST = Counter(
+    "ai_agent_application_events_lost",
+    "Messages of application code that were never published, and times that a subscriber of it missed some, by why",
+    ["reason"],
+)

@@ -69,6 +69,10 @@ class Fenced(Exception):
 class EventLog(Protocol):
     """Methods raise ServiceUnavailable when the log cannot be reached or written."""
 
+    @property
+    def kept_until(self) -> float:
+        """What was appended before this moment of the monotonic clock is kept, though the log's server dies now."""
+
     async def open(self) -> None: ...
 
     async def close(self) -> None: ...

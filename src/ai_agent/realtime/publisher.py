@@ -6,11 +6,13 @@ request, many channels at a time. Source: the transactional outbox pattern.
 """
 
 import asyncio
+import time
+from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import Any
 
 import structlog
@@ -18,6 +20,7 @@ import structlog
 from ai_agent.domain.errors import AIAgentError
 from ai_agent.domain.events import TERMINAL, EventType, NewEvent
 from ai_agent.domain.fields import now
+from ai_agent.observability.realtime_metrics import publishing
 from ai_agent.realtime.event_log import EventLog, Fenced
 from ai_agent.storage import outbox
 from ai_agent.storage.database import Connection, Database
@@ -39,6 +42,8 @@ class Publisher:
         self._tasks: list[asyncio.Task[None]] = []
         self._published: dict[str, int] = {}
         """The newest row of a channel that the log has, until it is out of the outbox."""
+        self._sent: deque[tuple[float, str, int]] = deque()
+        """When it was published, to which channel, and up to which row."""
         self._ended: set[str] = set()
         self._unpublished: set[str] = set()
         """Channels with rows that are not published yet: what comes next has to wait for them."""
@@ -77,7 +82,8 @@ class Publisher:
         """Appends what is in no outbox, behind all that was committed. Raises what `append` of a log does."""
         if channel in self._unpublished:
             await self._publish(channel)
-        await self._log.append(channel, events, fence=fence)
+        with publishing(len(events)):
+            await self._log.append(channel, events, fence=fence)
 
     async def _publish(self, channel: str) -> None:
         published = self._published.get(channel, 0)
@@ -87,32 +93,40 @@ class Publisher:
         self._unpublished.discard(channel)
         if new:
             self._published[channel] = max(new[-1].seq, self._published.get(channel, 0))
+            self._sent.append((time.monotonic(), channel, self._published[channel]))
         if any(row.type in TERMINAL for row in new):
             self._ended.add(channel)
 
     async def _append(self, channel: str, events: list[NewEvent], fence: int) -> None:
         try:
-            await self._log.append(channel, events, fence=fence)
+            with publishing(len(events)):
+                await self._log.append(channel, events, fence=fence)
         except Fenced:
             # It was committed all the same: no late word of a worker that lost its run, only late to be published.
-            with suppress(Fenced):  # Of a channel that was forgotten nobody wants to know.
+            with suppress(Fenced), publishing(len(events)):  # Of a channel that was forgotten nobody wants to know.
                 await self._log.append(channel, events)
 
     async def _confirm(self) -> None:
-        """Takes out of the outbox what the log has."""
-        confirmed, ended = dict(self._published), list(self._ended)
+        """Takes out of the outbox what the log is sure to keep."""
+        kept_until, ended = self._log.kept_until, list(self._ended)
+        sent = list(takewhile(lambda one: one[0] <= kept_until, self._sent))
+        confirmed = {channel: seq for _, channel, seq in sent}
         for channel in ended:
             await self._log.expire(channel, KEPT_SECONDS_AFTER_END)
         if confirmed:
             await outbox.confirm(self._database, confirmed)
         self._ended.difference_update(ended)
+        for _ in sent:
+            self._sent.popleft()
         for channel, seq in confirmed.items():
             if self._published[channel] == seq:
                 del self._published[channel]
 
     async def _relay(self) -> None:
         """Publishes what others have left behind."""
-        before = now() - timedelta(seconds=RELAY_SECONDS)
+        # Rows of whoever lives are there until the log is sure to keep them.
+        unsure = time.monotonic() - self._log.kept_until
+        before = now() - timedelta(seconds=RELAY_SECONDS + unsure)
         left = await outbox.left_behind(self._database.reader, before, RELAYED_AT_ONCE)
         for channel in dict.fromkeys([*self._unpublished, *left]):
             await self._publish(channel)

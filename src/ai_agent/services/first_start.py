@@ -1,7 +1,7 @@
 """What the first start makes, so that the first request can be a chat: an admin key and an agent."""
 
 from ai_agent.domain.agents import CreateAgent, ModelConfig, Provider
-from ai_agent.domain.api_keys import CreateApiKey
+from ai_agent.domain.api_keys import ADMIN_KEY_FILE, CreateApiKey
 from ai_agent.domain.audit import Actor
 from ai_agent.domain.errors import ConfigurationError, Conflict
 from ai_agent.domain.identity import BUILT_IN, OPERATOR, Scope
@@ -12,7 +12,6 @@ from ai_agent.services.api_keys import ApiKeyService
 from ai_agent.settings import Auth, Settings, kept_secret
 from ai_agent.storage.engine import sqlite_path
 
-KEY_FILE = "admin.key"
 ASSISTANT = "assistant"
 SERVER = Actor(f"{BUILT_IN}server")
 
@@ -51,7 +50,7 @@ async def _make_admin_key(settings: Settings, keys: ApiKeyService) -> None:
     made = await keys.create(OPERATOR, SERVER, CreateApiKey("admin", [Scope.ADMIN]))
     if sqlite_path(settings.database) is not None:
         # Beside its database, for `ai-agent chat` on the same machine.
-        file = settings.directory / KEY_FILE
+        file = settings.directory / ADMIN_KEY_FILE
         file.unlink(missing_ok=True)
         kept_secret(file, lambda: made.key)
     print(f"\nAdmin API key, shown this once:\n\n  {made.key}\n", flush=True)  # noqa: T201  # the one secret we print

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import OrderedDict
-from collections.abc import Set
+from collections.abc import Callable, Set
 from datetime import datetime
 from uuid import UUID
 
@@ -28,6 +28,9 @@ REMEMBERED = 10_000
 
 ANYONE = Principal(ADMIN_SUBJECT, frozenset({Scope.ADMIN}))
 """Everybody, when authentication is off."""
+
+Listener = Callable[[Set[str] | None], None]
+"""What is called with credentials that changed, `key:<id>`, `family:<id>` or `jwk:<digest>`; with None when all may."""
 
 log = structlog.get_logger()
 
@@ -67,6 +70,8 @@ class IdentityService:
         self._forgettings = 0
         self._verifications = SingleFlight(self._verify, TRUST_SECONDS)
         self.changes = CredentialChanges(database, self.forget)
+        self.listeners: list[Listener] = []
+        """Told of changes when they are forgotten here."""
 
     async def start(self) -> None:
         await self.changes.start()
@@ -86,8 +91,11 @@ class IdentityService:
         return hit.principal if hit is not None and at < hit.until and at < self.changes.trusted_until else None
 
     def may_be_guessed(self, token: str) -> bool:
-        """Whether looking at a credential asks the database what somebody may have guessed: a key, not good lately."""
-        if not token.startswith("sk-"):
+        """Whether looking at a credential asks the database what somebody may have guessed.
+
+        That is a ticket, or a key that was not good lately.
+        """
+        if not token.startswith(("sk-", "wt-")):
             return False  # Nobody guesses a signature, and it is looked at first.
         hit = self._remembered.get(token)
         return hit is None or time.monotonic() >= hit.lately_until
@@ -117,12 +125,11 @@ class IdentityService:
         """Drops what was verified with any of these, `key:<id>`, `family:<id>` or `jwk:<digest>`; None drops all."""
         self._forgettings += 1
         self._verifications.close_doors()
-        if credentials is None:
-            self._remembered.clear()
-            return
-        dropped = [token for token, held in self._remembered.items() if not held.credentials.isdisjoint(credentials)]
-        for token in dropped:
-            del self._remembered[token]
+        for token, held in list(self._remembered.items()):
+            if credentials is None or not held.credentials.isdisjoint(credentials):
+                del self._remembered[token]
+        for listener in self.listeners:
+            listener(credentials)
 
     async def redeem_ticket(self, ticket: str) -> Principal:
         """The principal who asked for a ticket, which is good once. Raises AuthenticationError, ServiceUnavailable."""
@@ -136,6 +143,13 @@ class IdentityService:
             await self._grant(found.key_id, found.family_id)
         scopes = frozenset(msgspec.json.decode(found.scopes, type=list[str]))
         return Principal(found.subject, scopes, found.tier, found.key_id, found.family_id, found.valid_until)
+
+    async def confirm(self, principal: Principal) -> Principal:
+        """Who came with a ticket, as of now. Raises AuthenticationError when the ticket's credentials have ended."""
+        if not (principal.key_id or principal.family_id):
+            return principal
+        grant = await self._grant(principal.key_id, principal.family_id)
+        return msgspec.structs.replace(principal, expires_at=_earlier(principal.expires_at, grant.expires_at))
 
     async def _take(self, ticket: str) -> tokens.Ticket | None:
         """Committed before anything is looked at: also one that is refused is used up."""
@@ -176,7 +190,10 @@ class IdentityService:
                 raise AuthenticationError
             credentials = frozenset({f"key:{grant.key_id}", f"family:{claims.family_id}"})
             seconds = min(seconds, _seconds_to(grant.expires_at))
-            principal = msgspec.structs.replace(principal, key_id=grant.key_id, family_id=claims.family_id)
+            end = _earlier(claims.expires_at, grant.expires_at)
+            principal = msgspec.structs.replace(
+                principal, key_id=grant.key_id, family_id=claims.family_id, expires_at=end
+            )
         return _Verification(principal, seconds, seconds, credentials)
 
     async def _grant(self, key_id: UUID | None, family_id: UUID | None) -> tokens.Grant:
@@ -205,6 +222,10 @@ def _principal(claims: Claims) -> Principal:
         scopes.add(Scope.ADMIN)
     tier = Tier(claims.tier) if claims.tier in list(Tier) else Tier.AUTHENTICATED
     return Principal(claims.sub, frozenset(scopes), tier, expires_at=claims.expires_at)
+
+
+def _earlier(one: datetime | None, other: datetime | None) -> datetime | None:
+    return one if other is None or (one is not None and one <= other) else other
 
 
 def _seconds_to(moment: datetime | None) -> float:

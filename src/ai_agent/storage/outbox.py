@@ -44,6 +44,8 @@ _LEFT_BEHIND = Statement(
     .limit(sa.bindparam("row_limit", type_=sa.Integer)),
     str,
 )
+# By the number, which has an index; rows of different channels may be as much out of order as a transaction is long.
+_OLDEST = Statement(sa.select(outbox.c.created_at).order_by(outbox.c.seq).limit(1), datetime)
 _CONFIRM: Statement[None] = Statement(
     sa.delete(outbox).where(outbox.c.channel == sa.bindparam("channel"), outbox.c.seq <= sa.bindparam("last"))
 )
@@ -66,6 +68,11 @@ async def of_channel(reader: Reader, channel: str) -> list[Unconfirmed]:
 async def left_behind(reader: Reader, before: datetime, limit: int) -> list[str]:
     """Channels with events from before a time: nobody has published them, for whoever wrote them is gone."""
     return await reader.all(_LEFT_BEHIND, before=before, row_limit=limit)
+
+
+async def oldest(reader: Reader) -> datetime | None:
+    """When the event was written that has waited longest."""
+    return await reader.first(_OLDEST)
 
 
 async def confirm(database: Database, confirmed: Mapping[str, int]) -> None:

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from contextvars import Context
 from functools import partial
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from ai_agent.domain.rate_limits import Charge, Hit, Plan, Strategy, Verdict, Window, WindowState
-from ai_agent.storage.redis import RedisError, RedisWire
+from ai_agent.storage.redis import RedisError, RedisWire, Reply
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -61,7 +61,7 @@ class RedisLimiter:
         elif self._wire.connected:
             batch, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
             arguments = self._arguments([hit for hit, _ in batch])
-            self._wire.ask(("EVALSHA", _SHA, *arguments), partial(self._answered, batch))
+            self._wire.ask([("EVALSHA", _SHA, *arguments)], partial(self._answered, batch))
         else:
             # In a context of its own: it is no part of the request that meets the closed connection.
             self._connecting = asyncio.create_task(self._connect(), context=Context())
@@ -78,21 +78,22 @@ class RedisLimiter:
         keys = [prefix + key for hit in hits for key in hit.keys]
         return [str(len(keys)), *keys, self._strategy, *(hit.plan.arguments for hit in hits)]
 
-    def _answered(self, batch: Sequence[Waiting], outcome: bytes | Exception) -> None:
-        if isinstance(outcome, RedisError) and str(outcome).startswith("NOSCRIPT"):
+    def _answered(self, batch: Sequence[Waiting], outcome: list[Reply] | Exception) -> None:
+        reply = outcome if isinstance(outcome, Exception) else outcome[0]
+        if isinstance(reply, RedisError) and str(reply).startswith("NOSCRIPT"):
             arguments = self._arguments([hit for hit, _ in batch])
-            self._wire.ask(("EVAL", _SCRIPT, *arguments), partial(self._answered, batch))
+            self._wire.ask([("EVAL", _SCRIPT, *arguments)], partial(self._answered, batch))
             return
         try:
-            self._tell(batch, outcome)
+            self._tell(batch, reply)
         except Exception as error:
             self._fail(batch, error)
         self._send()
 
-    def _tell(self, batch: Sequence[Waiting], outcome: bytes | Exception) -> None:
-        if isinstance(outcome, Exception):
-            raise outcome
-        numbers = iter([int(number) for number in outcome.split()])
+    def _tell(self, batch: Sequence[Waiting], reply: Reply | Exception) -> None:
+        if isinstance(reply, Exception):
+            raise reply
+        numbers = iter([int(number) for number in cast(bytes, reply).split()])
         states = [WindowState(*triple) for triple in zip(numbers, numbers, numbers, strict=True)]
         if len(states) != sum(len(hit.keys) for hit, _ in batch):
             raise RedisError(f"{len(states)} windows were answered")

@@ -10,11 +10,13 @@ from ai_agent.api.v1.rate_limits import RateLimits
 from ai_agent.domain.agents import Agent, AgentVersion, CreateAgent, PatchAgent, ReplaceAgent
 from ai_agent.domain.api_keys import ApiKey, CreateApiKey, NewApiKey, RotateApiKey
 from ai_agent.domain.audit import AuditEntry
+from ai_agent.domain.connections import ConnectionInfo
 from ai_agent.domain.deliveries import Delivery, WebhookSecret
 from ai_agent.domain.events import EventFrame
 from ai_agent.domain.execution_history import AgentMetrics
 from ai_agent.domain.executions import ExecuteAgent, Execution, ExecutionAnswer
 from ai_agent.domain.exports import SessionLine
+from ai_agent.domain.frames import ClientInfo
 from ai_agent.domain.messages import CreateMessage, FoundMessage, Message, PatchMessage, ReplaceMessage, Thread
 from ai_agent.domain.sessions import CreateSession, ForkSession, PatchSession, ReplaceSession, Session
 from ai_agent.domain.tokens import Me, RefreshToken, Tokens, WebSocketTicket
@@ -71,6 +73,8 @@ _TOOL: dict[str, Any] = {
     "schema": {"type": "object", "properties": {"invoice": {"type": "string"}}, "required": ["invoice"]},
     "requires_approval": True,
 }
+
+_CLIENT = {"name": "web", "instance": "01930e5c-7a10-7000-8000-00000000000e"}
 
 _LIMITS = [
     {
@@ -262,6 +266,16 @@ EXAMPLES: dict[type, Any] = {
         "correlation_id": "01930e5c7a1070008000000000000007",
         "created_at": "2026-01-01T12:00:00Z",
     },
+    ConnectionInfo: {
+        "id": "01930e5c-7a10-7000-8000-00000000000d",
+        "user_id": "acme",
+        "node": "api-1",
+        "address": "203.0.113.7",
+        "client": _CLIENT,
+        "subscriptions": [f"session:{SESSION}"],
+        "connected_at": "2026-01-01T12:00:00Z",
+    },
+    ClientInfo: _CLIENT,
     Tokens: {
         "access_token": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhY21lIn0.c2lnbmF0dXJl",
         "token_type": "Bearer",

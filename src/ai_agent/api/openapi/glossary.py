@@ -3,6 +3,8 @@
 Where it does not, the entry `Struct.name` or `operationId.name` comes first.
 """
 
+from ai_agent.api.openapi.glossary_of_admin import ADMINISTRATION
+
 GLOSSARY = {
     # Of every resource
     "id": "UUIDv7, made by the server",
@@ -194,33 +196,7 @@ GLOSSARY = {
     "listTools.search": "Only tools whose name or description contains this, in any case",
     "listTools.kind": "Only tools of this kind",
     "listTools.enabled": "Only tools that are enabled, or only those that are not",
-    # Administration
-    "key_id": "The API key",
-    "ApiKey.name": "What the key is for",
-    "NewApiKey.name": "What the key is for",
-    "CreateApiKey.name": "What the key is for; 1 to 255 characters that can be seen",
-    "owner_id": "Whose rows the key reaches",
-    "CreateApiKey.owner_id": "Whose rows the key reaches; by default the caller's own",
-    "listApiKeys.owner_id": "Only keys of this owner",
-    "scopes": "What the key may be used for; `admin` includes all the others",
-    "expires_at": "When it ends by itself; null for never",
-    "CreateApiKey.expires_at": "When the key ends by itself, in the future; without it never",
-    "revoked_at": "When it was revoked; null while it was not",
-    "rotated_to": "The key that took its place; null when none did",
-    "last_used_at": "When it was last used, at most a minute behind; null before the first time",
-    "key": "The key itself, shown this once",
-    "overlap_seconds": "For how long the old key stays good; 0 revokes it at once",
-    "actor": "Who did it: the subject of a caller, `@anonymous`, `@cli`, or `@server` for what a start makes",
-    "listAuditLog.actor": "Only what this one did",
-    "AuditEntry.key_id": "The API key that was used; null when there was none",
-    "action": "What was done",
-    "listAuditLog.action": "Only this action",
-    "target_type": "What kind of thing it was done to",
-    "target_id": "The id of what it was done to",
-    "listAuditLog.target_id": "Only what was done to this",
-    "AuditEntry.details": "What is worth knowing besides; its members depend on the action",
-    "address": "The address of the caller; null when there was none",
-    "AuditEntry.correlation_id": "Finds the request in the server's log; null when there was none",
+    **ADMINISTRATION,
     # Events
     "ch": "The channel, `execution:<id>`",
     "seq": "Grows by one in its channel",

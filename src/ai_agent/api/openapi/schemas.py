@@ -5,9 +5,10 @@ events, and that an answer's fields are always there.
 """
 
 import copy
+import inspect
 import json
 import operator
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from functools import reduce
 from types import UnionType
@@ -43,10 +44,19 @@ _SERVER_SENT_EVENT = {
 }
 
 
-class Schemas:
-    """The schema of each of the `kinds`, and the components that they refer to."""
+def event_name(kind: EventType) -> str:
+    """What the component of an event of this type is called."""
+    return "".join(word.title() for word in kind.name.split("_")) + "Event"
 
-    def __init__(self, kinds: Iterable[Any]):
+
+class Schemas:
+    """The schema of each of the `kinds`, and the components that they refer to.
+
+    `describe` says what a field of a Struct means.
+    """
+
+    def __init__(self, kinds: Iterable[Any], describe: Callable[[str, str], str | None] = meaning):
+        self._describe = describe
         structs = _structs_in([*kinds, *DATA.values()])
         fields = [(struct, field) for struct in structs for field in msgspec.structs.fields(struct)]
         held = [_held(field.type) for _, field in fields]
@@ -58,7 +68,7 @@ class Schemas:
         for struct, field in fields:
             properties = self.components[struct.__name__]["properties"]
             default = properties[field.encode_name].get("default")
-            properties[field.encode_name] = self.of(_held(field.type)) | _described(struct, field, default)
+            properties[field.encode_name] = self.of(_held(field.type)) | self._described(struct, field, default)
         for struct in structs:
             self._finish(struct)
         self._tell_events_apart()
@@ -71,9 +81,10 @@ class Schemas:
 
     def _finish(self, struct: type[msgspec.Struct]) -> None:
         component = self.components[struct.__name__]
+        component["description"] = inspect.cleandoc(component["description"])
         tag = struct.__struct_config__.tag_field
         if tag is not None:
-            component["properties"][tag]["description"] = meaning(tag, struct.__name__)
+            component["properties"][tag]["description"] = self._describe(tag, struct.__name__)
         if not struct.__struct_config__.forbid_unknown_fields:
             # An answer is written whole; only a request may leave out what has a default.
             fields = msgspec.structs.fields(struct)
@@ -82,9 +93,16 @@ class Schemas:
         if not component["required"]:
             del component["required"]
 
+    def _described(self, struct: type[msgspec.Struct], field: msgspec.structs.FieldInfo, default: Any) -> Schema:
+        """The field's description. Of a request it tells the default, too, which generators take for "always there"."""
+        description = self._describe(field.encode_name, struct.__name__)
+        if default is not None and struct.__struct_config__.forbid_unknown_fields:
+            description = f"{description}. When absent: `{json.dumps(default)}`"
+        return {"description": description} if description else {}
+
     def _tell_events_apart(self) -> None:
         frame = self.components[EventFrame.__name__]
-        names = {kind: f"{kind.name.title()}Event" for kind in DATA}
+        names = {kind: event_name(kind) for kind in DATA}
         for kind, name in names.items():
             self.components[name] = self._event(name, kind, frame)
         references = {kind.value: REFERENCE.format(name=name) for kind, name in names.items()}
@@ -140,14 +158,6 @@ def _honest(kind: Any, schema: Schema) -> Schema:
     if "anyOf" in schema:
         return schema | {"anyOf": [_honest(datetime, s) if s["type"] == "string" else s for s in schema["anyOf"]]}
     return schema | {"format": "date-time"}
-
-
-def _described(struct: type[msgspec.Struct], field: msgspec.structs.FieldInfo, default: Any) -> Schema:
-    """The field's description. Of a request it tells the default, too, which generators take for "always there"."""
-    description = meaning(field.encode_name, struct.__name__)
-    if default is not None and struct.__struct_config__.forbid_unknown_fields:
-        description = f"{description}. When absent: `{json.dumps(default)}`"
-    return {"description": description} if description else {}
 
 
 def _spell_out(schema: Any) -> None:

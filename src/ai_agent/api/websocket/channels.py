@@ -65,6 +65,10 @@ class Channels:
             await subscription.close()
             raise
 
+    async def review(self, principal: Principal, subscription: ChannelSubscription) -> None:
+        """Shows what the principal may see now. Raises AuthorizationError when that is nothing, ServiceUnavailable."""
+        subscription.shown.hide(await self._access.check(principal, subscription.channel))
+
     async def history(self, principal: Principal, name: str, since: Since, limit: int) -> History:
         """The events behind a position, or the oldest that are kept. Raises as `subscribe`."""
         hidden = await self._access.check(principal, channel := _parsed(name))

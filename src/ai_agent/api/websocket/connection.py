@@ -10,7 +10,7 @@ import structlog
 from litestar.types import WebSocketScope
 from msgspec import UNSET, Struct
 
-from ai_agent.api.websocket.auth import Authenticator
+from ai_agent.api.websocket.auth import Authenticator, Login
 from ai_agent.api.websocket.calls import Calls
 from ai_agent.api.websocket.channels import Channels
 from ai_agent.api.websocket.command_rate import CommandRate
@@ -21,9 +21,11 @@ from ai_agent.api.websocket.errors import (
     LimitReached,
     NotConnected,
     TooManyCommands,
+    closed_with,
     error_frame,
 )
 from ai_agent.api.websocket.event_handlers import HANDLERS
+from ai_agent.api.websocket.expiry import Expiry
 from ai_agent.api.websocket.heartbeat import Heartbeat
 from ai_agent.api.websocket.protocol import Codec, Message, Receive, Send, WrongCodec, decode
 from ai_agent.api.websocket.subscriptions import ChannelSubscription, GapRefused
@@ -64,19 +66,19 @@ class Rooms(Struct, frozen=True):
 
 
 class Connection:
-    """`principal` is who is at the other end, from `connect` on."""
+    """`login` says who is at the other end, from `connect` on."""
 
-    principal: Principal
+    login: Login
 
     def __init__(self, rooms: Rooms, scope: WebSocketScope, receive: Receive, send: Send, codec: Codec):
         self.rooms = rooms
         self.scope = scope
-        self.conn_id = new_id().hex
+        self.conn_id = str(new_id())
         self.correlation_id: str = scope["correlation_id"]  # type: ignore[typeddict-item]  # ours
         self.address: str = scope["client_address"]  # type: ignore[typeddict-item]  # ours
         self.opened_at = now()
         self.client = ClientInfo()
-        self.upgraded: Principal | None = None
+        self.upgraded: Login | None = None
         """Who was known when the socket was opened; `connect` may name somebody else."""
         self.joins: str | None = None
         """A channel to subscribe to as soon as the conversation is open."""
@@ -90,7 +92,8 @@ class Connection:
         self._codec = codec
         self._writer = Writer(send, codec, self)
         seconds = rooms.settings.ws_ping_seconds, rooms.settings.ws_pong_seconds
-        self.heartbeat = Heartbeat(*seconds, self._writer.ping, self._missed_pong)
+        self.heartbeat = Heartbeat(*seconds, self._writer.ping, partial(self.end, CloseCode.HEARTBEAT))
+        self.expiry = Expiry(self.put, partial(self.end, CloseCode.TOKEN_EXPIRED))
         self._rate = CommandRate()
         self._connecting: asyncio.Task[None] | None = None
         self._newest: dict[str, asyncio.Task[None]] = {}
@@ -98,7 +101,6 @@ class Connection:
         self._commands: set[asyncio.Task[None]] = set()
         self._asides: set[asyncio.Task[None]] = set()
         self._timers: list[asyncio.TimerHandle] = []
-        self._cutting: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Until the socket is closed."""
@@ -112,9 +114,17 @@ class Connection:
         finally:
             await self._leave()
 
-    def authenticated(self, principal: Principal) -> None:
-        self.principal = principal
-        self.scope["caller"] = principal  # type: ignore[typeddict-unknown-key]  # ours, for the log
+    @property
+    def principal(self) -> Principal:
+        return self.login.principal
+
+    def authenticated(self, login: Login) -> None:
+        self.login = login
+        self.scope["caller"] = login.principal  # type: ignore[typeddict-unknown-key]  # ours, for the log
+
+    @property
+    def queued_bytes(self) -> int:
+        return self._writer.queued_bytes
 
     def put(self, frame: Struct) -> None:
         """Queues a frame for the client."""
@@ -152,11 +162,13 @@ class Connection:
         subscription = self.subscriptions.pop(channel, None)
         self.put(Unsubscribed(id=UNSET if frame_id is None else frame_id, ch=channel, reason=reason))
         if subscription is not None:
+            self.rooms.manager.changed(self)
             self._writer.forget(subscription)
             await subscription.close()
 
     async def _know_upgraded(self) -> None:
         try:
+            self.rooms.manager.enter(self)
             self.upgraded = await self.rooms.authenticator.on_upgrade(self.scope)
         except AIAgentError as error:
             self.turn_away(error)
@@ -164,7 +176,7 @@ class Connection:
     def turn_away(self, error: AIAgentError, frame_id: int | None = None) -> None:
         """Says why nobody is let in, and closes."""
         self.refuse(error, frame_id)
-        self.end(_CLOSES.get(error.status, CloseCode.INTERNAL))
+        self.end(closed_with(error))
 
     async def _read(self) -> int:
         while True:
@@ -260,9 +272,6 @@ class Connection:
         self._writing.cancel()
         self._aside(self._writer.cut())
 
-    def _missed_pong(self) -> None:
-        self.end(CloseCode.HEARTBEAT)
-
     def _connect_timed_out(self) -> None:
         if self._connecting is None:
             self.refuse(NotConnected("No connect came in time"))
@@ -279,6 +288,7 @@ class Connection:
     async def _leave(self) -> None:
         """Lets commands that were begun end, as a request's would, and gives everything back."""
         self.heartbeat.stop()
+        self.expiry.stop()
         self._writer.stop()
         for timer in self._timers:
             timer.cancel()
@@ -288,12 +298,3 @@ class Connection:
         for subscription in filter(None, self.subscriptions.values()):
             await subscription.close()
         await self.rooms.manager.remove(self)
-
-
-_CLOSES = {
-    401: CloseCode.UNAUTHENTICATED,
-    403: CloseCode.FORBIDDEN,
-    429: CloseCode.RATE_LIMIT,
-    503: CloseCode.UNAVAILABLE,
-}
-"""What a socket is closed with to whose client an error of this status is told before anything else."""

@@ -7,7 +7,7 @@ from msgspec import UNSET, to_builtins
 
 from ai_agent.api.errors import shown
 from ai_agent.domain.errors import AIAgentError, InternalError, InvalidFields
-from ai_agent.domain.frames import ErrorFrame
+from ai_agent.domain.frames import CloseCode, ErrorFrame
 
 log = structlog.get_logger()
 
@@ -62,6 +62,20 @@ class TooManyCommands(AIAgentError):
     def __init__(self, retry_after_ms: int):
         super().__init__("Too many commands")
         self.retry_after_ms = retry_after_ms
+
+
+_CLOSES = {
+    401: CloseCode.UNAUTHENTICATED,
+    403: CloseCode.FORBIDDEN,
+    409: CloseCode.CONNECTION_LIMIT,
+    429: CloseCode.RATE_LIMIT,
+    503: CloseCode.UNAVAILABLE,
+}
+
+
+def closed_with(error: AIAgentError) -> CloseCode:
+    """What a socket is closed with when its client is told this error before anything else."""
+    return _CLOSES.get(error.status, CloseCode.INTERNAL)
 
 
 def error_frame(

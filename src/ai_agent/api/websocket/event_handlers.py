@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from msgspec import UNSET, UnsetType
 
+from ai_agent.api.websocket.auth import Login
 from ai_agent.api.websocket.channels import Wanted
+from ai_agent.api.websocket.credential_review import renew
 from ai_agent.api.websocket.errors import AlreadyConnected, AlreadySubscribed, LimitReached, Unsupported
 from ai_agent.api.websocket.subscriptions import ChannelSubscription
-from ai_agent.domain.errors import AIAgentError, AuthenticationError
+from ai_agent.domain.errors import AIAgentError, AuthenticationError, AuthorizationError
 from ai_agent.domain.frames import (
     SUBSCRIPTIONS,
     Ack,
@@ -31,6 +33,7 @@ from ai_agent.domain.frames import (
 )
 from ai_agent.domain.frames import Heartbeat as HeartbeatTimes
 from ai_agent.domain.identity import Principal
+from ai_agent.observability.realtime_metrics import RECOVERIES
 
 if TYPE_CHECKING:
     from ai_agent.api.websocket.connection import Connection
@@ -41,7 +44,7 @@ async def connect(connection: "Connection", frame: Connect) -> None:
     if connection.is_open:
         raise AlreadyConnected("The conversation is open already")
     try:
-        connection.authenticated(await _principal(connection, frame))
+        connection.authenticated(await _login(connection, frame))
         connection.client, connection.batch = frame.client, "batch" in frame.caps
         await connection.rooms.manager.add(connection)
     except AIAgentError as error:
@@ -54,11 +57,12 @@ async def connect(connection: "Connection", frame: Connect) -> None:
         if subscription is not None:
             subscription.start()
     connection.heartbeat.start()
+    connection.expiry.watch(connection.principal.expires_at)
     if connection.joins is not None:
         await _join(connection, connection.joins)
 
 
-async def _principal(connection: "Connection", frame: Connect) -> Principal:
+async def _login(connection: "Connection", frame: Connect) -> Login:
     if frame.token is not None:
         return await connection.rooms.authenticator.verify(frame.token, connection.address)
     if connection.upgraded is None:
@@ -67,14 +71,14 @@ async def _principal(connection: "Connection", frame: Connect) -> Principal:
 
 
 def _welcome(connection: "Connection", frame: Connect, resumed: list[Resumed]) -> Welcome:
-    ends, heartbeat = connection.principal.expires_at, connection.heartbeat
+    heartbeat = connection.heartbeat
     return Welcome(
         id=_id(frame.id),
         conn=connection.conn_id,
         user=connection.principal.subject,
         node=connection.rooms.manager.node,
         heartbeat=HeartbeatTimes(int(heartbeat.ping_seconds * 1000), int(heartbeat.pong_seconds * 1000)),
-        expires_at=None if ends is None else int(ends.timestamp() * 1000),
+        expires_at=_ends(connection.principal),
         limits=Limits(),
         resumed=resumed,
     )
@@ -112,12 +116,18 @@ async def _subscribed(connection: "Connection", wanted: Wanted) -> tuple[Channel
     if len(known) >= SUBSCRIPTIONS:
         raise LimitReached(f"A connection has up to {SUBSCRIPTIONS} subscriptions")
     known[wanted.ch] = None  # Kept free, for what comes meanwhile.
+    principal = connection.principal
     try:
-        made = await connection.rooms.channels.subscribe(connection.principal, wanted, connection.ready)
+        made = await connection.rooms.channels.subscribe(principal, wanted, connection.ready)
+        if connection.principal is not principal:  # The review of others has passed over this one.
+            await connection.rooms.channels.review(connection.principal, made[0])
     except BaseException:
         del known[wanted.ch]
         raise
     known[wanted.ch] = made[0]
+    if wanted.since is not None:
+        RECOVERIES.labels(str(made[1].recovered).lower()).inc()
+    connection.rooms.manager.changed(connection)
     return made
 
 
@@ -136,8 +146,24 @@ async def call(connection: "Connection", frame: Call) -> None:
     connection.put(Reply(id=_id(frame.id), data=answer))
 
 
-async def unsupported(_: "Connection", frame: Ack | Nack | Presence | Auth) -> None:
+async def auth(connection: "Connection", frame: Auth) -> None:
+    """Renews the credentials in place."""
+    login = await connection.rooms.authenticator.verify(frame.token, connection.address)
+    if login.principal.subject != connection.principal.subject:
+        raise AuthorizationError("Renew with credentials of the same owner, or connect anew")
+    await renew(connection, login)
+    connection.put(Reply(id=_id(frame.id), data={"expires_at": _ends(login.principal)}))
+    # What was revoked since they were looked at was told to connections that had them by then.
+    await connection.rooms.manager.review.look(connection)
+
+
+async def unsupported(_: "Connection", frame: Ack | Nack | Presence) -> None:
     raise Unsupported("This is not known yet", field="t", frame_id=frame.id)
+
+
+def _ends(principal: Principal) -> int | None:
+    """In milliseconds since the epoch."""
+    return None if principal.expires_at is None else int(principal.expires_at.timestamp() * 1000)
 
 
 def _id(frame_id: int | None) -> int | UnsetType:
@@ -152,7 +178,7 @@ HANDLERS: dict[type, Handler] = {
     Unsubscribe: unsubscribe,
     History: history,
     Call: call,
-    Auth: unsupported,
+    Auth: auth,
     Ack: unsupported,
     Nack: unsupported,
     Presence: unsupported,

@@ -14,8 +14,12 @@ class Shown:
     def __init__(self, wanted: Sequence[str] = (), hidden: tuple[str, ...] = ()):
         self._types = frozenset(wanted)
         self._prefixes = tuple(pattern[:-1] for pattern in wanted if pattern.endswith("*"))
+        self.hide(hidden)
+
+    def hide(self, hidden: tuple[str, ...]) -> None:
+        """These, in place of those before."""
         self._hidden = hidden
-        self.everything = not (wanted or hidden)
+        self.everything = not (self._types or hidden)
 
     def __contains__(self, event: EventFrame) -> bool:
         kind = event.type

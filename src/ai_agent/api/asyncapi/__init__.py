@@ -1,0 +1,1 @@
+"""The AsyncAPI document of the real-time protocol, made from its frames and events."""
