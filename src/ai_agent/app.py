@@ -44,6 +44,7 @@ from ai_agent.execution.webhooks import Webhooks
 from ai_agent.execution.worker import Worker
 from ai_agent.observability.logging import configure_logging
 from ai_agent.observability.tracing import traced
+from ai_agent.realtime.announcements import Announcements
 from ai_agent.realtime.publisher import Publisher
 from ai_agent.realtime.sqlite_log import SqliteLog
 from ai_agent.security.api_keys import REFRESH_TOKEN, TICKET, KeyHasher
@@ -136,6 +137,7 @@ class _Server:
         )
         agent_secrets = SecretFields(SecretBox(settings.secret, settings.secret_key_fallbacks), "agents")
         self._publisher = Publisher(self.database, self._log)
+        announcements = self._announcements = Announcements(self._publisher)
         self._streams = ExecutionStreams(self.database, self._log)
         self._queue = _queue(settings)
         self._signer = WebhookSigner(settings.secret, settings.secret_key_fallbacks)
@@ -145,16 +147,18 @@ class _Server:
         self._local_model = LocalModel()
         access = ModelAccess(settings, self._local_model, agent_secrets, guard, Prices.load(settings.model_prices))
         self._worker = Worker(settings, self._runs, self._queue, access)
-        self._agents = AgentService(self.database, self._pager, agent_secrets, guard)
+        self._agents = AgentService(self.database, self._pager, announcements, agent_secrets, guard)
 
     def services(self) -> dict[str, Provide]:
         """What handlers may ask for, by the names of their parameters."""
         return {
-            "sessions": given(SessionService(self.database, self._pager, self._queue, self._log)),
-            "messages": given(MessageService(self.database, self._pager)),
+            "sessions": given(SessionService(self.database, self._pager, self._queue, self._announcements)),
+            "messages": given(MessageService(self.database, self._pager, self._announcements)),
             "agents": given(self._agents),
             "executions": given(
-                ExecutionService(self.database, self._streams, self._publisher, self._queue, self._runs, self._guard)
+                ExecutionService(
+                    self.database, self._streams, self._announcements, self._queue, self._runs, self._guard
+                )
             ),
             "deliveries": given(DeliveryService(self.database, self._pager, self._webhooks, self._signer)),
             "history": given(ExecutionHistory(self.database, self._pager, self._streams)),

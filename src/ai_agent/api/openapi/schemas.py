@@ -25,6 +25,9 @@ _SCALARS = ("string", "integer", "number", "boolean")
 
 REFERENCE = "#/components/schemas/{name}"
 
+_TOLD = {kind: data for kind, data in DATA.items() if kind.partition(".")[0] in {"execution", "tool", "approval"}}
+"""What an execution's stream tells."""
+
 _SERVER_SENT_EVENT = {
     "title": "ServerSentEvent",
     "description": "One event of a stream, as a reader of `text/event-stream` makes it from the lines.",
@@ -47,7 +50,7 @@ class Schemas:
     """The schema of each of the `kinds`, and the components that they refer to."""
 
     def __init__(self, kinds: Iterable[Any]):
-        structs = _structs_in([*kinds, *DATA.values()])
+        structs = _structs_in([*kinds, *_TOLD.values()])
         fields = [(struct, field) for struct in structs for field in msgspec.structs.fields(struct)]
         held = [_held(field.type) for _, field in fields]
         every = [*structs, *kinds, *held]
@@ -84,7 +87,7 @@ class Schemas:
 
     def _tell_events_apart(self) -> None:
         frame = self.components[EventFrame.__name__]
-        names = {kind: f"{kind.name.title()}Event" for kind in DATA}
+        names = {kind: f"{kind.name.title()}Event" for kind in _TOLD}
         for kind, name in names.items():
             self.components[name] = self._event(name, kind, frame)
         references = {kind.value: REFERENCE.format(name=name) for kind, name in names.items()}
@@ -100,7 +103,7 @@ class Schemas:
         described = {name: {"description": schema["description"]} for name, schema in frame["properties"].items()}
         own = {
             "type": described["type"] | {"type": "string", "const": kind.value},
-            "data": described["data"] | self.of(DATA[kind]),
+            "data": described["data"] | self.of(_TOLD[kind]),
         }
         return frame | {"title": name, "properties": frame["properties"] | own}
 
