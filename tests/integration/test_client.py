@@ -12,7 +12,8 @@ import httpx
 import pytest
 
 from ai_agent.client import Client, Event, Gap, Live, RealtimeClient, Refused, Unreachable
-from ai_agent.domain.events import TERMINAL, EndedData, QueuedData, TokenData
+from ai_agent.domain.event_data import EndedData, QueuedData, TokenData
+from ai_agent.domain.events import TERMINAL
 from ai_agent.domain.frames import Since
 from tests.conftest import KEY, Server
 from tests.model_server import ModelServer, Reply

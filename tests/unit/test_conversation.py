@@ -17,7 +17,7 @@ from ai_agent.client.conversation import Conversation
 from ai_agent.client.errors import Refused
 from ai_agent.client.events import Event
 from ai_agent.client.seen import REMEMBERED_EVENTS
-from ai_agent.domain.events import TokenData
+from ai_agent.domain.event_data import TokenData
 from ai_agent.domain.frames import Call, ClientInfo, History, Subscribe
 
 TRANSCRIPT = Path(__file__).parents[1] / "contract" / "realtime_transcript.jsonl"
