@@ -12,6 +12,7 @@ from websockets.sync.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from tests.conftest import KEY, Server
+from tests.traffic import assert_described
 
 JSON, MSGPACK = "aiagent.v1.json", "aiagent.v1.msgpack"
 Frame = dict[str, Any]
@@ -44,16 +45,21 @@ class Socket:
             assert isinstance(message, bytes) == (self._codec == MSGPACK)
             frame = msgspec.msgpack.decode(message) if isinstance(message, bytes) else json.loads(message)
             self._heard += frame if isinstance(frame, list) else [frame]
-        return self._heard.pop(0)
+        frame = self._heard.pop(0)
+        assert_described(frame, "received")
+        return frame
 
     def ask(self, kind: str, **fields: Any) -> Frame:
-        """The reply to a command; what comes before it is left for later."""
+        """The reply to a command; what comes before it is left for later. What is taken has to be documented."""
         self._next_id += 1
-        self.send({"t": kind, "id": self._next_id, **fields})
+        command = {"t": kind, "id": self._next_id, **fields}
+        self.send(command)
         others: list[Frame] = []
         while (frame := self.receive()).get("id") != self._next_id:
             others.append(frame)
         self._heard = others + self._heard
+        if frame["t"] != "error":
+            assert_described(command, "sent")
         return frame
 
     def connect(self, token: str | None = KEY, **fields: Any) -> Frame:

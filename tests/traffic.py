@@ -1,68 +1,18 @@
-"""What is said on a WebSocket, recorded and compared with the AsyncAPI document, frame by frame."""
+"""What is said on a WebSocket, compared with the AsyncAPI document, frame by frame."""
 
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import jsonschema_rs
-import msgspec
 
 ASYNCAPI: dict[str, Any] = json.loads((Path(__file__).parents[1] / "docs" / "asyncapi.json").read_bytes())
 
 Frame = dict[str, Any]
 Direction = Literal["sent", "received"]
 """By the client."""
-
-
-class Socket(Protocol):
-    """A client's connection, as the library `websockets` has it."""
-
-    async def send(self, message: str | bytes, /) -> None: ...
-
-    async def recv(self) -> str | bytes: ...
-
-
-class Recorded:
-    """A client's connection whose frames, both ways, are remembered and must be as the document says.
-
-    What a client says wrong on purpose is sent with `send_raw`. A batch is returned as the frames it is made of.
-    """
-
-    def __init__(self, socket: Socket, *, packed: bool = False):
-        self._socket, self._packed = socket, packed
-        self.frames: list[tuple[Direction, Frame]] = []
-        self._waiting: list[Frame] = []
-
-    async def send(self, frame: Frame) -> None:
-        self._note("sent", frame)
-        encoded = msgspec.msgpack.encode(frame) if self._packed else msgspec.json.encode(frame).decode()
-        await self.send_raw(encoded)
-
-    async def send_raw(self, message: str | bytes) -> None:
-        await self._socket.send(message)
-
-    async def receive(self) -> Frame:
-        while not self._waiting:
-            self._waiting = self._heard(await self._socket.recv())
-        return self._waiting.pop(0)
-
-    async def __aiter__(self) -> AsyncIterator[Frame]:
-        while True:
-            yield await self.receive()
-
-    def _heard(self, message: str | bytes) -> list[Frame]:
-        assert isinstance(message, bytes) == self._packed, "The subprotocol says how frames are encoded"
-        decoded = msgspec.msgpack.decode(message) if isinstance(message, bytes) else msgspec.json.decode(message)
-        batch: list[Frame] = decoded if isinstance(decoded, list) else [decoded]
-        for frame in batch:
-            self._note("received", frame)
-        return batch
-
-    def _note(self, direction: Direction, frame: Frame) -> None:
-        assert_described(frame, direction)
-        self.frames.append((direction, frame))
 
 
 def assert_described(frame: Frame, direction: Direction) -> None:

@@ -14,11 +14,13 @@ from ai_agent.domain.frames import SERVER_FRAMES, ClientFrame, CloseCode
 from tests.conftest import Server
 from tests.contract import node_tools
 from tests.integration.test_commands import ai_agent
+from tests.sockets import opened
 from tests.traffic import ASYNCAPI, Direction, assert_described, faults
 
 FILE = Path(__file__).parents[2] / "docs" / "asyncapi.json"
 SCHEMAS: dict[str, Any] = ASYNCAPI["components"]["schemas"]
 MESSAGES: dict[str, Any] = ASYNCAPI["components"]["messages"]
+TRANSCRIPT = Path(__file__).parent / "realtime_transcript.jsonl"
 META_SCHEMA = node_tools.FOLDER / "node_modules" / "@asyncapi" / "specs" / "schemas" / "3.0.0-without-$id.json"
 
 
@@ -33,6 +35,11 @@ def test_the_document_that_is_checked_in_is_the_one_that_is_served_and_printed(s
     assert served.headers["content-type"] == "application/json"
     assert served.text == FILE.read_text(), "The protocol has changed: `just asyncapi` writes the document anew"
     assert ai_agent(tmp_path, "asyncapi").stdout == served.text
+
+
+def test_health_is_told_as_it_is_described(server: Server) -> None:
+    with opened(server, "/ws/health") as socket:
+        assert faults("Healthy", msgspec.json.decode(socket.connection.recv(5))) == []
 
 
 def test_it_is_a_document_of_asyncapi_3() -> None:
@@ -109,6 +116,17 @@ TOKEN = {"message_id": "01930e5c-7a10-7000-8000-000000000003", "offset": 0, "tex
 def test_a_frame_that_is_otherwise_is_found(direction: Direction, frame: dict[str, Any]) -> None:
     with pytest.raises(AssertionError, match=direction):
         assert_described(frame, direction)
+
+
+@pytest.mark.parametrize(("said", "direction"), [("send", "sent"), ("receive", "received")])
+def test_the_transcript_that_clients_replay_is_of_this_protocol(said: str, direction: Direction) -> None:
+    lines = [msgspec.json.decode(line) for line in TRANSCRIPT.read_bytes().splitlines()]
+    messages = [line["frame"] for line in lines if line.get("dir") == said]
+    frames = [frame for message in messages for frame in (message if isinstance(message, list) else [message])]
+    assert len(frames) > 50
+    for frame in frames:
+        if frame["t"] != "novelty":  # Which no server of today says.
+            assert_described(frame, direction)
 
 
 def test_frames_as_they_should_be_pass() -> None:

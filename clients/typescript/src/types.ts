@@ -374,6 +374,8 @@ export interface GapFrame {
 export interface Healthy {
   /** Always `healthy` */
   status: "healthy";
+  /** What is away, although sockets are served */
+  degraded: Array<string>;
 }
 
 /** A ping comes so often, and its pong is awaited so long; milliseconds. */

@@ -92,8 +92,15 @@ _HEALTHY: Schema = {
     "title": HEALTHY,
     "description": "Sockets are served.",
     "type": "object",
-    "properties": {"status": {"const": "healthy", "type": "string", "description": "Always `healthy`"}},
-    "required": ["status"],
+    "properties": {
+        "status": {"const": "healthy", "type": "string", "description": "Always `healthy`"},
+        "degraded": {
+            "type": "array",
+            "items": {"type": "string"},
+            "description": "What is away, although sockets are served",
+        },
+    },
+    "required": ["status", "degraded"],
 }
 
 
@@ -105,7 +112,7 @@ def _events() -> Iterator[Message]:
     for kind, data in DATA.items():
         shown = event_example(kind, DATA_EXAMPLES[kind])
         yield Message(kind.value, event_name(kind), EVENTS_TAG, _summary(data), shown)
-    said = event_example("news.published", {"headline": "Cherries bloom"}) | {"ch": "topic:news"}
+    said = event_example(EventType.APPLICATION, {"headline": "Cherries bloom"}) | {"ch": "topic:news"}
     yield Message("event", APPLICATION_EVENT, EVENTS_TAG, "What an application tells, in a topic.", said)
 
 
@@ -116,4 +123,4 @@ def _summary(kind: type) -> str:
 
 COMMANDS = [_frame(kind, COMMANDS_TAG) for kind in get_args(ClientFrame)]
 TOLD = [*(_frame(kind, ANSWERS_TAG) for kind in SERVER_FRAMES if kind is not EventFrame), *_events()]
-HEALTH = Message("health", HEALTHY, ANSWERS_TAG, "Sockets are served.", {"status": "healthy"})
+HEALTH = Message("health", HEALTHY, ANSWERS_TAG, "Sockets are served.", {"status": "healthy", "degraded": []})
