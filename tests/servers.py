@@ -112,9 +112,16 @@ class ValkeyServer:
         self.process.kill()
         self.process.wait(10)
 
+    def restart(self) -> None:
+        """In good order: a kill may take what was answered and not written yet."""
+        self.process.terminate()
+        self.process.wait(10)
+        self.start()
+
     @contextmanager
     def losing_its_tail(self) -> Iterator[None]:
         """What it is told in the block it has not any more when it is back, as behind a power cut."""
+        self.ask("CONFIG SET appendfsync always")  # Else it may put off what it has to write.
         kept = self._folder.with_suffix(".kept")
         shutil.copytree(self._folder, kept)
         try:

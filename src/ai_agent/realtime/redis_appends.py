@@ -15,8 +15,10 @@ from ai_agent.storage.redis_pipeline import Asked, RedisPipeline
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-UNCONFIRMED_SECONDS = 2.0
-"""More than the second that Redis may take to write to its disk, and than a replica that is well lags behind."""
+UNCONFIRMED_SECONDS = 3.0
+"""So long Redis may put off what it has to write while its disk is busy, with `appendfsync everysec`; a replica that is
+well is behind by less.
+"""
 GROUPED_EVENTS = 256
 
 

@@ -5,7 +5,7 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 
@@ -43,6 +43,7 @@ class RedisNews:
         self._asked: Counter[str] = Counter()
         """How many confirmations of a channel are to come: only the last one tells of what was asked last."""
         self._socket: RedisSocket | None = None
+        self._ended: asyncio.Future[Exception]
         self._heard_at = 0.0
         self._connected_before = False
         self._task: asyncio.Task[None] | None = None
@@ -92,34 +93,45 @@ class RedisNews:
             await asyncio.sleep(RECONNECT_SECONDS)
 
     async def _hear(self) -> None:
-        """Until the connection ends. Raises OSError, TimeoutError, ServiceUnavailable, and what the client raises."""
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        socket = RedisSocket(self._answered, ended.set_exception)
+        """Until the connection ends, and raises what it ended with."""
+        self._ended = asyncio.get_running_loop().create_future()
+        socket = RedisSocket(self._answered, self._end)
         await socket.connect(self._redis)
+        self._asked.clear()
         self._socket, self._heard_at = socket, time.monotonic()
+        subscribing = asyncio.create_task(self._subscribe_again())
         try:
-            await self._subscribe_again()
-            while not ended.done():
-                self._assert_alive()
-                socket.say([("PING",)])
-                await asyncio.wait([ended], timeout=PING_SECONDS)
-            ended.result()
+            either: list[asyncio.Future[Any]] = [subscribing, self._ended]
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            while not self._ended.done():
+                self._ping(socket)
+                await asyncio.wait([self._ended], timeout=PING_SECONDS)
+            raise self._ended.result()
         finally:
+            subscribing.cancel()
             self._socket = None
             socket.abort()
 
-    def _assert_alive(self) -> None:
+    def _end(self, error: Exception) -> None:
+        if not self._ended.done():
+            self._ended.set_result(error)
+
+    def _ping(self, socket: RedisSocket) -> None:
         if time.monotonic() > self._heard_at + SILENT_SECONDS:
-            raise TimeoutError("No answer")
+            self._end(TimeoutError("No answer"))
+        else:
+            socket.say([("PING",)])
 
     async def _subscribe_again(self) -> None:
-        self._asked.clear()
         channels = list(self._channels.values())
         for channel in channels:
             channel.confirmed.clear()
         self._subscribe(list(self._channels))
-        for channel in channels:
-            await _confirmed(channel)
+        try:
+            for channel in channels:
+                await _confirmed(channel)
+        except ServiceUnavailable as error:
+            self._end(error)
         if self._connected_before:
             BROKER_RECONNECTS.inc()
             self._missed()
@@ -128,7 +140,7 @@ class RedisNews:
     def _answered(self, reply: Reply) -> None:
         self._heard_at = time.monotonic()
         if isinstance(reply, RedisError):
-            log.error("event_log_unheard", reason=str(reply))
+            self._end(reply)  # It loads what it kept, or refuses us: the next connection finds out.
         elif isinstance(reply, list) and reply[0] == b"message":
             _, name, payload = cast(list[bytes], reply)
             self._heard(name.decode(), payload)
