@@ -1,14 +1,18 @@
 """A proxy in front of a server that counts round trips: how often its clients wait for an answer."""
 
 import contextlib
+import re
 import socket
 import threading
 from types import TracebackType
 
 
 class RoundTrips:
-    def __init__(self, port: int):
+    def __init__(self, port: int, *, except_for: bytes = b""):
+        """Statements with the text `except_for`, of which PostgreSQL hears once and then by name, do not count."""
         self._target = port
+        self._except_for = except_for
+        self._excepted: set[bytes] = set()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self.count = 0
@@ -23,6 +27,12 @@ class RoundTrips:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         for one in self._sockets:
+            _end(one)
+
+    def cut(self) -> None:
+        """Ends every connection that there is; new ones are taken."""
+        with_clients, self._sockets = self._sockets[1:], self._sockets[:1]
+        for one in with_clients:
             _end(one)
 
     def _accept(self) -> None:
@@ -44,7 +54,7 @@ class RoundTrips:
                 if asks and not asked.is_set():
                     asked.set()
                     with self._counting:
-                        self.count += 1
+                        self.count += self._counts(data)
                 elif not asks:
                     asked.clear()
                 target.sendall(data)
@@ -53,6 +63,14 @@ class RoundTrips:
         finally:
             for one in (source, target):
                 _end(one)
+
+    def _counts(self, question: bytes) -> bool:
+        if not self._except_for:
+            return True
+        for name, statement in re.findall(rb"(__asyncpg_stmt_\w+?__)\0([^\0]*)", question):
+            if self._except_for in statement:
+                self._excepted.add(name)
+        return not any(name in question for name in self._excepted)
 
 
 def _end(one: socket.socket) -> None:

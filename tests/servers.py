@@ -103,10 +103,26 @@ class ValkeyServer:
         options = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder), "--appendonly", "yes"]
         self.process = subprocess.Popen([str(VALKEY), *options], stdout=subprocess.DEVNULL)
         wait_for_port(self.port, self.process)
+        # It listens before it has loaded what it kept.
+        while not self.ask("PING").startswith(b"+PONG"):
+            time.sleep(0.01)
 
     def kill(self) -> None:
         self.process.kill()
         self.process.wait(10)
+
+    @contextmanager
+    def losing_its_tail(self) -> Iterator[None]:
+        """What it is told in the block it has not any more when it is back, as behind a power cut."""
+        kept = self._folder.with_suffix(".kept")
+        shutil.copytree(self._folder, kept)
+        try:
+            yield
+        finally:
+            self.kill()
+            shutil.rmtree(self._folder)
+            kept.rename(self._folder)
+            self.start()
 
     @contextmanager
     def frozen(self) -> Iterator[None]:

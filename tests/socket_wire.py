@@ -37,17 +37,22 @@ class Everybody:
 
 
 class Alone:
-    """A node that counts nobody."""
+    """A node without others."""
 
     node = "test"
 
+    def __init__(self) -> None:
+        self.connections: set[Connection] = set()
+
     def enter(self, _: Connection) -> None: ...
 
-    async def add(self, _: Connection) -> None: ...
+    async def add(self, connection: Connection) -> None:
+        self.connections.add(connection)
 
     def changed(self, _: Connection) -> None: ...
 
-    async def remove(self, _: Connection) -> None: ...
+    async def remove(self, connection: Connection) -> None:
+        self.connections.discard(connection)
 
 
 class Wire:

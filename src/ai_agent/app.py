@@ -52,6 +52,7 @@ from ai_agent.execution.webhooks import Webhooks
 from ai_agent.execution.worker import Worker
 from ai_agent.observability.logging import configure_logging
 from ai_agent.observability.tracing import traced
+from ai_agent.realtime.announcements import Announcements
 from ai_agent.realtime.connection_registry import ConnectionRegistry
 from ai_agent.realtime.log_backend import LogBackend
 from ai_agent.realtime.plugin import RealtimePlugin
@@ -82,6 +83,7 @@ from ai_agent.services.housekeeping import Housekeeping
 from ai_agent.services.idempotency import IdempotencyService
 from ai_agent.services.identity import IdentityService
 from ai_agent.services.messages import MessageService
+from ai_agent.services.outbox_lag import OutboxLag
 from ai_agent.services.paging import Pager
 from ai_agent.services.rate_limits import RateLimitService
 from ai_agent.services.sessions import SessionService
@@ -148,6 +150,7 @@ class _Server:
         agent_secrets = SecretFields(SecretBox(settings.secret, settings.secret_key_fallbacks), "agents")
         self.channels = RealtimePlugin(LogBackend(self._log), arbitrary_channels_allowed=True)
         self._publisher = Publisher(self.database, self._log)
+        announcements = self._announcements = Announcements(self._publisher)
         self._streams = ExecutionStreams(self.database, self._log)
         self._queue = backends.queue_of(settings)
         self._signer = WebhookSigner(settings.secret, settings.secret_key_fallbacks)
@@ -157,10 +160,10 @@ class _Server:
         self._local_model = LocalModel()
         access = ModelAccess(settings, self._local_model, agent_secrets, guard, Prices.load(settings.model_prices))
         self._worker = Worker(settings, self._runs, self._queue, access)
-        self._agents = AgentService(self.database, self._pager, agent_secrets, guard)
-        self._messages = MessageService(self.database, self._pager)
+        self._agents = AgentService(self.database, self._pager, announcements, agent_secrets, guard)
+        self._messages = MessageService(self.database, self._pager, announcements)
         self._executions = ExecutionService(
-            self.database, self._streams, self._publisher, self._queue, self._runs, self._guard
+            self.database, self._streams, announcements, self._queue, self._runs, self._guard
         )
         self._approvals = ApprovalService(self.database, self._publisher, self._runs)
         required, origins = settings.auth is Auth.REQUIRED, Origins(settings.origins)
@@ -180,13 +183,14 @@ class _Server:
     def services(self) -> dict[str, Provide]:
         """What handlers may ask for, by the names of their parameters."""
         return {
-            "sessions": given(SessionService(self.database, self._pager, self._queue, self._log)),
+            "sessions": given(SessionService(self.database, self._pager, self._queue, self._announcements)),
             "messages": given(self._messages),
             "agents": given(self._agents),
             "executions": given(self._executions),
             "deliveries": given(DeliveryService(self.database, self._pager, self._webhooks, self._signer)),
             "history": given(ExecutionHistory(self.database, self._pager, self._streams)),
             "execution_queue": given(ExecutionQueue(self.database)),
+            "outbox_lag": given(OutboxLag(self.database)),
             "streams": given(self._streams),
             "approvals": given(self._approvals),
             "tools": given(ToolService(self.database, self._pager)),

@@ -272,6 +272,11 @@ def test_doctor_looks_whether_redis_keeps_what_it_is_told(tmp_path: Path) -> Non
     try:
         well = ai_agent(tmp_path, "doctor", AI_AGENT_REDIS_URL=valkey.url).stdout
         assert "redis: keeps what it is told" in well
+        valkey.ask("CONFIG SET appendfsync no")
+        assert "Set appendfsync everysec" in ai_agent(tmp_path, "doctor", AI_AGENT_REDIS_URL=valkey.url).stdout
+        valkey.ask("ACL SETUSER default -info")
+        assert "Redis cannot be asked" in ai_agent(tmp_path, "doctor", AI_AGENT_REDIS_URL=valkey.url).stdout
+        valkey.ask("ACL SETUSER default +info")
         valkey.ask("CONFIG SET appendonly no")
         assert "Set appendonly yes" in ai_agent(tmp_path, "doctor", AI_AGENT_REDIS_URL=valkey.url).stdout
         valkey.ask("CONFIG SET maxmemory-policy allkeys-lru")

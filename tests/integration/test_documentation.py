@@ -2,13 +2,16 @@
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import KEY, Server
+from tests.runs import make_agent
 
-REST = Path(__file__).parents[2] / "docs" / "rest.md"
+DOCS = Path(__file__).parents[2] / "docs"
+REST, CLIENTS = DOCS / "rest.md", DOCS / "clients.md"
 LOCAL_MODEL = '"provider": "local", "model": "smollm2-135m"'
 
 
@@ -35,3 +38,14 @@ def test_the_ten_minutes_of_the_rest_document_run_as_they_are_written(server: Se
     for shown in ('etag: "2"', "304 Not Modified", '"stars"', "<mark>cherries</mark>", "By train", "execution_time_ms"):
         assert shown in run.stdout
     assert run.stdout.count('{"type":"message"') == 3
+
+
+def test_the_example_of_the_python_client_prints_an_answer(server: Server) -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", CLIENTS.read_text(), re.DOTALL)
+    with server.client() as api:
+        make_agent(api)
+    environment = server.environment | {"AI_AGENT_URL": server.url, "AI_AGENT_API_KEY": KEY}
+    command = [sys.executable, "-c", example]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, cwd=server.folder)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert run.stdout == "You said: Good morning"

@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import msgspec
@@ -17,13 +17,16 @@ import pytest
 from ai_agent.domain.channels import Retention
 from ai_agent.domain.errors import ConfigurationError, ServiceUnavailable
 from ai_agent.domain.events import EventFrame, EventType, NewEvent
-from ai_agent.realtime import events_file
+from ai_agent.realtime import events_file, redis_appends, redis_log
 from ai_agent.realtime.event_log import BUFFERED_EVENTS, TRIM_STEP, EventLog, Fenced, Position, Subscription
+from ai_agent.realtime.follow import following
 from ai_agent.realtime.memory_log import MemoryLog
 from ai_agent.realtime.redis_log import RedisLog
 from ai_agent.realtime.sqlite_log import SqliteLog
 from ai_agent.storage.redis import connect
 from tests.servers import ValkeyServer
+
+Result = TypeVar("Result")
 
 KEPT = 1500
 CHANNEL = "execution:1"
@@ -61,7 +64,7 @@ def in_file(folder: Path) -> Logs:
 
 def in_redis(url: str) -> Logs:
     """Of a deployment of its own."""
-    name = uuid4().hex
+    name = uuid4().hex[:8]
     return Logs(lambda: RedisLog(connect(url), name, retained), expires_by_itself=True)
 
 
@@ -334,6 +337,72 @@ def test_a_channel_that_was_forgotten_shows_nothing_and_takes_nothing(logs: Logs
     using(logs, 2, test)
 
 
+def test_a_position_whose_numbering_nobody_knows_is_gone_and_one_beyond_the_top_is_not(logs: Logs) -> None:
+    async def test(log: EventLog) -> None:
+        epoch, _ = await log.append(CHANNEL, several(3))
+        page = await log.read(CHANNEL, Position("00000000", 2), 10)
+        assert (page.epoch, page.top, page.after, page.events, page.gone) == (epoch, 3, None, [], True)
+        page = await log.read("execution:unknown", Position("00000000", 2), 10)
+        assert (page.epoch, page.after, page.gone) == ("", None, True)
+        for seq in (3, 4, 10**12):
+            page = await log.read(CHANNEL, Position(epoch, seq), 10)
+            assert (page.after, page.events, page.gone) == (3, [], False)
+
+    using(logs, 1, test)
+
+
+def test_a_position_before_what_is_kept_is_gone_and_the_one_at_its_edge_is_not(logs: Logs) -> None:
+    async def test(log: EventLog) -> None:
+        for start in range(0, KEPT + 2 * TRIM_STEP, TRIM_STEP):
+            await log.append(CHANNEL, several(TRIM_STEP, start))
+        floor = (await log.read(CHANNEL, Position("", 0), 1)).floor
+        page = await log.read(CHANNEL, Position("", floor - 1), 2)
+        assert (page.gone, seqs(page.events)) == (False, [floor, floor + 1])
+        page = await log.read(CHANNEL, Position("", floor - 2), 2)
+        assert (page.gone, seqs(page.events)) == (True, [floor, floor + 1])
+
+    using(logs, 1, test)
+
+
+def test_whoever_was_there_before_the_events_expired_is_told_that_they_are_gone(logs: Logs) -> None:
+    async def test(log: EventLog) -> None:
+        epoch, _ = await log.append(CHANNEL, several(3))
+        await log.expire(CHANNEL, 0.1)
+        await asyncio.sleep(0.15)
+        await log.forget_expired()
+        assert (await log.read(CHANNEL, Position(epoch, 2), 10)).gone
+        assert not (await log.read(CHANNEL, Position(epoch, 3), 10)).gone
+
+    using(logs, 1, test)
+
+
+def test_the_last_word_of_a_channel_that_is_forgotten_is_heard_and_is_all_that_is_read(logs: Logs) -> None:
+    async def test(log: EventLog, other: EventLog) -> None:
+        epoch, _ = await log.append(CHANNEL, several(3))
+        async with other.subscribe(CHANNEL) as subscription:
+            await log.forget(CHANNEL, said("farewell"))
+            await other.forget(CHANNEL, said("farewell again"))
+            assert texts(await heard(subscription, 1)) == ["farewell"]
+        page = await other.read(CHANNEL, Position(epoch, 3), 10)
+        assert (seqs(page.events), texts(page.events), page.gone) == ([4], ["farewell"], False)
+        assert (await other.read(CHANNEL, Position(epoch, 2), 10)).gone
+
+    using(logs, 2, test)
+
+
+def test_what_is_heard_and_what_is_read_are_the_same_to_the_byte(logs: Logs) -> None:
+    async def test(log: EventLog, other: EventLog) -> None:
+        async with other.subscribe(CHANNEL) as subscription:
+            await log.append(CHANNEL, [said("Grüße, 世界 \u2028 \x1e")])
+            (told,) = await heard(subscription, 1)
+        (kept,) = (await other.read(CHANNEL, Position("", 0), 10)).events
+        assert told == kept
+        assert told.json == kept.json == msgspec.json.encode(kept)
+        assert told.msgpack == kept.msgpack
+
+    using(logs, 2, test)
+
+
 WRITER = """
 import asyncio, sys
 from pathlib import Path
@@ -371,8 +440,201 @@ def printed(process: "subprocess.Popen[str]", count: int) -> list[str]:
     return [process.stdout.readline().strip() for _ in range(count)]
 
 
+async def restarted(server: ValkeyServer) -> None:
+    server.kill()
+    server.start()
+    await asyncio.sleep(0.05)  # Until connections have heard of it.
+
+
+@contextmanager
+def killed(server: ValkeyServer) -> Iterator[None]:
+    server.kill()
+    try:
+        yield
+    finally:
+        server.start()
+
+
+async def when_there(ask: Callable[[], Awaitable[Result]]) -> Result:
+    """Asks again, as everybody does, until the server is back."""
+    while True:
+        try:
+            return await ask()
+        except ServiceUnavailable:
+            await asyncio.sleep(0.02)
+
+
+class TestRedis:
+    """What only a server can do: die, and be another one."""
+
+    def test_a_restart_begins_an_epoch_in_which_the_positions_of_before_hold(self, valkey: ValkeyServer) -> None:
+        async def test(log: EventLog) -> None:
+            old, _ = await log.append(CHANNEL, several(3), fence=2)
+            await restarted(valkey)
+            page = await log.read(CHANNEL, Position(old, 2), 10)
+            assert page.epoch != old
+            assert (page.after, seqs(page.events), page.gone) == (2, [3], False)
+            assert await log.append(CHANNEL, several(1, 4), fence=2) == (page.epoch, 4)
+            with pytest.raises(Fenced):
+                await log.append(CHANNEL, several(1), fence=1)
+
+        using(in_redis(valkey.url), 1, test)
+
+    def test_of_a_tail_that_is_lost_each_older_position_is_taken_back_to_where_it_still_holds(
+        self, valkey: ValkeyServer
+    ) -> None:
+        """Twice, and the second time more is lost than was there the first time."""
+
+        logs = in_redis(valkey.url)
+
+        async def test(log: EventLog, reader: EventLog) -> None:
+            epochs = [(await log.append(CHANNEL, several(2)))[0]]
+            with valkey.losing_its_tail():
+                await log.append(CHANNEL, several(3, 3))
+                await restarted(valkey)
+                async with logs.handle() as another:  # That remembers nothing.
+                    epochs.append((await another.append(CHANNEL, several(1, 6)))[0])
+            async with logs.handle() as another:
+                epochs.append((await another.append(CHANNEL, [said("new")]))[0])
+            assert len(set(epochs)) == 3
+            for epoch, seq, after in ((epochs[0], 5, 2), (epochs[0], 1, 1), (epochs[2], 3, 3)):
+                page = await reader.read(CHANNEL, Position(epoch, seq), 10)
+                assert (page.epoch, page.top, page.after) == (epochs[2], 3, after)
+            page = await reader.read(CHANNEL, Position(epochs[1], 6), 10)
+            assert page.gone  # Of that epoch itself nothing is left: it began in what was lost.
+
+        using(logs, 2, test)
+
+    def test_what_was_lost_is_told_again_by_whoever_told_it(self, valkey: ValkeyServer) -> None:
+        async def test(log: EventLog, other: EventLog) -> None:
+            old, _ = await log.append(CHANNEL, several(2))
+            async with following(other, CHANNEL, Position("", 0)) as follower:
+                assert texts((await follower.next(1)).events) == ["1", "2"]
+                with valkey.losing_its_tail():
+                    await log.append(CHANNEL, several(1, 3))
+                    await other.append(CHANNEL, several(1, 4))
+                    assert texts((await follower.next(1)).events)[0] == "3"
+                told: set[str] = set()
+                while told != {"3", "4"}:
+                    batch = await when_there(lambda: follower.next(0.2))
+                    assert batch.rewound_to in {None, 2}
+                    told |= set(texts(batch.events))
+            page = await other.read(CHANNEL, Position(old, 4), 10)
+            assert (page.after, page.epoch != old) == (2, True)
+            assert set(texts(page.events)) == {"3", "4"}
+
+        using(in_redis(valkey.url), 2, test)
+
+    def test_what_is_new_comes_behind_what_is_told_again(self, valkey: ValkeyServer) -> None:
+        async def test(log: EventLog) -> None:
+            await log.append(CHANNEL, several(1))
+            with valkey.losing_its_tail():
+                await log.append(CHANNEL, several(2, 2))
+            await when_there(lambda: log.append(CHANNEL, several(1, 4)))
+            page = await log.read(CHANNEL, Position("", 0), 10)
+            assert texts(page.events) == ["1", "2", "3", "4"]
+
+        using(in_redis(valkey.url), 1, test)
+
+    def test_an_emptied_server_begins_anew_and_old_positions_are_gone(self, valkey: ValkeyServer) -> None:
+        async def test(log: EventLog) -> None:
+            old, _ = await log.append(CHANNEL, several(2))
+            valkey.ask("FLUSHALL")
+            new, seq = await log.append(CHANNEL, several(1, 3))
+            assert (new != old, seq) == (True, 3)
+            assert (await log.read(CHANNEL, Position(old, 2), 10)).gone
+            assert texts((await log.read(CHANNEL, Position("", 0), 10)).events) == ["1", "2", "3"]
+
+        using(in_redis(valkey.url), 1, test)
+
+    def test_no_more_than_sixteen_older_epochs_are_known(self, valkey: ValkeyServer) -> None:
+        async def test(log: EventLog) -> None:
+            epochs = []
+            for _ in range(18):
+                epochs.append((await log.append(CHANNEL, several(1)))[0])
+                await restarted(valkey)
+            known = [not (await log.read(CHANNEL, Position(epoch, 1), 1)).gone for epoch in epochs]
+            assert known == [False] * 2 + [True] * 16
+
+        using(in_redis(valkey.url), 1, test)
+
+    def test_a_forgotten_script_is_told_again(self, valkey: ValkeyServer) -> None:
+        async def test(log: EventLog) -> None:
+            await log.append(CHANNEL, several(1))
+            valkey.ask("SCRIPT FLUSH")
+            positions = await asyncio.gather(*(log.append(f"execution:{n % 3}", several(1)) for n in range(9)))
+            assert sorted(position.seq for position in positions) == [1, 1, 2, 2, 2, 3, 3, 3, 4]
+
+        using(in_redis(valkey.url), 1, test)
+
+    def test_a_server_that_is_frozen_or_dead_is_told_of_within_a_second(self, valkey: ValkeyServer) -> None:
+        async def test(log: EventLog) -> None:
+            await log.append(CHANNEL, several(1))
+            for fault in (valkey.frozen(), killed(valkey)):
+                with fault:
+                    for ask in (
+                        lambda: log.append(CHANNEL, several(1)),
+                        lambda: log.read(CHANNEL, Position("", 0), 1),
+                        lambda: log.expire(CHANNEL, 60),
+                    ):
+                        began = time.monotonic()
+                        with pytest.raises(ServiceUnavailable):
+                            await ask()
+                        assert time.monotonic() - began < 1.2
+
+        using(in_redis(valkey.url), 1, test)
+
+    def test_an_event_of_before_counts_as_kept_when_the_server_has_answered_long_enough(
+        self, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(redis_appends, "UNCONFIRMED_SECONDS", 0.3)
+        monkeypatch.setattr(redis_log, "WATCH_SECONDS", 0.05)
+
+        async def test(log: EventLog) -> None:
+            await log.append(CHANNEL, several(1))
+            appended = time.monotonic()
+            assert log.kept_until < appended
+            with valkey.frozen():
+                await asyncio.sleep(0.6)
+                assert log.kept_until < appended
+            while log.kept_until < appended:
+                await asyncio.sleep(0.02)
+
+        using(in_redis(valkey.url), 1, test)
+
+    def test_deployments_that_share_a_server_do_not_meet(self, valkey: ValkeyServer) -> None:
+        async def test(log: EventLog) -> None:
+            await log.append(CHANNEL, several(1))
+            async with in_redis(valkey.url).handle() as other:
+                assert (await other.read(CHANNEL, Position("", 0), 1)).top == 0
+
+        using(in_redis(valkey.url), 1, test)
+
+
 class TestSqlite:
     """What only a file can do."""
+
+    def test_a_machine_that_was_started_anew_begins_an_epoch(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A power cut may have taken the last commits."""
+        boot = tmp_path / "boot_id"
+        monkeypatch.setattr(events_file, "_BOOT_ID", boot)
+        epochs: list[str] = []
+
+        async def tell(log: EventLog) -> None:
+            epochs.append((await log.append(CHANNEL, several(3)))[0])
+
+        async def lose(log: EventLog) -> None:
+            page = await log.read(CHANNEL, Position(epochs[0], 9), 10)
+            assert (page.after, seqs(page.events), page.epoch) == (6, [7, 8, 9], epochs[2])
+            page = await log.read(CHANNEL, Position(epochs[0], 2), 2)
+            assert (page.after, seqs(page.events)) == (2, [3, 4])
+
+        for number, test in ((1, tell), (1, tell), (2, tell), (2, lose)):
+            boot.write_text(str(number))
+            using(in_file(tmp_path), 1, test)
+        assert epochs[0] == epochs[1] != epochs[2]
 
     def test_a_restart_keeps_epoch_numbers_and_fence(self, tmp_path: Path) -> None:
         logs = in_file(tmp_path)

@@ -280,28 +280,30 @@ def test_a_subscription_that_is_left_ends_on_the_server_and_for_who_reads() -> N
 
 
 def test_of_a_slow_reader_the_server_keeps_what_comes() -> None:
-    async def script(peer: Peer) -> None:
-        await peer.welcome()
-        await peer.subscribed()
-        await peer.events(TOPIC, *range(1, MOST_WAITING + 1))
-        await peer.hear("unsubscribe")
-        await peer.events(TOPIC, MOST_WAITING + 1)
-        again = await peer.subscribed(seq=MOST_WAITING + 1)
-        assert again["since"] == {"epoch": "e", "seq": MOST_WAITING + 1}
-        await peer.say("gap", ch=TOPIC, from_=MOST_WAITING + 2, to=MOST_WAITING + 5, reason="trimmed")
-        await peer.events(TOPIC, MOST_WAITING + 6)
-        await idle(peer)
+    async def test() -> None:
+        paused = asyncio.Event()
 
-    async def test(server: ScriptedSocket) -> None:
-        async with RealtimeClient(server.url, "key") as client:
+        async def script(peer: Peer) -> None:
+            await peer.welcome()
+            await peer.subscribed()
+            await peer.events(TOPIC, *range(1, MOST_WAITING + 1))
+            await peer.hear("unsubscribe")
+            paused.set()
+            again = await peer.subscribed(seq=MOST_WAITING)
+            assert again["since"] == {"epoch": "e", "seq": MOST_WAITING}
+            await peer.say("gap", ch=TOPIC, from_=MOST_WAITING + 1, to=MOST_WAITING + 5, reason="trimmed")
+            await peer.events(TOPIC, MOST_WAITING + 6)
+            await idle(peer)
+
+        async with ScriptedSocket(script).serving() as server, RealtimeClient(server.url, "key") as client:
             notices = client.subscribe(TOPIC)
-            await asyncio.sleep(0.5)
-            assert await numbers(notices, MOST_WAITING + 1) == list(range(1, MOST_WAITING + 2))
+            await paused.wait()
+            assert await numbers(notices, MOST_WAITING) == list(range(1, MOST_WAITING + 1))
             gap = await anext(notices)
-            assert gap == Gap(ch=TOPIC, first=MOST_WAITING + 2, last=MOST_WAITING + 5, reason="trimmed")
+            assert gap == Gap(ch=TOPIC, first=MOST_WAITING + 1, last=MOST_WAITING + 5, reason="trimmed")
             assert await numbers(notices, 1) == [MOST_WAITING + 6]
 
-    using(script, test=test)
+    asyncio.run(test())
 
 
 def test_history_is_a_page_of_typed_events() -> None:

@@ -228,6 +228,23 @@ def test_a_revoked_key_closes_all_that_it_opened_on_every_node_within_a_second(n
         assert untouched.ask("ping")["t"] == "pong"
 
 
+def test_what_was_revoked_between_the_upgrade_and_the_first_frame_lets_nobody_in(nodes: Nodes) -> None:
+    here, there = nodes
+    caller = somebody(here)
+    header = {"Authorization": f"Bearer {caller.key}"}
+    with (
+        opened(there, additional_headers=header) as by_header,
+        opened(there, f"/ws?ticket={ticket(here, caller.key)}") as by_ticket,
+    ):
+        time.sleep(0.2)
+        with here.client() as admin:
+            assert admin.delete(f"/admin/keys/{caller.key_id}").status_code == 204
+        time.sleep(1.2)
+        for socket in (by_header, by_ticket):
+            socket.send({"t": "connect"})
+            assert refused(socket)[:2] == ("authentication_error", 4401)
+
+
 def test_a_revoked_token_closes_what_was_opened_with_it_and_not_with_its_key(nodes: Nodes) -> None:
     here, there = nodes
     caller = somebody(here)

@@ -4,15 +4,20 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ai_agent.client import notices
 from ai_agent.client.codec import SUBPROTOCOLS, decode, encode
 from ai_agent.client.conversation import Conversation
 from ai_agent.client.errors import Refused
 from ai_agent.client.events import Event
+from ai_agent.client.seen import REMEMBERED_EVENTS
+from ai_agent.domain.event_data import TokenData
 from ai_agent.domain.frames import Call, ClientInfo, History, Subscribe
 
 TRANSCRIPT = Path(__file__).parents[1] / "contract" / "realtime_transcript.jsonl"
@@ -133,3 +138,114 @@ def test_the_transcript_is_replayed(name: str, codec: str) -> None:
             replay.step(line)
         except (AssertionError, IndexError) as error:
             raise AssertionError(f"line {number} of the case: {line}") from error
+
+
+# Beyond the transcript
+
+
+def begun(*lines: Line) -> Replay:
+    """Behind a welcome and a subscription of `topic:a`."""
+    replay = Replay("json")
+    for line in (*CASES["an event that comes twice is seen once"][1:8], *lines):
+        replay.happen(line)
+    replay.collect()
+    replay.sent, replay.seen = [], []
+    return replay
+
+
+def event(seq: int, eid: int, **more: Any) -> Line:
+    about = {"t": "event", "ch": "topic:a", "seq": seq, "eid": f"01900000-0000-7000-8000-{eid:012d}"}
+    return {"dir": "receive", "frame": about | {"type": "note", "ts": 1, "data": {}} | more}
+
+
+def seen_by(replay: Replay, *lines: Line) -> list[dict[str, Any]]:
+    for line in lines:
+        replay.happen(line)
+    replay.collect()
+    return replay.seen
+
+
+def test_a_channel_that_is_paused_is_not_resumed_until_it_is_wanted_again() -> None:
+    replay = begun(event(1, 1))
+    replay.conversation.pause("topic:a")
+    replay.conversation.lost(1006)
+    replay.conversation.opened("t1")
+    replay.happen(CASES["pings are answered"][3])
+    replay.collect()
+    assert [frame["t"] for frame in replay.sent] == ["connect"]
+    assert "resume" not in replay.sent[0]
+    replay.conversation.proceed("topic:a")
+    replay.collect()
+    assert replay.sent[-1]["since"] == {"epoch": "e1", "seq": 1}
+
+
+def test_the_data_of_an_event_is_its_types_or_a_dict_where_a_later_server_says_more() -> None:
+    def data_of(kind: str, data: dict[str, Any]) -> object:
+        replay = begun()
+        replay.happen(event(1, 1, type=kind, data=data))
+        notice = replay.conversation.notices.popleft()
+        assert isinstance(notice, Event)
+        return notice.data
+
+    message = "01900000-0000-7000-8000-000000000009"
+    token = {"message_id": message, "offset": 0, "text": "a", "more": 1}
+    assert data_of("execution.token", token) == TokenData(UUID(message), 0, "a")
+    assert data_of("execution.token", {"text": 1}) == {"text": 1}
+    assert data_of("tool.dreamt", {"of": "sheep"}) == {"of": "sheep"}
+
+
+def test_no_more_events_are_remembered_than_may_come_again() -> None:
+    replay = begun(*(event(seq, seq) for seq in range(1, REMEMBERED_EVENTS + 2)))
+    rewind = {"t": "epoch", "ch": "topic:a", "epoch": "e2", "seq": REMEMBERED_EVENTS + 1, "rewound_to": 0}
+    again = seen_by(
+        replay, {"dir": "receive", "frame": rewind}, event(1, 2), event(2, REMEMBERED_EVENTS + 1), event(3, 1)
+    )
+    assert [(kind, about["seq"]) for one in again for kind, about in one.items()] == [("epoch", 0), ("event", 3)]
+
+
+MOVES = st.lists(st.sampled_from(["next", "next", "skip", "again", "drop"]), max_size=40)
+
+
+@given(moves=MOVES)
+def test_whatever_the_connection_does_each_event_is_seen_once_and_in_order(moves: list[str]) -> None:
+    """A server that keeps what it has numbered, over sockets that end, skip and repeat."""
+    replay, told, at = begun(), 0, 0
+    for move in [*moves, "next"]:
+        if move == "drop":
+            replay.conversation.lost(1006)
+            replay.conversation.opened("t1")
+        elif move == "again":
+            replay.happen(event(max(at, 1), max(at, 1)))
+            at = max(at, 1)
+        else:
+            at += 1
+            if move == "next":
+                replay.happen(event(at, at))
+        told = max(told, at)
+        while (behind := answered(replay)) is not None:
+            for seq in range(behind + 1, told + 1):
+                replay.happen(event(seq, seq))
+            at = told
+    replay.collect()
+    assert [one["event"]["seq"] for one in replay.seen if "event" in one] == list(range(1, told + 1))
+
+
+def answered(replay: Replay) -> int | None:
+    """Behind which number the client wants the channel now; None when it has not asked."""
+    replay.collect()
+    asked, replay.sent = replay.sent, []
+    since = None
+    for frame in asked:
+        if frame["t"] == "connect":
+            [since] = frame["resume"]
+            welcome = CASES["pings are answered"][3]["frame"] | {"id": frame["id"], "resumed": [resumed(since)]}
+            replay.happen({"dir": "receive", "frame": welcome})
+        elif frame["t"] == "subscribe":
+            since = frame["since"]
+            answer = {"t": "subscribed", "id": frame["id"], "ch": frame["ch"], **resumed(since)}
+            replay.happen({"dir": "receive", "frame": answer})
+    return None if since is None else int(since["seq"])
+
+
+def resumed(since: dict[str, Any]) -> dict[str, Any]:
+    return since | {"recovered": True, "top": 100, "floor": 1}

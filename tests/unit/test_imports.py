@@ -28,3 +28,9 @@ def test_the_domain_knows_no_framework() -> None:
     packages = loaded(*(f"ai_agent.domain.{module.name}" for module in pkgutil.iter_modules(ai_agent.domain.__path__)))
     assert "msgspec" in packages
     assert packages & (FRAMEWORKS | HEAVY) == set()
+
+
+def test_the_client_loads_nothing_of_the_server() -> None:
+    packages = loaded("ai_agent.client")
+    assert "websockets" in packages
+    assert packages & (FRAMEWORKS | HEAVY | {"redis", "uvicorn"}) == set()

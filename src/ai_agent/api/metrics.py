@@ -7,9 +7,13 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from ai_agent.api.guards import PUBLIC
 from ai_agent.api.rate_limits import EXEMPT
 from ai_agent.services.execution_queue import ExecutionQueue
+from ai_agent.services.outbox_lag import OutboxLag
 
 
 @get("/metrics", opt=PUBLIC | EXEMPT)
-async def get_metrics(execution_queue: NamedDependency[ExecutionQueue]) -> Response[bytes]:
+async def get_metrics(
+    execution_queue: NamedDependency[ExecutionQueue], outbox_lag: NamedDependency[OutboxLag]
+) -> Response[bytes]:
     await execution_queue.look()
+    await outbox_lag.look()
     return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

@@ -11,12 +11,11 @@ from rich.markup import escape
 from ai_agent.cli.screen import ask, console, edit, show
 from ai_agent.cli.server import told
 from ai_agent.client import Client, Event, Refused
-from ai_agent.domain.events import (
+from ai_agent.domain.event_data import (
     ApprovalExpiredData,
     ApprovalRequestedData,
     ApprovalResolvedData,
     EndedData,
-    EventType,
     FailedData,
     QueuedData,
     SnapshotData,
@@ -25,6 +24,7 @@ from ai_agent.domain.events import (
     ToolEndedData,
     ToolStartedData,
 )
+from ai_agent.domain.events import EventType
 
 SHOWN_CHARACTERS = 200
 """Of the arguments and the output of a call; somebody who is asked for leave sees all."""

@@ -95,7 +95,8 @@ async def _redis(settings: Settings) -> str:
         return "none; this process counts rate limits by itself"
     redis = connect(settings.redis_url)
     try:
-        kept = await redis.config_get("appendonly", "maxmemory-policy")
+        kept = await redis.config_get("appendonly", "appendfsync", "maxmemory-policy")
+        await redis.eval("return redis.call('INFO', 'replication')", 0)  # As the event log asks, which needs the right.
     except Exception as error:  # Of the client's own kinds, which are imported only here.
         reason = str(error) or type(error).__name__
         raise ConfigurationError(f"Redis cannot be asked: {reason}", "Check AI_AGENT_REDIS_URL") from error
@@ -106,6 +107,8 @@ async def _redis(settings: Settings) -> str:
         raise ConfigurationError(f"Redis may throw out what it holds ({kept['maxmemory-policy']})", hint)
     if kept["appendonly"] != "yes":
         raise ConfigurationError("Redis forgets everything when it restarts", "Set appendonly yes")
+    if kept["appendfsync"] == "no":
+        raise ConfigurationError("Redis forgets up to half a minute when its machine stops", "Set appendfsync everysec")
     return "keeps what it is told"
 
 

@@ -1,18 +1,35 @@
 """Events, in the frame that every reader receives."""
 
 import time
-from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
 from uuid import UUID
 
 import msgspec
 
+from ai_agent.domain.event_data import (
+    AgentData,
+    ApprovalExpiredData,
+    ApprovalRequestedData,
+    ApprovalResolvedData,
+    DeletedData,
+    EndedData,
+    FailedData,
+    MessageData,
+    MessageDeletedData,
+    ProgressData,
+    QueuedData,
+    ReasoningData,
+    SnapshotData,
+    StartedData,
+    TokenData,
+    ToolEndedData,
+    ToolStartedData,
+)
 from ai_agent.domain.executions import ExecutionError, ExecutionStatus, Usage
-from ai_agent.domain.fields import JsonObject, JsonValue, StoredJson, new_id, to_json
+from ai_agent.domain.fields import StoredJson, new_id, to_json
 from ai_agent.domain.pages import Page
-from ai_agent.domain.tool_calls import Decision
-from ai_agent.domain.tools import ToolKind
+from ai_agent.domain.sessions import Session
 
 
 class EventType(StrEnum):
@@ -44,146 +61,26 @@ class EventType(StrEnum):
     APPLICATION = "application.event"
 
 
-TOLD_CHARACTERS = 64 * 1024
-"""Most of a text in one event; all of it is at its own address."""
-
 TERMINAL = frozenset({EventType.COMPLETED, EventType.FAILED, EventType.CANCELLED})
 
 
-class QueuedData(msgspec.Struct):
-    """What is going to run, and where."""
-
-    agent_id: UUID
-    session_id: UUID
-    input_message_id: UUID
-
-
-class StartedData(msgspec.Struct):
-    """Which attempt begins; after a restart the text so far is void."""
-
-    attempt: int
-
-
-class TokenData(msgspec.Struct):
-    """A piece of the answer; `offset` counts the characters before it."""
-
-    message_id: UUID
-    offset: int
-    text: str
-
-
-class ReasoningData(msgspec.Struct):
-    """A piece of what the model thinks; no part of the answer."""
-
-    message_id: UUID
-    text: str
-
-
-class SnapshotData(msgspec.Struct):
-    """The text so far, in place of events that are gone; `offset` is its length. The next token follows it."""
-
-    message_id: UUID | None
-    text: str
-    offset: int
-    status: ExecutionStatus
-    truncated: bool = False
-
-    @classmethod
-    def of(cls, message_id: UUID | None, said: str, status: ExecutionStatus) -> "SnapshotData":
-        """Of a long text only the start is told; the offset counts all of it."""
-        return cls(message_id, said[:TOLD_CHARACTERS], len(said), status, len(said) > TOLD_CHARACTERS)
-
-
-class ProgressData(msgspec.Struct):
-    """The step that begins: one request to the model, and the tools that it asks for. `steps` is the bound."""
-
-    step: int
-    steps: int
-    percent: float | None = None
-    message: str | None = None
-
-
-class ToolStartedData(msgspec.Struct):
-    """The model calls a tool. One of kind `client` is for the client to run, which answers until `expires_at`."""
-
-    call_id: str
-    name: str
-    kind: ToolKind
-    arguments: JsonObject
-    expires_at: datetime | None = None
-
-
-class ToolEndedData(msgspec.Struct):
-    """What came of a call, as the model hears it. Text over 64 KiB is cut; the execution's tool calls have all."""
-
-    call_id: str
-    name: str
-    output: JsonValue
-    duration_ms: int | None
-    truncated: bool = False
-
-
-class ApprovalRequestedData(msgspec.Struct):
-    """Somebody has to allow a call until `expires_at`, or it counts as rejected."""
-
-    execution_id: UUID
-    session_id: UUID
-    call_id: str
-    name: str
-    arguments: JsonObject
-    expires_at: datetime
-
-
-class ApprovalResolvedData(msgspec.Struct):
-    """How it was decided; `arguments` are those that the call is made with."""
-
-    execution_id: UUID
-    session_id: UUID
-    call_id: str
-    name: str
-    decision: Decision
-    reason: str | None
-    arguments: JsonObject
-
-
-class ApprovalExpiredData(msgspec.Struct):
-    """Nobody decided in time, so the model hears of a rejection."""
-
-    execution_id: UUID
-    session_id: UUID
-    call_id: str
-    name: str
-
-
-class EndedData(msgspec.Struct):
-    """`message_id` is null when nothing was said."""
-
-    message_id: UUID | None
-    usage: Usage
-    execution_time_ms: int
-
-
-class FailedData(msgspec.Struct):
-    """Why the run failed."""
-
-    code: str
-    message: str
-    retryable: bool
-
-
 def terminal(
+    run: tuple[UUID, UUID | None, UUID | None],
     status: ExecutionStatus,
     message_id: UUID | None,
     usage: Usage,
     error: ExecutionError | None,
     execution_time_ms: int,
 ) -> tuple[EventType, EndedData | FailedData]:
-    """The event that ends a run, and its data; a failed run without an error is a fault of ours."""
+    """The event that ends a run, and its data; a failed run without an error is a fault of ours.
+
+    `run` are the ids of execution, session and agent.
+    """
     kind = EventType(f"execution.{status}")
     if status is not ExecutionStatus.FAILED:
-        return kind, EndedData(message_id, usage, execution_time_ms)
+        return kind, EndedData(*run, message_id, usage, execution_time_ms)
     error = error or ExecutionError("internal_error", "The execution ended without an answer")
-    return kind, FailedData(error.code, error.message, error.retryable)
+    return kind, FailedData(*run, error.code, error.message, error.retryable)
 
 
 DATA: dict[EventType, type[msgspec.Struct]] = {
@@ -203,6 +100,15 @@ DATA: dict[EventType, type[msgspec.Struct]] = {
     EventType.APPROVAL_REQUESTED: ApprovalRequestedData,
     EventType.APPROVAL_RESOLVED: ApprovalResolvedData,
     EventType.APPROVAL_EXPIRED: ApprovalExpiredData,
+    EventType.MESSAGE_CREATED: MessageData,
+    EventType.MESSAGE_UPDATED: MessageData,
+    EventType.MESSAGE_DELETED: MessageDeletedData,
+    EventType.SESSION_CREATED: Session,
+    EventType.SESSION_UPDATED: Session,
+    EventType.SESSION_DELETED: DeletedData,
+    EventType.AGENT_CREATED: AgentData,
+    EventType.AGENT_UPDATED: AgentData,
+    EventType.AGENT_DELETED: DeletedData,
 }
 """What the `data` of each type holds."""
 

@@ -8,8 +8,7 @@ from uuid import UUID
 import msgspec
 
 from ai_agent.domain.agents import AgentStatus
-from ai_agent.domain.channels import execution_channel
-from ai_agent.domain.events import terminal
+from ai_agent.domain.events import EventType, terminal
 from ai_agent.domain.executions import ExecutionError, ExecutionStatus, Usage
 from ai_agent.domain.fields import StoredJson, milliseconds, now, to_json
 from ai_agent.domain.messages import Message, Role
@@ -18,8 +17,8 @@ from ai_agent.domain.tool_calls import ENDED, ToolCall, ToolCallStatus
 from ai_agent.execution.job_queue import JobQueue
 from ai_agent.execution.webhooks import Webhooks
 from ai_agent.observability import execution_metrics
-from ai_agent.realtime.publisher import Publisher
-from ai_agent.storage import agents, leases, messages, sessions, tool_calls
+from ai_agent.realtime.announcements import Announcements
+from ai_agent.storage import leases, messages, sessions, tool_calls
 from ai_agent.storage.database import Connection
 from ai_agent.storage.leases import Claim, Figures
 
@@ -41,8 +40,8 @@ class Outcome(msgspec.Struct, frozen=True):
 
 
 class Endings:
-    def __init__(self, publisher: Publisher, queue: JobQueue, webhooks: Webhooks):
-        self._publisher = publisher
+    def __init__(self, announcements: Announcements, queue: JobQueue, webhooks: Webhooks):
+        self._announce = announcements
         self._queue = queue
         self._webhooks = webhooks
 
@@ -86,17 +85,20 @@ class Endings:
             if question is not None:
                 await sessions.forget_message(rows, claim.owner_id, claim.session_id, now())
                 await messages.delete(rows, claim.owner_id, question)
+                self._announce.message_deleted(rows, question)
             return None, None
         if not outcome.content and outcome.status is not ExecutionStatus.COMPLETED:
             return claim.input_message_id, None
-        return claim.input_message_id, await _store_answer(rows, claim, question, outcome, calls)
+        answer = await _store_answer(rows, claim, question, outcome, calls)
+        self._announce.message(rows, EventType.MESSAGE_CREATED, answer)
+        return claim.input_message_id, answer.id
 
     async def _tell(self, rows: Connection, claim: Claim, outcome: Outcome, answer: UUID | None, at: datetime) -> None:
+        elapsed, run = milliseconds(claim.queued_at, at), (claim.id, claim.session_id, claim.agent_id)
+        kind, data = terminal(run, outcome.status, answer, outcome.usage, outcome.error, elapsed)
+        self._announce.run(rows, claim, kind, data, fence=claim.fence)
         failed = outcome.status is ExecutionStatus.FAILED
-        await agents.set_status(rows, claim.agent_id, AgentStatus.ERROR if failed else AgentStatus.COMPLETED)
-        elapsed = milliseconds(claim.queued_at, at)
-        event = terminal(outcome.status, answer, outcome.usage, outcome.error, elapsed)
-        await self._publisher.record(rows, execution_channel(claim.id), event, fence=claim.fence)
+        await self._announce.agent_is(rows, claim.agent_id, AgentStatus.ERROR if failed else AgentStatus.COMPLETED)
         await self._webhooks.announce(rows, claim.owner_id, claim.id, claim.callback_url)
 
     async def _hand_over(self, rows: Connection, claim: Claim, tip: UUID | None) -> None:
@@ -104,12 +106,14 @@ class Endings:
         following = await leases.promote(rows, claim.session_id) if claim.holds_session else None
         if following is None:
             if claim.holds_session:
-                await sessions.set_status(rows, claim.session_id, SessionStatus.IDLE)
+                await self._announce.session_is(rows, claim.session_id, SessionStatus.IDLE)
             return
-        await sessions.set_status(rows, claim.session_id, SessionStatus.ACTIVE)
+        await self._announce.session_is(rows, claim.session_id, SessionStatus.ACTIVE)
         if following.input_message_id is not None:
             place = await sessions.take_place(rows, claim.session_id)
-            await messages.place(rows, following.input_message_id, place, tip)
+            placed = await messages.place(rows, following.input_message_id, place, tip)
+            if placed is not None:
+                self._announce.message(rows, EventType.MESSAGE_UPDATED, placed)
         rows.after_commit(partial(self._queue.enqueue, following.id))
 
 
@@ -136,7 +140,7 @@ async def _count(claim: Claim, outcome: Outcome, first: datetime | None, at: dat
 
 async def _store_answer(
     rows: Connection, claim: Claim, question: Message | None, outcome: Outcome, calls: StoredJson
-) -> UUID:
+) -> Message:
     at = now()
     position = await sessions.take_position(rows, claim.owner_id, claim.session_id, at)
     if position is None:
@@ -156,8 +160,7 @@ async def _store_answer(
         created_at=at,
         updated_at=at,
     )
-    await messages.insert(rows, claim.owner_id, answer)
-    return answer.id
+    return await messages.insert(rows, claim.owner_id, answer)
 
 
 def _figures(claim: Claim, usage: Usage, first: datetime | None, at: datetime, calls: int) -> Figures:

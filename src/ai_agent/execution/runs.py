@@ -12,7 +12,8 @@ import structlog
 
 from ai_agent.domain.agents import AgentStatus
 from ai_agent.domain.channels import execution_channel, session_channel
-from ai_agent.domain.events import EventType, NewEvent, SnapshotData
+from ai_agent.domain.event_data import SnapshotData, StartedData, bounded
+from ai_agent.domain.events import EventType, NewEvent
 from ai_agent.domain.executions import ExecutionError, ExecutionStatus
 from ai_agent.domain.fields import new_id, now, to_json
 from ai_agent.domain.sessions import SessionStatus
@@ -23,8 +24,9 @@ from ai_agent.execution.endings import Endings, LostClaim, Outcome
 from ai_agent.execution.job_queue import JobQueue
 from ai_agent.execution.run_state import Answered, RunInput, RunState
 from ai_agent.execution.webhooks import Webhooks
+from ai_agent.realtime.announcements import Announcements
 from ai_agent.realtime.event_log import Fenced
-from ai_agent.realtime.publisher import Publisher
+from ai_agent.realtime.publisher import Event, Publisher
 from ai_agent.settings import Settings
 from ai_agent.storage import agents, executions, leases, messages, sessions, tool_calls, tools
 from ai_agent.storage.database import Connection, Database
@@ -32,8 +34,6 @@ from ai_agent.storage.executions import Located
 from ai_agent.storage.leases import Claim, Held
 
 SWEPT_AT_ONCE = 200
-
-Told = tuple[EventType, Any]
 
 log = structlog.get_logger()
 
@@ -63,24 +63,28 @@ class Runs:
         self._lease = settings.execution_lease_seconds
         self._max_attempts = settings.execution_max_attempts
         self._answer_seconds = settings.approval_timeout_seconds
-        self.endings = Endings(publisher, queue, webhooks)
+        self._announce = Announcements(publisher)
+        self.endings = Endings(self._announce, queue, webhooks)
 
     async def begin(self, execution_id: UUID, worker: str) -> Begun | None:
         """Claims a queued run and tells readers. None when it is no longer queued."""
         async with self._database.unit_of_work() as rows:
+            await sessions.lock_of_run(rows, execution_id)
             claim = await leases.claim(rows, execution_id, worker=worker, lease=self._lease, at=now())
             if claim is None:
                 return None
             state, saved = await _state(rows, claim.id)
             resumed = claim.fence == 1 or state.waited_at_fence == claim.fence - 1
             kind = EventType.STARTED if resumed else EventType.RESTARTED
-            events: list[Told] = [(kind, {"attempt": claim.attempt})]
+            data = StartedData(claim.id, claim.session_id, claim.agent_id, claim.attempt)
+            self._announce.run(rows, claim, kind, data, fence=claim.fence)
             if not resumed and state.content:
                 kept = SnapshotData.of(state.message_id, state.content, ExecutionStatus.RUNNING)
-                events.append((EventType.SNAPSHOT, kept))
-            await self._publisher.record(rows, execution_channel(claim.id), *events, fence=claim.fence)
+                snapshot = (EventType.SNAPSHOT, kept)
+                self._publisher.record(rows, execution_channel(claim.id), snapshot, fence=claim.fence)
             calls = await tool_calls.of_run(rows, claim.id) if saved else []
             given = await _input(rows, claim)
+            await agents.lock(rows, [claim.agent_id])
         answers = [answer for call in calls if (answer := answer_of(call)) is not None]
         interrupted = frozenset(call.call_id for call in calls if call.status is ToolCallStatus.RUNNING)
         return Begun(claim, given, state, answers, interrupted)
@@ -121,7 +125,7 @@ class Runs:
             await tool_calls.keep(rows, claim.id, call)
         if told:
             events = [call_event(call) for call in told]
-            await self._publisher.record(rows, execution_channel(claim.id), *events, fence=claim.fence)
+            self._publisher.record(rows, execution_channel(claim.id), *events, fence=claim.fence)
 
     async def wait(self, claim: Claim, state: RunState, outcome: Outcome) -> bool:
         """Leaves the run to those who must answer; `outcome` ends it if somebody wanted to stop it meanwhile.
@@ -141,8 +145,8 @@ class Runs:
             await self._ask(rows, claim)
             if not await leases.wait(rows, claim):
                 raise LostClaim
-            await sessions.set_status(rows, claim.session_id, SessionStatus.WAITING)
-            await agents.set_status(rows, claim.agent_id, AgentStatus.WAITING)
+            await self._announce.session_is(rows, claim.session_id, SessionStatus.WAITING)
+            await self._announce.agent_is(rows, claim.agent_id, AgentStatus.WAITING)
             # For what was answered before it was asked.
             await self.go_on(rows, claim.id, claim.session_id, claim.agent_id)
         return True
@@ -150,8 +154,8 @@ class Runs:
     async def _ask(self, rows: Connection, claim: Claim) -> None:
         """Tells those who watch the run or its session what it waits for, and until when."""
         until = now() + timedelta(seconds=self._answer_seconds)
-        asked: list[Told] = []
-        begun: list[Told] = []
+        asked: list[Event] = []
+        begun: list[Event] = []
         for call in await tool_calls.of_run(rows, claim.id):
             if call.status not in tool_calls.OPEN:
                 continue
@@ -160,10 +164,11 @@ class Runs:
             if call.status is ToolCallStatus.AWAITING_RESULT:
                 begun.append(call_event(call))
             else:
-                about = _about(claim.id, claim.session_id, call) | {"arguments": call.arguments, "expires_at": until}
-                asked.append((EventType.APPROVAL_REQUESTED, about))
-        await self._publisher.record(rows, execution_channel(claim.id), *begun, *asked, fence=claim.fence)
-        await self._publisher.record(rows, session_channel(claim.session_id), *asked)
+                arguments, left_out = bounded(call.arguments)
+                wanted = {"arguments": arguments, "expires_at": until, "truncated": left_out}
+                asked.append((EventType.APPROVAL_REQUESTED, _about(claim.id, claim.session_id, call) | wanted))
+        self._publisher.record(rows, execution_channel(claim.id), *begun, *asked, fence=claim.fence)
+        self._publisher.record(rows, session_channel(claim.session_id), *asked)
 
     async def end(self, claim: Claim, outcome: Outcome) -> None:
         """Raises LostClaim."""
@@ -223,16 +228,16 @@ class Runs:
             over = await tool_calls.expire(rows, execution_id, now())
             refused = [_refused(execution, call) for call in over if call.kind is not ToolKind.CLIENT]
             unanswered = [call_event(call) for call in over if call.kind is ToolKind.CLIENT]
-            await self._publisher.record(rows, execution_channel(execution_id), *refused, *unanswered)
-            await self._publisher.record(rows, session_channel(execution.session_id), *refused)
+            self._publisher.record(rows, execution_channel(execution_id), *refused, *unanswered)
+            self._publisher.record(rows, session_channel(execution.session_id), *refused)
             await self.go_on(rows, execution_id, execution.session_id, execution.agent_id)
 
     async def go_on(self, rows: Connection, execution_id: UUID, session_id: UUID, agent_id: UUID) -> None:
         """Queues a run whose last open question was answered; the caller has locked session and execution."""
         if await tool_calls.count_open(rows, execution_id) or not await leases.go_on(rows, execution_id):
             return
-        await sessions.set_status(rows, session_id, SessionStatus.ACTIVE)
-        await agents.set_status(rows, agent_id, AgentStatus.PROCESSING)
+        await self._announce.session_is(rows, session_id, SessionStatus.ACTIVE)
+        await self._announce.agent_is(rows, agent_id, AgentStatus.PROCESSING)
         rows.after_commit(partial(self._queue.enqueue, execution_id))
 
 
@@ -277,5 +282,5 @@ def _about(execution_id: UUID, session_id: UUID, call: ToolCall) -> dict[str, An
     return run | {"call_id": call.call_id, "name": call.name}
 
 
-def _refused(run: Located, call: ToolCall) -> Told:
+def _refused(run: Located, call: ToolCall) -> Event:
     return EventType.APPROVAL_EXPIRED, _about(run.id, run.session_id, call)

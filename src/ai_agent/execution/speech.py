@@ -9,7 +9,8 @@ from typing import Any
 from uuid import UUID
 
 from ai_agent.domain.errors import AIAgentError, ServiceUnavailable
-from ai_agent.domain.events import EventType, NewEvent, SnapshotData
+from ai_agent.domain.event_data import SnapshotData
+from ai_agent.domain.events import EventType, NewEvent
 from ai_agent.domain.executions import ExecutionStatus
 from ai_agent.domain.fields import now
 from ai_agent.execution.endings import LostClaim

@@ -69,6 +69,10 @@ class Fenced(Exception):
 class EventLog(Protocol):
     """Methods raise ServiceUnavailable when the log cannot be reached or written."""
 
+    @property
+    def kept_until(self) -> float:
+        """What was appended before this moment of the monotonic clock is kept, though the log's server dies now."""
+
     async def open(self) -> None: ...
 
     async def close(self) -> None: ...
@@ -108,6 +112,9 @@ class Heard(NamedTuple):
     events: list[EventFrame]
 
 
+_NOTHING = Heard("", [])
+
+
 class Subscription:
     """Events of one channel as they come, in order. A reader that is too slow is told to read from the log.
 
@@ -116,7 +123,7 @@ class Subscription:
 
     def __init__(self, news: Callable[[], None] | None = None) -> None:
         self._news = news or self._let_go
-        self._heard = Heard("", [])
+        self._heard = _NOTHING
         self._bytes = 0
         self._missed = False
         self._changed = False
@@ -124,16 +131,17 @@ class Subscription:
 
     def deliver(self, heard: Heard, size: int) -> None:
         """Events of `size` bytes."""
-        if not self._heard.events:
-            self._heard = Heard(heard.epoch, [])
-        self._heard.events.extend(heard.events)
+        before = self._heard
+        # What comes alone is not copied: there may be many who hear it.
+        self._heard = heard if not before.events else Heard(before.epoch, before.events + heard.events)
         self._bytes += size
         # Of two epochs only the log knows what of the old one still holds.
         other = self._heard.epoch != heard.epoch
         if self._missed or other or self._bytes > BUFFERED_BYTES or len(self._heard.events) > BUFFERED_EVENTS:
             self._missed = True
             self._drop()
-        self.wake()
+        self._changed = True
+        self._news()
 
     def miss(self) -> None:
         """Something may have been told that was not heard."""
@@ -142,7 +150,7 @@ class Subscription:
         self.wake()
 
     def _drop(self) -> None:
-        self._heard, self._bytes = Heard("", []), 0
+        self._heard, self._bytes = _NOTHING, 0
 
     def wake(self) -> None:
         """Lets a waiting reader look around, though there is nothing new."""
@@ -156,8 +164,7 @@ class Subscription:
             self._missed = False
             self._drop()
             return None
-        heard = self._heard
-        self._drop()
+        heard, self._heard, self._bytes = self._heard, _NOTHING, 0
         return heard
 
     async def next(self, seconds: float) -> Heard | None:

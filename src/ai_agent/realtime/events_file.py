@@ -54,10 +54,22 @@ CREATE TABLE IF NOT EXISTS events (
     ts INTEGER NOT NULL,
     data BLOB NOT NULL
 );
+CREATE TABLE IF NOT EXISTS epochs (channel INTEGER NOT NULL, epoch TEXT NOT NULL, last INTEGER NOT NULL);
+CREATE INDEX IF NOT EXISTS ix_epochs_channel ON epochs (channel);
+CREATE TABLE IF NOT EXISTS boots (id TEXT NOT NULL);
 CREATE UNIQUE INDEX IF NOT EXISTS ix_events_seq ON events (channel, seq);
 CREATE UNIQUE INDEX IF NOT EXISTS ix_events_eid ON events (channel, eid);
 COMMIT;
 """
+# A power cut may have taken the last commits: what is there now is what holds of the epochs before it.
+_NEW_BOOT = (
+    "UPDATE epochs SET last = min(last, (SELECT top FROM channels WHERE id = channel))",
+    "INSERT INTO epochs SELECT id, epoch, top FROM channels",
+    "UPDATE channels SET epoch = lower(hex(randomblob(4)))",
+    "DELETE FROM epochs WHERE channel NOT IN (SELECT id FROM channels)",
+    "DELETE FROM boots",
+)
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _CHANNEL = "SELECT id, epoch, top, floor, fence FROM channels WHERE name = ?"
 _NEW_CHANNEL = """INSERT INTO channels (name, epoch, seconds, expires_at) VALUES (?, ?, ?, 0)
                   RETURNING id, epoch, top, floor, fence"""
@@ -73,6 +85,7 @@ _READ = """SELECT c.epoch, c.top, c.floor, e.seq, e.eid, e.type, e.ts, e.data
 _NEWER = """SELECT e.id, c.name, c.epoch, e.seq, e.eid, e.type, e.ts, e.data
             FROM events e JOIN channels c ON c.id = e.channel
             WHERE e.id > ? ORDER BY e.id LIMIT ?"""
+_BOUNDS = "SELECT e.epoch, e.last FROM epochs e JOIN channels c ON c.id = e.channel WHERE c.name = ?"
 _EXPIRE = "UPDATE channels SET seconds = ?, expires_at = ? WHERE name = ?"
 _FORGET = "UPDATE channels SET fence = ?, floor = top + 1, expires_at = ? + seconds WHERE id = ?"
 _FAREWELL = "UPDATE channels SET top = ? WHERE id = ?"
@@ -106,8 +119,20 @@ def create(path: Path) -> None:
     connection = connect(path)
     try:
         connection.executescript(_SCHEMA)
+        connection.execute("BEGIN IMMEDIATE")
+        boot = (_boot_id(),)
+        if connection.execute("SELECT id FROM boots").fetchone() != boot:
+            for statement in _NEW_BOOT:
+                connection.execute(statement)
+            connection.execute("INSERT INTO boots VALUES (?)", boot)
+        connection.execute("COMMIT")
     finally:
         connection.close()
+
+
+def _boot_id() -> str:
+    """Another one whenever the machine was started anew; always the same where there is none."""
+    return _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
 
 
 def append(
@@ -149,10 +174,12 @@ def _are_there(connection: sqlite3.Connection, channel_id: int, events: Sequence
 
 
 def read(connection: sqlite3.Connection, channel: str, since: Position, limit: int) -> LogPage:
-    """In one statement, so that all of it is of the same moment."""
-    rows = connection.execute(_READ, (since.seq, channel, max(limit, 1))).fetchall()
+    """In one statement, so that all of it is of the same moment; bounds change before anybody reads."""
+    bounds = dict(connection.execute(_BOUNDS, (channel,)).fetchall()) if since.epoch else {}
+    behind = min(since.seq, bounds.get(since.epoch, since.seq))
+    rows = connection.execute(_READ, (behind, channel, max(limit, 1))).fetchall()
     epoch, top, floor = rows[0][:3] if rows else ("", 0, 1)
-    after = still_holds(since, epoch, top, {})
+    after = still_holds(since, epoch, top, bounds)
     there = after is not None and rows and rows[0][3] is not None
     events = [_frame(channel, row[3:]) for row in rows[:limit]] if there else []
     return LogPage(epoch, top, floor, after, events)

@@ -92,14 +92,10 @@ class Follower:
         if heard is None:
             self._filling = True
             return None
-        new = [event for event in heard.events if event.seq > self.position.seq]
-        if heard.events and not self._follows(heard.epoch, new):
-            self._filling = True
-            return None
-        if not new and time.monotonic() >= self._check_at:
-            self._filling = True
-            return None
-        return self._advance(Batch(self.position.epoch, new))
+        if not heard.events:
+            self._filling = time.monotonic() >= self._check_at
+            return None if self._filling else Batch(self.position.epoch, heard.events)
+        return self._heard(heard.epoch, heard.events)
 
     async def fill(self) -> LogPage:
         """Reads a page behind the position, for `take`. Raises Gone, ServiceUnavailable."""
@@ -126,11 +122,20 @@ class Follower:
                 await self.wait(seconds)
                 waited = True
 
-    def _follows(self, epoch: str, new: list[EventFrame]) -> bool:
-        """Whether nothing is missing. The first of a channel that was empty has an epoch that only the log knows."""
-        first = self.position.seq + 1
-        fits = [event.seq for event in new] == list(range(first, first + len(new)))
-        return fits and epoch == self.position.epoch
+    def _heard(self, epoch: str, events: list[EventFrame]) -> Batch | None:
+        """None where something is missing. The first of a channel that was empty has an epoch only the log knows."""
+        before = self.position
+        if events[0].seq <= before.seq:
+            events = [event for event in events if event.seq > before.seq]
+        seq, follows = before.seq, epoch == before.epoch
+        for event in events:
+            seq += 1
+            follows = follows and event.seq == seq
+        if not follows:
+            self._filling = True
+            return None
+        self.position = Position(epoch, seq)
+        return Batch(epoch, events)
 
     def _advance(self, batch: Batch) -> Batch:
         seq = self.position.seq if batch.rewound_to is None else batch.rewound_to

@@ -57,6 +57,10 @@ class MemoryLog:
         self._channels: dict[str, _Channel] = {}
         self._subscribers = Subscribers()
 
+    @property
+    def kept_until(self) -> float:
+        return time.monotonic()
+
     async def open(self) -> None: ...
 
     async def close(self) -> None: ...

@@ -10,6 +10,7 @@ import structlog
 from ai_agent.domain.errors import ServiceUnavailable
 from ai_agent.domain.events import NewEvent
 from ai_agent.observability.metrics import APPLICATION_EVENTS_LOST
+from ai_agent.observability.realtime_metrics import publishing
 from ai_agent.realtime.event_log import EventLog, Fenced
 
 WAITING = 10_000
@@ -72,7 +73,8 @@ class Outgoing:
     async def _send(self, channel: str) -> None:
         events = self._waiting[channel][:AT_ONCE]
         try:
-            await self._log.append(channel, events)
+            with publishing(len(events)):
+                await self._log.append(channel, events)
         except (Fenced, ValueError) as error:  # These will not be taken at any time.
             self._lose(channel, len(events), error)
         except Exception as error:
@@ -81,11 +83,11 @@ class Outgoing:
             self._done(channel, len(events))
 
     def _failed(self, channel: str, count: int, error: Exception) -> None:
-        since = self._failing_since.setdefault(channel, time.monotonic())
-        if time.monotonic() - since > GIVE_UP_SECONDS:
-            self._lose(channel, count, error)
-        else:
+        if channel not in self._failing_since:
+            self._failing_since[channel] = time.monotonic()
             log.warning("application_events_wait", channel=channel, events=count, exc_info=error)
+        elif time.monotonic() - self._failing_since[channel] > GIVE_UP_SECONDS:
+            self._lose(channel, count, error)
 
     def _lose(self, channel: str, count: int, error: Exception | None) -> None:
         log.error("application_events_lost", channel=channel, events=count, exc_info=error)

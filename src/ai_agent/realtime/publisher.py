@@ -1,35 +1,56 @@
 """Events of state changes: committed with the change in the outbox, then published to the log, in order.
 
-A process that dies between the two leaves rows; the relay of any other one publishes them. The log knows an event by
-its `eid`, so nothing that is published twice is there twice. What is published is taken out of the outbox behind the
-request, many channels at a time. Source: the transactional outbox pattern.
+Nobody waits for that: behind the commit a task publishes what is new, of all channels together. A process that dies
+between the two leaves rows; the relay of any other one publishes them. The log knows an event by its `eid`, so nothing
+that is published twice is there twice. Source: the transactional outbox pattern.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+import time
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
-from itertools import groupby
-from typing import Any
+from itertools import groupby, islice
+from typing import Any, NamedTuple
 
+import msgspec
 import structlog
 
 from ai_agent.domain.errors import AIAgentError
 from ai_agent.domain.events import TERMINAL, EventType, NewEvent
 from ai_agent.domain.fields import now
+from ai_agent.observability.realtime_metrics import publishing
 from ai_agent.realtime.event_log import EventLog, Fenced
 from ai_agent.storage import outbox
-from ai_agent.storage.database import Connection, Database
+from ai_agent.storage.database import Connection, Database, Told
+from ai_agent.storage.outbox import FORGETS, Unconfirmed
+from ai_agent.storage.statements import Statement
 
 RELAY_SECONDS = 1.0
 """How often the relay looks, and how old a row is that nobody else is just about to publish."""
-RELAYED_AT_ONCE = 100
+RELAYED_AT_ONCE = 1000
+CHANNELS_AT_ONCE = 100
+GATHER_SECONDS = 0.002
+"""What is committed meanwhile is published together; and who wrote it has its answer first."""
 CONFIRM_SECONDS = 0.1
 KEPT_SECONDS_AFTER_END = 86_400.0
 """How long the events of a run are kept when it has ended."""
 
+Event = tuple[EventType, Any]
+"""What happened, and its data."""
+
+_SILENTLY = EventType.CANCELLED
+_NOTHING = msgspec.Raw(b"null")
+
 log = structlog.get_logger()
+
+
+class _Row(NamedTuple):
+    """One that was published, at which moment of the monotonic clock."""
+
+    at: float
+    seq: int
 
 
 class Publisher:
@@ -37,14 +58,18 @@ class Publisher:
         self._database = database
         self._log = log
         self._tasks: list[asyncio.Task[None]] = []
-        self._published: dict[str, int] = {}
-        """The newest row of a channel that the log has, until it is out of the outbox."""
+        self._news = asyncio.Event()
+        self._fresh: dict[str, None] = {}
+        """Channels with rows that nobody has tried to publish, in order."""
+        self._unpublished: dict[str, int] = {}
+        """How often was written to a channel that is not published: what comes next there has to wait."""
+        self._published: dict[str, list[_Row]] = {}
+        """The rows of a channel that the log has, until they are out of the outbox."""
         self._ended: set[str] = set()
-        self._unpublished: set[str] = set()
-        """Channels with rows that are not published yet: what comes next has to wait for them."""
 
     def start(self) -> None:
         self._tasks = [
+            asyncio.create_task(_again_and_again(self._publish_fresh, 0)),
             asyncio.create_task(_again_and_again(self._relay, RELAY_SECONDS)),
             asyncio.create_task(_again_and_again(self._confirm, CONFIRM_SECONDS)),
         ]
@@ -55,67 +80,108 @@ class Publisher:
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
-        with suppress(AIAgentError):  # Else another process finds them published already.
+        with suppress(AIAgentError):  # Else another process publishes them, or finds them published already.
+            await self._publish_all(list(self._unpublished))
             await self._confirm()
 
-    async def record(self, rows: Connection, channel: str, *events: tuple[EventType, Any], fence: int = 0) -> None:
+    def record(self, rows: Connection, channel: str, *events: Event, fence: int = 0) -> None:
         """Writes events in the caller's transaction; they are published when it has committed."""
-        if not events:
-            return
-        await outbox.add(rows, channel, [NewEvent.of(kind, data) for kind, data in events], fence)
-        rows.after_commit(partial(self.publish, channel))
+        if events:
+            rows.tell([Told(channel, NewEvent.of(kind, data), fence) for kind, data in events])
+            rows.after_commit(partial(self._notice, channel))
 
-    async def publish(self, channel: str) -> None:
-        """Brings the channel's committed events to the log. What fails is left to the relay."""
-        self._unpublished.add(channel)
-        try:
-            await self._publish(channel)
-        except AIAgentError:
-            log.warning("publish_failed", channel=channel, exc_info=True)
+    def forget(self, rows: Connection, channel: str, farewell: Event | None = None) -> None:
+        """As `record`, of the channel's last word: nothing else of it is shown any more."""
+        self.record(rows, channel, farewell or (_SILENTLY, None), fence=FORGETS)
+
+    async def write(self, statement: Statement[Any], channel: str, event: Event, **parameters: Any) -> None:
+        """`record` with a transaction of one statement, in one round trip."""
+        told = Told(channel, NewEvent.of(*event))
+        await self._database.write(statement, told=told, then=partial(self._notice, channel), **parameters)
+
+    async def _notice(self, channel: str) -> None:
+        self._unpublished[channel] = self._unpublished.get(channel, 0) + 1
+        self._fresh[channel] = None
+        self._news.set()
 
     async def tell(self, channel: str, events: Sequence[NewEvent], *, fence: int = 0) -> None:
         """Appends what is in no outbox, behind all that was committed. Raises what `append` of a log does."""
         if channel in self._unpublished:
-            await self._publish(channel)
-        await self._log.append(channel, events, fence=fence)
+            await self.publish([channel])
+        with publishing(len(events)):
+            await self._log.append(channel, events, fence=fence)
 
-    async def _publish(self, channel: str) -> None:
-        published = self._published.get(channel, 0)
-        new = [row for row in await outbox.of_channel(self._database.reader, channel) if row.seq > published]
-        for fence, some in groupby(new, lambda row: row.fence):
+    async def publish(self, channels: Collection[str]) -> None:
+        """Brings the committed events of channels to the log. Raises what `append` of a log does, and a Reader."""
+        if not channels:
+            return
+        written = {channel: self._unpublished.get(channel, 0) for channel in channels}
+        new: dict[str, list[Unconfirmed]] = {channel: [] for channel in channels}
+        for row in await outbox.behind(self._database.reader, {name: self._last(name) for name in channels}):
+            new[row.channel].append(row)
+        await asyncio.gather(*[self._bring(name, rows, written[name]) for name, rows in new.items()])
+
+    def _last(self, channel: str) -> int:
+        return self._published[channel][-1].seq if channel in self._published else 0
+
+    async def _bring(self, channel: str, rows: list[Unconfirmed], written: int) -> None:
+        for fence, some in groupby(rows, lambda row: row.fence):
             await self._append(channel, [row.event for row in some], fence)
-        self._unpublished.discard(channel)
-        if new:
-            self._published[channel] = max(new[-1].seq, self._published.get(channel, 0))
-        if any(row.type in TERMINAL for row in new):
+        if self._unpublished.get(channel) == written:
+            del self._unpublished[channel]
+        # Twice at the same time? Then the other one may have noted some of them.
+        fresh, at = [row for row in rows if row.seq > self._last(channel)], time.monotonic()
+        if fresh:
+            self._published.setdefault(channel, []).extend([_Row(at, row.seq) for row in fresh])
+        if any(row.type in TERMINAL for row in fresh):
             self._ended.add(channel)
 
     async def _append(self, channel: str, events: list[NewEvent], fence: int) -> None:
+        if fence == FORGETS:
+            farewell = events[-1] if events[-1].data != _NOTHING else None
+            await self._log.forget(channel, farewell)
+            return
         try:
-            await self._log.append(channel, events, fence=fence)
+            with publishing(len(events)):
+                await self._log.append(channel, events, fence=fence)
         except Fenced:
             # It was committed all the same: no late word of a worker that lost its run, only late to be published.
-            with suppress(Fenced):  # Of a channel that was forgotten nobody wants to know.
+            with suppress(Fenced), publishing(len(events)):  # Of a channel that was forgotten nobody wants to know.
                 await self._log.append(channel, events)
 
+    async def _publish_fresh(self) -> None:
+        await self._news.wait()
+        await asyncio.sleep(GATHER_SECONDS)
+        self._news.clear()
+        fresh, self._fresh = self._fresh, {}
+        await self._publish_all(fresh)
+
+    async def _publish_all(self, channels: Iterable[str]) -> None:
+        waiting = iter(channels)
+        while some := list(islice(waiting, CHANNELS_AT_ONCE)):
+            await self.publish(some)
+
     async def _confirm(self) -> None:
-        """Takes out of the outbox what the log has."""
-        confirmed, ended = dict(self._published), list(self._ended)
+        """Takes out of the outbox what the log is sure to keep."""
+        kept_until, ended = self._log.kept_until, list(self._ended)
+        confirmed = {name: [row.seq for row in rows if row.at <= kept_until] for name, rows in self._published.items()}
         for channel in ended:
             await self._log.expire(channel, KEPT_SECONDS_AFTER_END)
-        if confirmed:
-            await outbox.confirm(self._database, confirmed)
+        if seqs := [seq for some in confirmed.values() for seq in some]:
+            await outbox.confirm(self._database, seqs)
         self._ended.difference_update(ended)
-        for channel, seq in confirmed.items():
-            if self._published[channel] == seq:
+        for channel, some in confirmed.items():
+            del self._published[channel][: len(some)]
+            if not self._published[channel]:
                 del self._published[channel]
 
     async def _relay(self) -> None:
-        """Publishes what others have left behind."""
-        before = now() - timedelta(seconds=RELAY_SECONDS)
+        """Publishes what could not be, and what others have left behind."""
+        # Rows of whoever lives are there until the log is sure to keep them.
+        unsure = time.monotonic() - self._log.kept_until
+        before = now() - timedelta(seconds=RELAY_SECONDS + unsure)
         left = await outbox.left_behind(self._database.reader, before, RELAYED_AT_ONCE)
-        for channel in dict.fromkeys([*self._unpublished, *left]):
-            await self._publish(channel)
+        await self._publish_all(dict.fromkeys([*left, *self._unpublished]))
 
 
 async def _again_and_again(work: Callable[[], Awaitable[None]], seconds: float) -> None:

@@ -46,14 +46,18 @@ class RedisAppends:
         self._pipeline.close()
 
     def arguments(self, call: "_Append", channel: str, groups: list[Group]) -> Sequence[Argument]:
-        if self._gathering.get(channel) is call:
-            del self._gathering[channel]
+        self.gathered(call, channel)
         expected, again = self.unconfirmed.expected(channel), self.unconfirmed.again(channel)
         kept, seconds = self._retained(channel)
         arguments: list[Argument] = [expected, kept, int(seconds * 1000), head(channel)]
         for fence, events in (*again, *groups):
             arguments += (fence, len(events), *(part for event in events for part in event))
         return self._keys.call(channel, "append", *arguments)
+
+    def gathered(self, call: "_Append", channel: str) -> None:
+        """It takes nothing more."""
+        if self._gathering.get(channel) is call:
+            del self._gathering[channel]
 
     def refused(self, call: "_Append", channel: str) -> None:
         """The channel is in another epoch than this process has left it in."""
@@ -103,6 +107,7 @@ class _Append:
                 answer.set_result(Position(epoch, seq))
 
     def failed(self, error: Exception) -> None:
+        self._appends.gathered(self, self._channel)
         for answer in self._answers:
             if not answer.done():
                 answer.set_exception(unavailable(error))

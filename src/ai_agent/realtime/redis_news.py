@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, cast
 import structlog
 
 from ai_agent.domain.errors import ServiceUnavailable
+from ai_agent.observability.realtime_metrics import BROKER_RECONNECTS
 from ai_agent.storage.redis import RedisError, RedisSocket, Reply
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class RedisNews:
         for channel in channels:
             await _confirmed(channel)
         if self._connected_before:
+            BROKER_RECONNECTS.inc()
             self._missed()
         self._connected_before = True
 

@@ -50,6 +50,10 @@ class SqliteLog:
         self._readers: queue.SimpleQueue[sqlite3.Connection] = queue.SimpleQueue()
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    @property
+    def kept_until(self) -> float:
+        return time.monotonic()
+
     async def open(self) -> None:
         try:
             await asyncio.to_thread(self._create)

@@ -23,11 +23,13 @@ from ai_agent.domain.agents import (
     ReplaceAgent,
 )
 from ai_agent.domain.errors import Conflict, FieldError, InvalidFields, NotFound
+from ai_agent.domain.events import EventType
 from ai_agent.domain.fields import KEPT_SECRET, StoredJson, merge_patch, new_id, now, to_json
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.pages import PageRequest
 from ai_agent.domain.resources import Versions
 from ai_agent.domain.validation import field_errors
+from ai_agent.realtime.announcements import Announcements
 from ai_agent.security.outbound import OutboundGuard
 from ai_agent.security.secret_fields import NO_SECRETS, SecretFields
 from ai_agent.services.paging import Pager
@@ -41,8 +43,16 @@ MAX_VERSION = 2**31 - 1
 
 
 class AgentService:
-    def __init__(self, database: Database, pager: Pager, secrets: SecretFields, guard: OutboundGuard):
+    def __init__(
+        self,
+        database: Database,
+        pager: Pager,
+        announcements: Announcements,
+        secrets: SecretFields,
+        guard: OutboundGuard,
+    ):
         self._database = database
+        self._announce = announcements
         self._pager = pager
         self._secrets = secrets
         self._guard = guard
@@ -54,6 +64,7 @@ class AgentService:
         async with self._database.unit_of_work() as rows:
             with _name_taken(agent.name):
                 await agents.insert(rows, principal.subject, agent, secrets)
+            self._announce.agent(rows, EventType.AGENT_CREATED, agent)
         return agent
 
     async def get(self, principal: Principal, agent_id: UUID) -> Agent:
@@ -102,13 +113,14 @@ class AgentService:
             change(content)
             if _comparable(content) == before:
                 return found(await agents.get(rows, principal.subject, agent_id))
-            return await _next_version(rows, principal.subject, content)
+            return await self._next_version(rows, principal.subject, content)
 
     async def delete(self, principal: Principal, agent_id: UUID, versions: Versions | None = None) -> None:
         """Removes the agent with its versions. What it said stays; runs that wait for it fail."""
         async with self._database.unit_of_work() as rows:
             found(await agents.get(rows, principal.subject, agent_id, for_update=True)).expect(versions)
             await agents.delete(rows, principal.subject, agent_id)
+            self._announce.agent_deleted(rows, agent_id)
 
     async def versions(
         self, principal: Principal, wanted: AgentVersionFilter, request: PageRequest
@@ -126,7 +138,13 @@ class AgentService:
             content = await agents.at_version(rows, principal.subject, agent_id, number) if known else None
             if content is None:
                 raise NotFound("Version not found")
-            return await _next_version(rows, principal.subject, content)
+            return await self._next_version(rows, principal.subject, content)
+
+    async def _next_version(self, rows: Connection, owner: str, content: AgentContent) -> Agent:
+        with _name_taken(content.name):
+            agent = found(await agents.update(rows, owner, content, now()))
+        self._announce.agent(rows, EventType.AGENT_UPDATED, agent)
+        return agent
 
     def _set_config(self, content: AgentContent, wanted: ModelConfig) -> None:
         if wanted.api_key == KEPT_SECRET:
@@ -163,11 +181,6 @@ def _comparable(content: AgentContent) -> dict[str, Any]:
     """Its values, whatever the order and spacing in which a database keeps JSON."""
     fields = msgspec.structs.asdict(content).items()
     return {name: msgspec.json.decode(v) if isinstance(v, msgspec.Raw) else v for name, v in fields}
-
-
-async def _next_version(rows: Connection, owner: str, content: AgentContent) -> Agent:
-    with _name_taken(content.name):
-        return found(await agents.update(rows, owner, content, now()))
 
 
 def _check_destination(before: ModelConfig, wanted: ModelConfig) -> None:

@@ -7,6 +7,7 @@ import msgspec
 
 from ai_agent.domain.channels import execution_channel, session_channel
 from ai_agent.domain.errors import Conflict, FieldError, InvalidFields, NotFound
+from ai_agent.domain.event_data import bounded
 from ai_agent.domain.events import EventType
 from ai_agent.domain.executions import Execution, ExecutionStatus
 from ai_agent.domain.fields import JsonObject, milliseconds, now, to_json
@@ -66,7 +67,7 @@ class ApprovalService:
         await tool_calls.keep(rows, run.id, call)
         data = _resolved(run, call, wanted.decision)
         for name in (execution_channel(run.id), session_channel(run.session_id)):
-            await self._publisher.record(rows, name, (EventType.APPROVAL_RESOLVED, data))
+            self._publisher.record(rows, name, (EventType.APPROVAL_RESOLVED, data))
         await self._runs.go_on(rows, run.id, run.session_id, run.agent_id)
 
     async def deliver(
@@ -88,7 +89,7 @@ class ApprovalService:
                 call.output, call.is_error, call.finished_at = output, wanted.is_error, at
                 call.duration_ms = milliseconds(call.created_at, at)
                 await tool_calls.keep(rows, run.id, call)
-                await self._publisher.record(rows, execution_channel(run.id), call_event(call))
+                self._publisher.record(rows, execution_channel(run.id), call_event(call))
                 await self._runs.go_on(rows, run.id, run.session_id, run.agent_id)
             return found(await executions.get(rows, principal.subject, execution_id))
 
@@ -135,5 +136,7 @@ def _delivered(call: ToolCall, output: msgspec.Raw, *, is_error: bool) -> bool:
 
 
 def _resolved(run: Located, call: ToolCall, decision: Decision) -> dict[str, Any]:
+    arguments, left_out = bounded(call.arguments)
     about = {"execution_id": run.id, "session_id": run.session_id, "call_id": call.call_id, "name": call.name}
-    return about | {"decision": decision, "reason": call.reason, "arguments": call.arguments}
+    decided = {"decision": decision, "reason": call.reason, "arguments": arguments, "truncated": left_out}
+    return about | decided

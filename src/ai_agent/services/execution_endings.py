@@ -5,7 +5,8 @@ from uuid import UUID, uuid5
 
 import msgspec
 
-from ai_agent.domain.events import TERMINAL, EndedData, EventFrame, EventType, SnapshotData, terminal
+from ai_agent.domain.event_data import EndedData, SnapshotData
+from ai_agent.domain.events import TERMINAL, EventFrame, EventType, terminal
 from ai_agent.domain.executions import ExecutionError, Usage
 from ai_agent.domain.fields import milliseconds, now, to_json
 from ai_agent.realtime.event_log import EventLog, Position
@@ -57,7 +58,12 @@ def _terminal(name: str, row: Standing, seq: int) -> EventFrame:
     usage = msgspec.json.decode(row.usage, type=Usage | None) or Usage()
     error = msgspec.json.decode(row.error, type=ExecutionError | None)
     elapsed = milliseconds(row.queued_at, row.finished_at or row.queued_at)
-    return _frame(name, row, seq, *terminal(row.status, row.output_message_id, usage, error, elapsed))
+    return _frame(
+        name,
+        row,
+        seq,
+        *terminal((row.id, row.session_id, row.agent_id), row.status, row.output_message_id, usage, error, elapsed),
+    )
 
 
 def _frame(name: str, row: Standing, seq: int, kind: EventType, data: msgspec.Struct) -> EventFrame:
@@ -66,7 +72,7 @@ def _frame(name: str, row: Standing, seq: int, kind: EventType, data: msgspec.St
 
 
 def _deleted(name: str, seq: int) -> EventFrame:
-    data = to_json(EndedData(None, Usage(), 0))
+    data = to_json(EndedData(UUID(name.partition(":")[2]), None, None, None, Usage(), 0))
     return EventFrame(name, seq, _eid(name, EventType.CANCELLED), EventType.CANCELLED, _milliseconds(), data)
 
 

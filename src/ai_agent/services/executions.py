@@ -9,7 +9,6 @@ from uuid import UUID
 import msgspec
 
 from ai_agent.domain.agents import Agent, AgentStatus, ModelConfig
-from ai_agent.domain.channels import execution_channel
 from ai_agent.domain.errors import (
     AIAgentError,
     Conflict,
@@ -20,6 +19,7 @@ from ai_agent.domain.errors import (
     ServiceUnavailable,
     SessionBusy,
 )
+from ai_agent.domain.event_data import QueuedData
 from ai_agent.domain.events import EventType
 from ai_agent.domain.executions import (
     FINAL,
@@ -36,8 +36,8 @@ from ai_agent.domain.messages import CreateMessage
 from ai_agent.domain.sessions import CreateSession, SessionStatus
 from ai_agent.execution.job_queue import JobQueue
 from ai_agent.execution.runs import Runs
+from ai_agent.realtime.announcements import Announcements
 from ai_agent.realtime.event_log import Position
-from ai_agent.realtime.publisher import Publisher
 from ai_agent.security.outbound import OutboundGuard
 from ai_agent.services.agents import found as found_agent
 from ai_agent.services.deliveries import check_callback
@@ -59,7 +59,7 @@ class ExecutionService:
         self,
         database: Database,
         streams: ExecutionStreams,
-        publisher: Publisher,
+        announcements: Announcements,
         queue: JobQueue,
         runs: Runs,
         guard: OutboundGuard,
@@ -68,7 +68,7 @@ class ExecutionService:
         self._guard = guard
         self._runs = runs
         self._streams = streams
-        self._publisher = publisher
+        self._announce = announcements
         self._queue = queue
         self._guard = guard
 
@@ -93,8 +93,9 @@ class ExecutionService:
                 return found(await executions.get(rows, owner, first.execution_id or execution_id))
             agent = found_agent(await agents.get(rows, owner, agent_id))
             config = _runnable(agent)
-            session_id = await _session(rows, owner, wanted.session_id)
+            session_id = wanted.session_id or await self._new_session(rows, owner)
             message = await add_message(rows, owner, session_id, CreateMessage(wanted.message))
+            self._announce.message(rows, EventType.MESSAGE_CREATED, message)
             order = Order(
                 owner,
                 wanted.on_busy or config.on_busy or OnBusy.REJECT,
@@ -111,19 +112,23 @@ class ExecutionService:
         others = await executions.occupants(rows, execution.session_id)
         _check_room(others, order.on_busy)
         await executions.insert(rows, execution, order, holds_session=not others)
-        data = {
-            "agent_id": execution.agent_id,
-            "session_id": execution.session_id,
-            "input_message_id": execution.input_message_id,
-        }
-        await self._publisher.record(rows, execution_channel(execution.id), (EventType.QUEUED, data))
+        asked = execution.input_message_id
+        assert asked is not None  # noqa: S101  # a new run has its message
+        data = QueuedData(execution.id, execution.session_id, execution.agent_id, asked)
+        self._announce.run(rows, execution, EventType.QUEUED, data)
         if not others:
-            await sessions.set_status(rows, execution.session_id, SessionStatus.ACTIVE)
+            await self._announce.session_is(rows, execution.session_id, SessionStatus.ACTIVE)
             rows.after_commit(partial(self._queue.enqueue, execution.id))
         elif order.on_busy is not OnBusy.ENQUEUE:
             await agents.lock(rows, [execution.agent_id, *(run.agent_id for run in others)])
             await self._interrupt(rows, others, rolls_back=order.on_busy is OnBusy.ROLLBACK)
-        await agents.set_status(rows, execution.agent_id, AgentStatus.PROCESSING)
+        await self._announce.agent_is(rows, execution.agent_id, AgentStatus.PROCESSING)
+
+    async def _new_session(self, rows: Connection, owner: str) -> UUID:
+        session = new_session(CreateSession())
+        await sessions.insert(rows, owner, session)
+        self._announce.session(rows, EventType.SESSION_CREATED, session)
+        return session.id
 
     async def _interrupt(self, rows: Connection, others: Sequence[Occupant], *, rolls_back: bool) -> None:
         """Stops the live run, and those that were to take its place. Who waits in the queue stays there."""
@@ -232,15 +237,6 @@ class ExecutionService:
                 # A stream that fails, or that a stop of the server ends, was not left by its client.
                 if cancel_on_leave and not (reader.ended or ours or self._streams.draining):
                     await asyncio.shield(self.cancel(principal, execution_id))
-
-
-async def _session(rows: Connection, owner: str, wanted: UUID | None) -> UUID:
-    """The session to run in, a new one where none was named."""
-    if wanted is not None:
-        return wanted
-    session = new_session(CreateSession())
-    await sessions.insert(rows, owner, session)
-    return session.id
 
 
 def _check_room(others: Sequence[Occupant], on_busy: OnBusy) -> None:

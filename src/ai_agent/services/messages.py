@@ -10,6 +10,7 @@ import msgspec
 from msgspec import UNSET
 
 from ai_agent.domain.errors import FieldError, InvalidFields, NotFound
+from ai_agent.domain.events import EventType
 from ai_agent.domain.fields import StoredJson, new_id, now, to_json
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.messages import (
@@ -27,6 +28,7 @@ from ai_agent.domain.messages import (
 from ai_agent.domain.pages import Page, PageRequest
 from ai_agent.domain.resources import Versions
 from ai_agent.domain.search import SearchQuery, snippet
+from ai_agent.realtime.announcements import Announcements
 from ai_agent.services.paging import Pager
 from ai_agent.services.sessions import found as found_session
 from ai_agent.services.sessions import patched_metadata
@@ -42,14 +44,17 @@ class HitPage(Page):
 
 
 class MessageService:
-    def __init__(self, database: Database, pager: Pager):
+    def __init__(self, database: Database, pager: Pager, announcements: Announcements):
         self._database = database
+        self._announce = announcements
         self._pager = pager
         self._ranked = RankedSearch(messages.LIST, database.patient)
 
     async def create(self, principal: Principal, session_id: UUID, wanted: CreateMessage) -> Message:
         async with self._database.unit_of_work() as rows:
-            return await add_message(rows, principal.subject, session_id, wanted)
+            message = await add_message(rows, principal.subject, session_id, wanted)
+            self._announce.message(rows, EventType.MESSAGE_CREATED, message)
+        return message
 
     async def create_all(
         self, principal: Principal, session_id: UUID, wanted: Sequence[CreateMessage]
@@ -67,6 +72,7 @@ class MessageService:
             for before, message in pairwise(made):
                 message.parent_message_id = message.parent_message_id or before.id
             await messages.insert_all(rows, owner, made)
+            self._announce.message(rows, EventType.MESSAGE_CREATED, *made)
         return made
 
     async def get(self, principal: Principal, message_id: UUID) -> Message:
@@ -131,6 +137,7 @@ class MessageService:
         versions: Versions | None,
     ) -> Message:
         async with self._database.unit_of_work() as rows:
+            await sessions.lock_of_message(rows, message_id)
             message = found(await messages.get(rows, principal.subject, message_id, for_update=True))
             message.expect(versions)
             if metadata is None:
@@ -141,7 +148,9 @@ class MessageService:
             message.role = message.role if patch.role is UNSET else patch.role
             message.content = message.content if patch.content is UNSET else patch.content
             message.updated_at = now()
-            return found(await messages.update(rows, principal.subject, message))
+            changed = found(await messages.update(rows, principal.subject, message))
+            self._announce.message(rows, EventType.MESSAGE_UPDATED, changed)
+        return changed
 
     async def delete(self, principal: Principal, message_id: UUID, versions: Versions | None = None) -> None:
         """Removes the message; its replies follow its parent."""
@@ -154,6 +163,7 @@ class MessageService:
             message = found(await messages.get(rows, owner, message_id, for_update=True))
             message.expect(versions)
             await messages.delete(rows, owner, message)
+            self._announce.message_deleted(rows, message)
 
 
 async def add_message(rows: Connection, owner: str, session_id: UUID, wanted: CreateMessage) -> Message:

@@ -1,17 +1,17 @@
 """Sessions: create, read, list, change, delete."""
 
 from collections.abc import AsyncIterator, Sequence
+from datetime import timedelta
 from functools import partial
 from typing import Any
 from uuid import UUID
 
 import msgspec
-import structlog
 from msgspec import UNSET, UnsetType
 
 from ai_agent.domain.agents import AgentStatus
-from ai_agent.domain.channels import execution_channel, session_channel
-from ai_agent.domain.errors import FieldError, InvalidFields, NotFound, ServiceUnavailable
+from ai_agent.domain.errors import FieldError, InvalidFields, NotFound
+from ai_agent.domain.events import EventType
 from ai_agent.domain.exports import ExecutionLine, ExportLine, MessageLine, SessionLine
 from ai_agent.domain.fields import StoredJson, check_metadata, merge_patch, new_id, now, to_json
 from ai_agent.domain.identity import Principal
@@ -28,28 +28,28 @@ from ai_agent.domain.sessions import (
     SessionStatus,
 )
 from ai_agent.execution.job_queue import JobQueue
-from ai_agent.realtime.event_log import EventLog
+from ai_agent.realtime.announcements import Announcements
 from ai_agent.services.paging import Pager
-from ai_agent.storage import agents, executions, messages, sessions, threads
+from ai_agent.storage import executions, messages, sessions, threads
 from ai_agent.storage.database import Connection, Database
 
 EXPORTED_AT_ONCE = 50
+EVENTS_KEPT = timedelta(days=2)
+"""No longer after its end a run's events are in the log."""
 FORKED_AT_MOST = 5000
 """A copy is one transaction, and those who write meanwhile wait for it."""
 
-log = structlog.get_logger()
-
 
 class SessionService:
-    def __init__(self, database: Database, pager: Pager, queue: JobQueue, log: EventLog):
+    def __init__(self, database: Database, pager: Pager, queue: JobQueue, announcements: Announcements):
         self._database = database
         self._pager = pager
         self._queue = queue
-        self._log = log
+        self._announce = announcements
 
     async def create(self, principal: Principal, wanted: CreateSession) -> Session:
         session = new_session(wanted)
-        await self._database.write(sessions.INSERT, **sessions.values(principal.subject, session))
+        await self._announce.write_session(sessions.INSERT, session, **sessions.values(principal.subject, session))
         return session
 
     async def create_all(self, principal: Principal, wanted: Sequence[CreateSession]) -> Sequence[Session]:
@@ -57,10 +57,15 @@ class SessionService:
         made = [new_session(one) for one in wanted]
         async with self._database.unit_of_work() as rows:
             await sessions.insert_all(rows, principal.subject, made)
+            for session in made:
+                self._announce.session(rows, EventType.SESSION_CREATED, session)
         return made
 
     async def fork(self, principal: Principal, session_id: UUID, wanted: ForkSession) -> Session:
-        """Copies the branch from the root to a message into a new session."""
+        """Copies the branch from the root to a message into a new session.
+
+        Of the copies nothing is told: nobody can watch the session before it is there, with all its messages.
+        """
         owner = principal.subject
         async with self._database.unit_of_work() as rows:
             # Locked, so that no message of it is deleted while it is copied.
@@ -73,7 +78,9 @@ class SessionService:
             if branch:
                 await sessions.take_positions(rows, owner, fork.id, fork.created_at, len(branch))
                 await threads.copy(rows, owner, branch, fork.id, [new_id() for _ in branch], fork.created_at)
-            return found(await sessions.get(rows, owner, fork.id))
+            forked = found(await sessions.get(rows, owner, fork.id))
+            self._announce.session(rows, EventType.SESSION_CREATED, forked)
+        return forked
 
     async def export(self, principal: Principal, session_id: UUID) -> AsyncIterator[Sequence[ExportLine]]:
         """The session, its messages in order, its executions in order. Raises NotFound before the first of them."""
@@ -115,6 +122,7 @@ class SessionService:
                 metadata=to_json(wanted.metadata),
                 at=now(),
             )
+            self._announce.session(rows, EventType.SESSION_UPDATED, found(changed))
         return found(changed)
 
     async def patch(
@@ -132,6 +140,7 @@ class SessionService:
                 metadata=patched_metadata(current.metadata, patch.metadata),
                 at=now(),
             )
+            self._announce.session(rows, EventType.SESSION_UPDATED, found(changed))
         return found(changed)
 
     async def delete(self, principal: Principal, session_id: UUID, versions: Versions | None = None) -> None:
@@ -151,24 +160,18 @@ class SessionService:
 
     async def _delete(self, rows: Connection, owner: str, session_ids: Sequence[UUID]) -> None:
         """Deletes sessions whose rows are locked, so that no run begins in them meanwhile."""
-        live = await executions.live_of_sessions(rows, owner, session_ids)
-        channels = [execution_channel(run) for run in await executions.of_sessions(rows, owner, session_ids)]
-        channels += [session_channel(session_id) for session_id in session_ids]
+        runs = await executions.told(rows, owner, session_ids, now() - EVENTS_KEPT)
         await sessions.delete_all(rows, owner, session_ids)
+        for run in runs:
+            self._announce.run_deleted(rows, run, live=run.finished_at is None)
+        for session_id in dict.fromkeys(session_ids):
+            self._announce.session_deleted(rows, session_id)
+        live = [run for run in runs if run.finished_at is None]
         # In one order, so that two of these never wait for each other.
         for agent_id in sorted({run.agent_id for run in live}):
-            await agents.set_status(rows, agent_id, AgentStatus.IDLE)
+            await self._announce.agent_is(rows, agent_id, AgentStatus.IDLE)
         for run in live:
             rows.after_commit(partial(self._queue.cancel, run.id))
-        rows.after_commit(partial(self._forget, channels))
-
-    async def _forget(self, channels: Sequence[str]) -> None:
-        """Events hold what was said in the sessions."""
-        try:
-            for channel in channels:
-                await self._log.forget(channel)
-        except ServiceUnavailable:
-            log.warning("events_not_forgotten", channels=channels, exc_info=True)
 
 
 async def _branch(rows: Connection, owner: str, session_id: UUID, message_id: UUID | None) -> list[threads.Node]:

@@ -73,17 +73,17 @@ def _has(*statuses: ExecutionStatus) -> "sa.Exists":
 
 
 _LOCK = Statement(sa.select(agents.c.id).where(agents.c.id == sa.bindparam("agent_id")).with_for_update(), UUID)
-_SET_STATUS: Statement[None] = Statement(
+_status = sa.case(
+    (_has(ExecutionStatus.QUEUED, ExecutionStatus.RUNNING), AgentStatus.PROCESSING.value),
+    (_has(ExecutionStatus.WAITING), AgentStatus.WAITING.value),
+    else_=sa.bindparam("otherwise", type_=sa.String),
+)
+_SET_STATUS = Statement(
     sa.update(agents)
-    .where(agents.c.id == sa.bindparam("agent_id"))
-    .values(
-        status=sa.case(
-            (_has(ExecutionStatus.QUEUED, ExecutionStatus.RUNNING), AgentStatus.PROCESSING.value),
-            (_has(ExecutionStatus.WAITING), AgentStatus.WAITING.value),
-            else_=sa.bindparam("otherwise", type_=sa.String),
-        ),
-        row_version=agents.c.row_version + 1,
-    )
+    .where(agents.c.id == sa.bindparam("agent_id"), agents.c.status != _status)
+    .values(status=_status, row_version=agents.c.row_version + 1)
+    .returning(*_COLUMNS),
+    Agent,
 )
 _OWNER = Statement(sa.select(agents.c.owner_id).where(agents.c.id == sa.bindparam("agent_id")), str)
 
@@ -138,11 +138,11 @@ async def lock(connection: Connection, agent_ids: Iterable[UUID]) -> None:
         await connection.first(_LOCK, agent_id=agent_id)
 
 
-async def set_status(connection: Connection, agent_id: UUID, otherwise: AgentStatus) -> None:
-    """`processing` or `waiting` while a run of the agent is, else `otherwise`."""
+async def set_status(connection: Connection, agent_id: UUID, otherwise: AgentStatus) -> Agent | None:
+    """`processing` or `waiting` while a run of the agent is, else `otherwise`; the agent when that was not so."""
     # Locked by a statement of its own: of two runs that end together, the second looks when the first has committed.
     await connection.first(_LOCK, agent_id=agent_id)
-    await connection.run(_SET_STATUS, agent_id=agent_id, otherwise=otherwise)
+    return await connection.first(_SET_STATUS, agent_id=agent_id, otherwise=otherwise)
 
 
 async def owner(reader: Reader, agent_id: UUID) -> str | None:

@@ -3,9 +3,10 @@
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import ContextVar
-from typing import Any, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from ai_agent.domain.errors import Conflict, ServiceUnavailable
+from ai_agent.domain.events import NewEvent
 from ai_agent.storage.statements import Statement
 
 Row = TypeVar("Row")
@@ -16,6 +17,14 @@ ACQUIRE_SECONDS = 1.0
 """How long a statement waits for a free connection before it answers 503."""
 PATIENCE_SECONDS = 5.0
 """How long a statement of a search may take."""
+
+
+class Told(NamedTuple):
+    """An event on its way to the outbox. `fence` is that under which a worker holds its run."""
+
+    channel: str
+    event: NewEvent
+    fence: int = 0
 
 
 class Reader(Protocol):
@@ -37,6 +46,12 @@ class Connection(Reader, Protocol):
 
     async def many(self, statement: Statement[Any], rows: Sequence[dict[str, Any]]) -> None:
         """Runs a statement without rows once for each set of parameters, in order and in one round trip."""
+
+    def tell(self, told: Sequence[Told]) -> None:
+        """Writes events to the outbox, in order, together with the commit.
+
+        The transaction holds the row that the channel is about, so that the order of events is that of commits.
+        """
 
     def after_commit(self, effect: Effect) -> None:
         """Does something that must not be done for nothing, such as telling others, when all is committed."""
@@ -61,8 +76,13 @@ class Database(Protocol):
         A statement that waits longer than `lock_seconds` for another transaction raises LockTimeout.
         """
 
-    async def write(self, statement: Statement[Any], **parameters: Any) -> None:
-        """A transaction of one statement, in one round trip; part of the shared one where there is one."""
+    async def write(
+        self, statement: Statement[Any], *, told: Told | None = None, then: Effect | None = None, **parameters: Any
+    ) -> None:
+        """A transaction of one statement, in one round trip; part of the shared one where there is one.
+
+        With an event for the outbox, and something to do when all is committed.
+        """
 
 
 class LockTimeout(ServiceUnavailable):

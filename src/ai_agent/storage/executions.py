@@ -20,6 +20,9 @@ from ai_agent.storage.tables import executions
 class Standing(msgspec.Struct, frozen=True):
     """Where a run stands, for those to whom it is told."""
 
+    id: UUID
+    session_id: UUID
+    agent_id: UUID
     owner_id: str
     status: ExecutionStatus
     epoch: str
@@ -30,9 +33,13 @@ class Standing(msgspec.Struct, frozen=True):
     finished_at: datetime | None
 
 
-class LiveRun(msgspec.Struct, frozen=True):
+class Told(msgspec.Struct, frozen=True):
+    """A run of which events may be kept."""
+
     id: UUID
+    session_id: UUID
     agent_id: UUID
+    finished_at: datetime | None
 
 
 class Order(msgspec.Struct, frozen=True):
@@ -80,14 +87,6 @@ _INSERTED = [
     *("owner_id", "holds_session", "on_busy", "epoch", "timeout_seconds", "correlation_id", "callback_url"),
 ]
 _INSERT: Statement[None] = Statement(sa.insert(executions).values({name: sa.bindparam(name) for name in _INSERTED}))
-_LIVE_OF_SESSIONS = Statement(
-    sa.select(executions.c.id, executions.c.agent_id).where(
-        among(executions.c.session_id, sa.bindparam("ids")),
-        executions.c.owner_id == sa.bindparam("owner"),
-        _unfinished,
-    ),
-    LiveRun,
-)
 _OCCUPANTS = Statement(
     sa.select(*[executions.c[name] for name in Occupant.__struct_fields__])
     .where(executions.c.session_id == sa.bindparam("session_id"), _unfinished)
@@ -111,11 +110,13 @@ _LOCK = Statement(_located.with_for_update(), Located)
 _ASKED = Statement(sa.select(*[executions.c[name] for name in Asked.__struct_fields__]).where(_id), Asked)
 _STATUS = Statement(sa.select(executions.c.status).where(_id), ExecutionStatus)
 _STANDING = Statement(sa.select(*(executions.c[name] for name in Standing.__struct_fields__)).where(_id), Standing)
-_OF_SESSIONS = Statement(
-    sa.select(executions.c.id).where(
-        among(executions.c.session_id, sa.bindparam("ids")), executions.c.owner_id == sa.bindparam("owner")
+_TOLD = Statement(
+    sa.select(*(executions.c[name] for name in Told.__struct_fields__)).where(
+        among(executions.c.session_id, sa.bindparam("ids")),
+        executions.c.owner_id == sa.bindparam("owner"),
+        sa.or_(_unfinished, executions.c.finished_at > sa.bindparam("after")),
     ),
-    UUID,
+    Told,
 )
 _REQUEST_CANCEL = Statement(
     sa.update(executions)
@@ -155,10 +156,6 @@ async def lock(connection: Connection, execution_id: UUID) -> Located | None:
     return await connection.first(_LOCK, execution_id=execution_id)
 
 
-async def live_of_sessions(connection: Connection, owner: str, session_ids: Sequence[UUID]) -> list[LiveRun]:
-    return await connection.all(_LIVE_OF_SESSIONS, ids=list(session_ids), owner=owner)
-
-
 async def occupants(connection: Connection, session_id: UUID) -> list[Occupant]:
     """The runs of a session that have not ended, oldest first; the caller locks the session."""
     return await connection.all(_OCCUPANTS, session_id=session_id)
@@ -186,9 +183,9 @@ async def standing(reader: Reader, execution_id: UUID) -> Standing | None:
     return await reader.first(_STANDING, execution_id=execution_id)
 
 
-async def of_sessions(connection: Connection, owner: str, session_ids: Sequence[UUID]) -> list[UUID]:
-    """All runs of these sessions, also those that have ended."""
-    return await connection.all(_OF_SESSIONS, ids=list(session_ids), owner=owner)
+async def told(connection: Connection, owner: str, session_ids: Sequence[UUID], after: datetime) -> list[Told]:
+    """The runs of these sessions that live, or have ended after a time."""
+    return await connection.all(_TOLD, ids=list(session_ids), owner=owner, after=after)
 
 
 async def epoch(connection: Reader, owner: str, execution_id: UUID) -> str | None:

@@ -14,16 +14,20 @@ from ai_agent.storage.tables import Time
 
 
 class among(FunctionElement[Any]):  # noqa: N801  # a SQL function's name
-    """`among(column, values)`: whether the id or text is in a list, which is one parameter however long it is."""
+    """`among(column, values)`: whether the id, text or number is in a list, which is one parameter however long."""
 
     # Not a boolean: to one of those SQLAlchemy adds `= 1` on SQLite, which looks then for no index.
     type = sa.types.NULLTYPE
     inherit_cache = True
 
 
+_LISTED: list[tuple[type[sa.types.TypeEngine[Any]], str]] = [(sa.Uuid, "UUID"), (sa.Integer, "BIGINT")]
+
+
 @compiles(among, "postgresql")
 def _among_on_postgresql(element: FunctionElement[bool], compiler: SQLCompiler, **kw: Any) -> str:
-    kind = "UUID" if isinstance(next(iter(element.clauses)).type, sa.Uuid) else "TEXT"
+    listed = next(iter(element.clauses)).type
+    kind = next((kind for type_, kind in _LISTED if isinstance(listed, type_)), "TEXT")
     column, ids = (compiler.process(clause, **kw) for clause in element.clauses)
     return f"{column} = ANY (CAST({ids} AS {kind}[]))"
 
@@ -32,6 +36,22 @@ def _among_on_postgresql(element: FunctionElement[bool], compiler: SQLCompiler, 
 def _among_on_sqlite(element: FunctionElement[bool], compiler: SQLCompiler, **kw: Any) -> str:
     column, values = (compiler.process(clause, **kw) for clause in element.clauses)
     return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608  # of compiled parts
+
+
+class members(FunctionElement[Any]):  # noqa: N801  # a SQL function's name
+    """`members(document)`: the names and values of a JSON object, as a table of `key` and `value`."""
+
+    inherit_cache = True
+
+
+@compiles(members, "postgresql")
+def _members_on_postgresql(element: FunctionElement[Any], compiler: SQLCompiler, **kw: Any) -> str:
+    return f"json_each_text(CAST({compiler.process(element.clauses, **kw)} AS JSON))"
+
+
+@compiles(members, "sqlite")
+def _members_on_sqlite(element: FunctionElement[Any], compiler: SQLCompiler, **kw: Any) -> str:
+    return f"json_each({compiler.process(element.clauses, **kw)})"
 
 
 class contains(FunctionElement[bool]):  # noqa: N801  # a SQL function's name

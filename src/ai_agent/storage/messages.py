@@ -70,7 +70,7 @@ _REPARENT: Statement[None] = Statement(
     .where(messages.c.parent_message_id == sa.bindparam("message_id"))
     .values(parent_message_id=sa.bindparam("new_parent"), row_version=messages.c.row_version + 1)
 )
-_PLACE: Statement[None] = Statement(
+_PLACE = Statement(
     sa.update(messages)
     .where(messages.c.id == sa.bindparam("message_id"))
     .values(
@@ -78,6 +78,8 @@ _PLACE: Statement[None] = Statement(
         parent_message_id=sa.func.coalesce(_parent, messages.c.parent_message_id),
         row_version=messages.c.row_version + 1,
     )
+    .returning(*_COLUMNS),
+    Message,
 )
 _DELETE: Statement[None] = Statement(sa.delete(messages).where(*_MINE))
 
@@ -162,9 +164,9 @@ async def delete(connection: Connection, owner: str, message: Message) -> None:
     await connection.run(_DELETE, message_id=message.id, owner=owner)
 
 
-async def place(connection: Connection, message_id: UUID, position: int | None, parent: UUID | None) -> None:
+async def place(connection: Connection, message_id: UUID, position: int | None, parent: UUID | None) -> Message | None:
     """Moves a message to a position, behind another one where `parent` names it."""
-    await connection.run(_PLACE, message_id=message_id, position=position, parent_message_id=parent)
+    return await connection.first(_PLACE, message_id=message_id, position=position, parent_message_id=parent)
 
 
 async def branch(connection: Connection, message_id: UUID) -> list[HistoryEntry]:

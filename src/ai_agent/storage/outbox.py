@@ -1,17 +1,24 @@
 """Events that are committed with the change that they tell of, until the event log has them."""
 
-from collections.abc import Mapping, Sequence
+import base64
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime
+from functools import cache
+from typing import Any
 from uuid import UUID
 
 import msgspec
 import sqlalchemy as sa
 
-from ai_agent.domain.events import EventType, NewEvent
-from ai_agent.domain.fields import StoredJson, now
-from ai_agent.storage.database import Connection, Database, Reader
+from ai_agent.domain.events import NewEvent
+from ai_agent.domain.fields import StoredJson, now, to_json
+from ai_agent.storage.database import Database, Reader, Told
+from ai_agent.storage.functions import among, members
 from ai_agent.storage.statements import Statement
-from ai_agent.storage.tables import outbox
+from ai_agent.storage.tables import Json, outbox
+
+FORGETS = -1
+"""The fence of a channel's last word: all that was told before it is forgotten. With null as data nothing is told."""
 
 
 class Unconfirmed(msgspec.Struct, frozen=True):
@@ -20,7 +27,7 @@ class Unconfirmed(msgspec.Struct, frozen=True):
     seq: int
     eid: UUID
     channel: str
-    type: EventType
+    type: str
     data: StoredJson
     fence: int
     created_at: datetime
@@ -32,9 +39,14 @@ class Unconfirmed(msgspec.Struct, frozen=True):
 
 _COLUMNS = [outbox.c[name] for name in Unconfirmed.__struct_fields__]
 _ADDED = ("eid", "channel", "type", "data", "fence", "created_at")
-_ADD: Statement[None] = Statement(sa.insert(outbox).values({name: sa.bindparam(name) for name in _ADDED}))
-_OF_CHANNEL = Statement(
-    sa.select(*_COLUMNS).where(outbox.c.channel == sa.bindparam("channel")).order_by(outbox.c.seq), Unconfirmed
+# With names of their own, beside those of the statement that is told of.
+ADD: Statement[None] = Statement(sa.insert(outbox).values({name: sa.bindparam(f"told_{name}") for name in _ADDED}))
+_last = members(sa.bindparam("last", type_=Json)).table_valued("key", "value")
+_BEHIND = Statement(
+    sa.select(*_COLUMNS)
+    .join(_last, sa.and_(outbox.c.channel == _last.c.key, outbox.c.seq > sa.cast(_last.c.value, sa.BigInteger)))
+    .order_by(outbox.c.seq),
+    Unconfirmed,
 )
 _LEFT_BEHIND = Statement(
     sa.select(outbox.c.channel)
@@ -44,23 +56,48 @@ _LEFT_BEHIND = Statement(
     .limit(sa.bindparam("row_limit", type_=sa.Integer)),
     str,
 )
-_CONFIRM: Statement[None] = Statement(
-    sa.delete(outbox).where(outbox.c.channel == sa.bindparam("channel"), outbox.c.seq <= sa.bindparam("last"))
-)
+# By the number, which has an index; rows of different channels may be as much out of order as a transaction is long.
+_OLDEST = Statement(sa.select(outbox.c.created_at).order_by(outbox.c.seq).limit(1), datetime)
+_CONFIRM: Statement[None] = Statement(sa.delete(outbox).where(among(outbox.c.seq, sa.bindparam("seqs"))))
 
 
-async def add(connection: Connection, channel: str, events: Sequence[NewEvent], fence: int = 0) -> None:
-    """The caller holds the row that the channel is about, so that the order of the rows is that of the commits."""
-    at = now()
-    rows = [
-        {"eid": e.eid, "channel": channel, "type": e.type, "data": e.data, "fence": fence, "created_at": at}
-        for e in events
-    ]
-    await connection.many(_ADD, rows)
+@cache
+def telling(statement: Statement[Any]) -> Statement[Any]:
+    """A statement that writes an event as well, whose `row` are more parameters; for PostgreSQL."""
+    assert isinstance(statement.element, sa.Insert | sa.Update | sa.Delete)  # noqa: S101  # what `write` takes
+    return Statement(statement.element.add_cte(ADD.element.cte("told")))
 
 
-async def of_channel(reader: Reader, channel: str) -> list[Unconfirmed]:
-    return await reader.all(_OF_CHANNEL, channel=channel)
+def row(told: Told) -> dict[str, Any]:
+    """The parameters of ADD."""
+    event = told.event
+    values = (event.eid, told.channel, event.type, event.data, told.fence, now())
+    return {f"told_{name}": value for name, value in zip(_ADDED, values, strict=True)}
+
+
+def as_text(told: Sequence[Told]) -> str:
+    """The statement that adds events, with a semicolon, for PostgreSQL: as text it travels with the COMMIT.
+
+    What others have named is in base64, in which nothing can end a literal.
+    """
+    if not told:
+        return ""
+    at = now().isoformat()
+    values = ", ".join(
+        f"('{event.eid}'::uuid, {_literal(channel.encode())}, {_literal(event.type.encode())},"
+        f" {_literal(bytes(event.data))}::json, {fence}, '{at}'::timestamptz)"
+        for channel, event, fence in told
+    )
+    return f"INSERT INTO {outbox.name} ({', '.join(_ADDED)}) VALUES {values}; "  # noqa: S608  # see the docstring
+
+
+def _literal(text: bytes) -> str:
+    return f"convert_from(decode('{base64.b64encode(text).decode()}', 'base64'), 'UTF8')"
+
+
+async def behind(reader: Reader, last: Mapping[str, int]) -> list[Unconfirmed]:
+    """Of each channel the events behind a number, in order."""
+    return await reader.all(_BEHIND, last=to_json(last))
 
 
 async def left_behind(reader: Reader, before: datetime, limit: int) -> list[str]:
@@ -68,8 +105,11 @@ async def left_behind(reader: Reader, before: datetime, limit: int) -> list[str]
     return await reader.all(_LEFT_BEHIND, before=before, row_limit=limit)
 
 
-async def confirm(database: Database, confirmed: Mapping[str, int]) -> None:
-    """The log has the events of each channel up to the one with this number."""
-    async with database.unit_of_work() as connection:
-        # In one order, so that two processes that confirm the same never wait for each other.
-        await connection.many(_CONFIRM, [{"channel": name, "last": last} for name, last in sorted(confirmed.items())])
+async def oldest(reader: Reader) -> datetime | None:
+    """When the event was written that waits longest."""
+    return await reader.first(_OLDEST)
+
+
+async def confirm(database: Database, seqs: Collection[int]) -> None:
+    """The log has the events with these numbers."""
+    await database.write(_CONFIRM, seqs=sorted(seqs))

@@ -15,9 +15,11 @@ from ai_agent.storage.database import (
     Effect,
     LockTimeout,
     Reader,
+    Told,
     UniqueViolation,
     shared_connection,
 )
+from ai_agent.storage.outbox import as_text, row, telling
 from ai_agent.storage.pool import Pool
 from ai_agent.storage.statements import Statement
 
@@ -78,6 +80,11 @@ class _Statements:
     def __init__(self, driver: Any):
         self._driver = driver
         self.effects: list[Effect] = []
+
+        self.told: list[Told] = []
+
+    def tell(self, told: Sequence[Told]) -> None:
+        self.told += told
 
     def after_commit(self, effect: Effect) -> None:
         self.effects.append(effect)
@@ -218,9 +225,15 @@ class PostgresDatabase:
     async def close(self) -> None:
         await self._pool.close(CLOSE_SECONDS)
 
-    async def write(self, statement: Statement[Any], **parameters: Any) -> None:
+    async def write(
+        self, statement: Statement[Any], *, told: Told | None = None, then: Effect | None = None, **parameters: Any
+    ) -> None:
+        if told is not None:
+            statement, parameters = telling(statement), parameters | row(told)
         if (outer := shared_connection()) is not None:
             await outer.run(statement, **parameters)
+            if then is not None:
+                outer.after_commit(then)
             return
         connection = await self._acquire()
         try:
@@ -231,6 +244,8 @@ class PostgresDatabase:
             raise
         finally:
             self._pool.release(connection)
+        if then is not None:
+            await then()
 
     @asynccontextmanager
     async def unit_of_work(self, *, lock_seconds: float | None = None) -> AsyncIterator[Connection]:
@@ -243,7 +258,8 @@ class PostgresDatabase:
             bound = "" if lock_seconds is None else f"; SET LOCAL lock_timeout = {lock_seconds * 1000:.0f}"
             await statements.execute("BEGIN" + bound)
             yield statements
-            await statements.execute("COMMIT")
+            # In the same trip, behind which no lock is held.
+            await statements.execute(f"{as_text(statements.told)}COMMIT")
         except BaseException as error:
             await self._roll_back(connection, error)
             raise

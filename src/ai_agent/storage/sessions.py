@@ -15,7 +15,7 @@ from ai_agent.storage.database import Connection, Reader
 from ai_agent.storage.functions import among, json_member
 from ai_agent.storage.keyset import Listing, Varying, containing
 from ai_agent.storage.statements import VERSION, Statement
-from ai_agent.storage.tables import sessions
+from ai_agent.storage.tables import executions, messages, sessions
 
 
 def _metadata_parameters(pairs: tuple[tuple[str, str], ...]) -> dict[str, str]:
@@ -101,11 +101,20 @@ _FORGET_MESSAGE: Statement[None] = Statement(
 _MINE_AMONG = (among(sessions.c.id, sa.bindparam("ids")), sessions.c.owner_id == sa.bindparam("owner"))
 # In one order, so that two of them never wait for each other.
 _LOCK = Statement(sa.select(sessions.c.id).where(*_MINE_AMONG).order_by(sessions.c.id).with_for_update(), UUID)
+_of_message = sa.select(messages.c.session_id).where(messages.c.id == sa.bindparam("message_id"))
+_of_run = sa.select(executions.c.session_id).where(executions.c.id == sa.bindparam("execution_id"))
+_LOCK_OF_MESSAGE, _LOCK_OF_RUN = (
+    Statement(sa.select(sessions.c.id).where(sessions.c.id == one.scalar_subquery()).with_for_update(), UUID)
+    for one in (_of_message, _of_run)
+)
 _DELETE_ALL: Statement[None] = Statement(sa.delete(sessions).where(*_MINE_AMONG))
-_SET_STATUS: Statement[None] = Statement(
+_status = sa.bindparam("new_status", type_=sessions.c.status.type)
+_SET_STATUS = Statement(
     sa.update(sessions)
-    .where(sessions.c.id == sa.bindparam("session_id"))
-    .values(status=sa.bindparam("new_status"), row_version=sessions.c.row_version + 1)
+    .where(sessions.c.id == sa.bindparam("session_id"), sessions.c.status != _status)
+    .values(status=_status, row_version=sessions.c.row_version + 1)
+    .returning(*_COLUMNS),
+    Session,
 )
 _OWNER = Statement(sa.select(sessions.c.owner_id).where(sessions.c.id == sa.bindparam("session_id")), str)
 
@@ -159,6 +168,16 @@ async def lock(connection: Connection, owner: str, session_ids: Sequence[UUID]) 
     return await connection.all(_LOCK, ids=list(session_ids), owner=owner)
 
 
+async def lock_of_message(connection: Connection, message_id: UUID) -> None:
+    """Locks the session of a message, so that what is told of the message has its place."""
+    await connection.first(_LOCK_OF_MESSAGE, message_id=message_id)
+
+
+async def lock_of_run(connection: Connection, execution_id: UUID) -> None:
+    """As `lock_of_message`, of an execution."""
+    await connection.first(_LOCK_OF_RUN, execution_id=execution_id)
+
+
 async def delete_all(connection: Connection, owner: str, session_ids: Sequence[UUID]) -> None:
     await connection.run(_DELETE_ALL, ids=list(session_ids), owner=owner)
 
@@ -183,8 +202,9 @@ async def forget_message(connection: Connection, owner: str, session_id: UUID, a
     await connection.run(_FORGET_MESSAGE, session_id=session_id, owner=owner, at=at)
 
 
-async def set_status(connection: Connection, session_id: UUID, status: SessionStatus) -> None:
-    await connection.run(_SET_STATUS, session_id=session_id, new_status=status)
+async def set_status(connection: Connection, session_id: UUID, status: SessionStatus) -> Session | None:
+    """The session when its status was another one."""
+    return await connection.first(_SET_STATUS, session_id=session_id, new_status=status)
 
 
 async def owner(reader: Reader, session_id: UUID) -> str | None:

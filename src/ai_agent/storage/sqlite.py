@@ -17,10 +17,12 @@ from ai_agent.storage.database import (
     Effect,
     LockTimeout,
     Reader,
+    Told,
     UniqueViolation,
     shared_connection,
 )
 from ai_agent.storage.functions import json_text
+from ai_agent.storage.outbox import ADD, row
 from ai_agent.storage.statements import Statement, to_sqlite
 
 Row = TypeVar("Row")
@@ -51,6 +53,10 @@ class _Statements:
     def __init__(self, driver: aiosqlite.Connection):
         self._driver = driver
         self.effects: list[Effect] = []
+        self.told: list[Told] = []
+
+    def tell(self, told: Sequence[Told]) -> None:
+        self.told += told
 
     def after_commit(self, effect: Effect) -> None:
         self.effects.append(effect)
@@ -78,6 +84,8 @@ class _Statements:
             raise _translated(error) from error
 
     async def many(self, statement: Statement[Any], rows: Sequence[dict[str, Any]]) -> None:
+        if not rows:
+            return
         compiled = statement.compiled("sqlite")
         values = [[to_sqlite(value) for value in compiled.arguments(row)] for row in rows]
         try:
@@ -162,9 +170,15 @@ class SqliteDatabase:
                 await connection.close()
             self._open.clear()
 
-    async def write(self, statement: Statement[Any], **parameters: Any) -> None:
+    async def write(
+        self, statement: Statement[Any], *, told: Told | None = None, then: Effect | None = None, **parameters: Any
+    ) -> None:
         async with self.unit_of_work() as rows:
             await rows.run(statement, **parameters)
+            if told is not None:
+                rows.tell([told])
+            if then is not None:
+                rows.after_commit(then)
 
     @asynccontextmanager
     async def unit_of_work(self, *, lock_seconds: float | None = None) -> AsyncIterator[Connection]:  # noqa: ARG002  # one writer: whoever waits, waits here
@@ -182,6 +196,7 @@ class SqliteDatabase:
             try:
                 await self._control("BEGIN IMMEDIATE")
                 yield statements
+                await statements.many(ADD, [row(told) for told in statements.told])
                 await self._control("COMMIT")
             except BaseException:
                 # The thread finishes what a cancelled request has begun, in order: after a rollback behind it, no

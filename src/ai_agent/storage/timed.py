@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from ai_agent.observability.timing import timed
-from ai_agent.storage.database import Connection, Database, Effect, Reader, shared_connection
+from ai_agent.storage.database import Connection, Database, Effect, Reader, Told, shared_connection
 from ai_agent.storage.statements import Statement
 
 Row = TypeVar("Row")
@@ -33,6 +33,9 @@ class _TimedConnection(_TimedReader):
         with timed("db"):
             return await self._connection.run(statement, **parameters)
 
+    def tell(self, told: Sequence[Told]) -> None:
+        self._connection.tell(told)
+
     def after_commit(self, effect: Effect) -> None:
         self._connection.after_commit(effect)
 
@@ -54,12 +57,14 @@ class TimedDatabase:
     async def close(self) -> None:
         await self._database.close()
 
-    async def write(self, statement: Statement[Any], **parameters: Any) -> None:
-        if shared_connection() is not None:
-            await self._database.write(statement, **parameters)  # Timed by the transaction it is part of.
+    async def write(
+        self, statement: Statement[Any], *, told: Told | None = None, then: Effect | None = None, **parameters: Any
+    ) -> None:
+        if shared_connection() is not None:  # Timed by the transaction it is part of.
+            await self._database.write(statement, told=told, then=then, **parameters)
             return
         with timed("db"):
-            await self._database.write(statement, **parameters)
+            await self._database.write(statement, told=told, then=then, **parameters)
 
     @asynccontextmanager
     async def unit_of_work(self, *, lock_seconds: float | None = None) -> AsyncIterator[Connection]:

@@ -64,7 +64,7 @@ class Message(NamedTuple):
 def message_schemas() -> dict[str, Schema]:
     """The schemas of all messages, by their titles, and of what they are made of."""
     frames = [*get_args(ClientFrame), *SERVER_FRAMES]
-    components = Schemas(frames, meaning).components
+    components = Schemas(frames, meaning, DATA).components
     # Every type of event is a message of its own here.
     events = {name: _with_prev(components[name]) for name in map(event_name, DATA)}
     del components[EventFrame.__name__], components["ServerSentEvent"]

@@ -8,7 +8,7 @@ import copy
 import inspect
 import json
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from functools import reduce
 from types import UnionType
@@ -25,6 +25,9 @@ Schema = dict[str, Any]
 _SCALARS = ("string", "integer", "number", "boolean")
 
 REFERENCE = "#/components/schemas/{name}"
+
+OF_RUNS = {kind: data for kind, data in DATA.items() if kind.partition(".")[0] in {"execution", "tool", "approval"}}
+"""What an execution's stream tells."""
 
 _SERVER_SENT_EVENT = {
     "title": "ServerSentEvent",
@@ -52,12 +55,18 @@ def event_name(kind: EventType) -> str:
 class Schemas:
     """The schema of each of the `kinds`, and the components that they refer to.
 
-    `describe` says what a field of a Struct means.
+    `describe` says what a field of a Struct means; `told` are the events, with their data.
     """
 
-    def __init__(self, kinds: Iterable[Any], describe: Callable[[str, str], str | None] = meaning):
+    def __init__(
+        self,
+        kinds: Iterable[Any],
+        describe: Callable[[str, str], str | None] = meaning,
+        told: Mapping[EventType, type[msgspec.Struct]] = OF_RUNS,
+    ):
         self._describe = describe
-        structs = _structs_in([*kinds, *DATA.values()])
+        self._told = told
+        structs = _structs_in([*kinds, *told.values()])
         fields = [(struct, field) for struct in structs for field in msgspec.structs.fields(struct)]
         held = [_held(field.type) for _, field in fields]
         every = [*structs, *kinds, *held]
@@ -102,7 +111,7 @@ class Schemas:
 
     def _tell_events_apart(self) -> None:
         frame = self.components[EventFrame.__name__]
-        names = {kind: event_name(kind) for kind in DATA}
+        names = {kind: event_name(kind) for kind in self._told}
         for kind, name in names.items():
             self.components[name] = self._event(name, kind, frame)
         references = {kind.value: REFERENCE.format(name=name) for kind, name in names.items()}
@@ -118,7 +127,7 @@ class Schemas:
         described = {name: {"description": schema["description"]} for name, schema in frame["properties"].items()}
         own = {
             "type": described["type"] | {"type": "string", "const": kind.value},
-            "data": described["data"] | self.of(DATA[kind]),
+            "data": described["data"] | self.of(self._told[kind]),
         }
         return frame | {"title": name, "properties": frame["properties"] | own}
 

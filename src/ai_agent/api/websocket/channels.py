@@ -71,14 +71,16 @@ class Channels:
 
     async def history(self, principal: Principal, name: str, since: Since, limit: int) -> History:
         """The events behind a position, or the oldest that are kept. Raises as `subscribe`."""
-        hidden = await self._access.check(principal, channel := _parsed(name))
-        page = await self._reads.read(name, Position(since.epoch, since.seq), limit)
-        events = page.events
+        channel = _parsed(name)
+        hidden = await self._access.check(principal, channel)
+        position = Position(since.epoch, since.seq)
+        page = await self._reads.read(name, position, limit)
         if channel.kind is ChannelKind.EXECUTION:
-            position = Position(since.epoch, since.seq)
             events = (await self._streams.told(UUID(channel.key), position, limit)).items
         elif page.after is None:
-            page = await self._reads.read(name, Position(page.epoch, page.floor - 1), limit)
+            events = (await self._reads.read(name, Position(page.epoch, page.floor - 1), limit)).events
+        else:
+            events = page.events
         shown = Shown(hidden=hidden)
         return History(page.epoch, page.top, page.floor, [event for event in events if event in shown])
 

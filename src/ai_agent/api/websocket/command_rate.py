@@ -9,6 +9,8 @@ from collections import deque
 from ai_agent.domain.frames import COMMAND_BURST, COMMANDS_PER_SECOND
 
 PATIENCE_SECONDS = 10.0
+CALM_SECONDS = 2.0
+"""Without a refusal for so long it is over: who sends a little too much is refused once a second."""
 BAD_FRAMES = 5
 BAD_FRAME_SECONDS = 60.0
 
@@ -20,17 +22,19 @@ class CommandRate:
         self._tokens = float(COMMAND_BURST)
         self._at = 0.0
         self._over_since: float | None = None
+        self._refused_at = 0.0
         self._bad: deque[float] = deque(maxlen=BAD_FRAMES)
 
     def take(self, at: float) -> int:
         """0 where a command may be done, else after how many milliseconds one may."""
         self._tokens = min(COMMAND_BURST, self._tokens + (at - self._at) * COMMANDS_PER_SECOND)
         self._at = at
-        if self._tokens >= COMMANDS_PER_SECOND:
+        if at - self._refused_at > CALM_SECONDS:
             self._over_since = None
         if self._tokens >= 1:
             self._tokens -= 1
             return 0
+        self._refused_at = at
         if self._over_since is None:
             self._over_since = at
         return math.ceil((1 - self._tokens) * 1000 / COMMANDS_PER_SECOND)

@@ -92,7 +92,7 @@ class Connection:
         self._codec = codec
         self._writer = Writer(send, codec, self)
         seconds = rooms.settings.ws_ping_seconds, rooms.settings.ws_pong_seconds
-        self.heartbeat = Heartbeat(*seconds, self._writer.ping, self._missed_pong)
+        self.heartbeat = Heartbeat(*seconds, self._writer.ping, partial(self.end, CloseCode.HEARTBEAT))
         self.expiry = Expiry(self.put, partial(self.end, CloseCode.TOKEN_EXPIRED))
         self._rate = CommandRate()
         self._connecting: asyncio.Task[None] | None = None
@@ -101,7 +101,6 @@ class Connection:
         self._commands: set[asyncio.Task[None]] = set()
         self._asides: set[asyncio.Task[None]] = set()
         self._timers: list[asyncio.TimerHandle] = []
-        self._cutting: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Until the socket is closed."""
@@ -122,6 +121,10 @@ class Connection:
     def authenticated(self, login: Login) -> None:
         self.login = login
         self.scope["caller"] = login.principal  # type: ignore[typeddict-unknown-key]  # ours, for the log
+
+    @property
+    def queued_bytes(self) -> int:
+        return self._writer.queued_bytes
 
     def put(self, frame: Struct) -> None:
         """Queues a frame for the client."""
@@ -268,9 +271,6 @@ class Connection:
     def _cut(self) -> None:
         self._writing.cancel()
         self._aside(self._writer.cut())
-
-    def _missed_pong(self) -> None:
-        self.end(CloseCode.HEARTBEAT)
 
     def _connect_timed_out(self) -> None:
         if self._connecting is None:

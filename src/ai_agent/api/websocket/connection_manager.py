@@ -14,6 +14,8 @@ from ai_agent.api.websocket.errors import LimitReached
 from ai_agent.domain.connections import ConnectionInfo
 from ai_agent.domain.errors import AIAgentError
 from ai_agent.domain.frames import CloseCode
+from ai_agent.observability import realtime_metrics
+from ai_agent.observability.realtime_metrics import CONNECTIONS, CONNECTS, QUEUE_BYTES, SUBSCRIPTIONS
 from ai_agent.realtime.connection_registry import ConnectionRegistry
 from ai_agent.realtime.socket_orders import SocketOrders
 from ai_agent.services.identity import IdentityService
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
 KEEP_SECONDS = 2.0
 SLICES = 10
 """Each time another tenth of the connections is said again, and what has changed."""
+
+_CUT = 1006
+"""Of a socket that was not closed, but cut."""
 
 log = structlog.get_logger()
 
@@ -53,6 +58,8 @@ class ConnectionManager:
         self._keeping: asyncio.Task[None] | None = None
         orders.obey = self._obey
         identity.listeners.append(self.review.changed)
+        SUBSCRIPTIONS.set_function(lambda: sum(len(each.subscriptions) for each in self._opened))
+        QUEUE_BYTES.set_function(lambda: sum(each.queued_bytes for each in self._opened))
 
     def start(self) -> None:
         self._keeping = asyncio.create_task(self._keep())
@@ -68,6 +75,7 @@ class ConnectionManager:
         if len(self._opened) >= self._settings.ws_max_connections:
             raise LimitReached(f"This server has up to {self._settings.ws_max_connections} connections")
         self._opened.add(connection)
+        CONNECTIONS.set(len(self._opened))
 
     async def add(self, connection: "Connection") -> None:
         """Called when it is known who it is, before `welcome`. Raises LimitReached, AuthenticationError."""
@@ -79,6 +87,7 @@ class ConnectionManager:
         except BaseException:
             del self.connections[connection.conn_id]
             raise
+        CONNECTS.inc()
 
     async def _claim(self, connection: "Connection") -> None:
         limit = self._settings.ws_max_connections_per_user
@@ -99,6 +108,8 @@ class ConnectionManager:
     async def remove(self, connection: "Connection") -> None:
         """Called when the socket is closed, also for one that was never added."""
         self._opened.discard(connection)
+        CONNECTIONS.set(len(self._opened))
+        realtime_metrics.closed(connection.scope.get("close_code", _CUT))  # type: ignore[arg-type]  # ours
         self._changed.discard(connection)
         if self.connections.pop(connection.conn_id, None) is not None:
             await self._registry.release(self._info(connection))

@@ -33,6 +33,7 @@ from ai_agent.domain.frames import (
 )
 from ai_agent.domain.frames import Heartbeat as HeartbeatTimes
 from ai_agent.domain.identity import Principal
+from ai_agent.observability.realtime_metrics import RECOVERIES
 
 if TYPE_CHECKING:
     from ai_agent.api.websocket.connection import Connection
@@ -124,6 +125,8 @@ async def _subscribed(connection: "Connection", wanted: Wanted) -> tuple[Channel
         del known[wanted.ch]
         raise
     known[wanted.ch] = made[0]
+    if wanted.since is not None:
+        RECOVERIES.labels(str(made[1].recovered).lower()).inc()
     connection.rooms.manager.changed(connection)
     return made
 

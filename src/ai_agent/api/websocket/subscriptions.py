@@ -19,6 +19,7 @@ from ai_agent.domain.channels import Channel, ChannelKind
 from ai_agent.domain.errors import Conflict, ServiceUnavailable
 from ai_agent.domain.events import EventFrame, EventType
 from ai_agent.domain.frames import EpochChanged, GapFrame, Live, OnGap, Subscribed
+from ai_agent.observability.realtime_metrics import DELIVERIES, GAPS, REPLAYED
 from ai_agent.realtime.event_log import LogPage, Position
 from ai_agent.realtime.follow import CHECK_SECONDS, Batch, Gone
 
@@ -131,8 +132,10 @@ class ChannelSubscription:
         if batch is None:
             return None
         self._marked = False
+        if was_live and self.told_live and batch.epoch == self.epoch and not self._notices:
+            return self._shown_of(batch.events, codec, live=True)
         messages = [codec.frame(notice) for notice in self._noted(batch)]
-        messages += self._shown_of(batch.events, codec)
+        messages += self._shown_of(batch.events, codec, live=was_live)
         if was_live and not self.told_live:
             self.told_live = True
             messages.append(codec.frame(Live(ch=self.name, seq=self.last)))
@@ -169,6 +172,7 @@ class ChannelSubscription:
         await self.source.recover(page, latest=self._on_gap == "latest")
         self.last = self.source.position.seq
         reason: Literal["epoch", "trimmed"] = "epoch" if unknown else "trimmed"
+        GAPS.labels(reason).inc()
         self._notices.append(GapFrame(ch=self.name, from_=first, to=self.last, reason=reason))
 
     def _noted(self, batch: Batch) -> list[msgspec.Struct]:
@@ -184,7 +188,7 @@ class ChannelSubscription:
             self.last = self.last if rewound_to is None else rewound_to
         return notices
 
-    def _shown_of(self, events: list[EventFrame], codec: Codec) -> list[Message]:
+    def _shown_of(self, events: list[EventFrame], codec: Codec, *, live: bool) -> list[Message]:
         if events and events[-1].type == self._farewell:
             self.gone = True
         if not self.shown.everything:
@@ -194,6 +198,10 @@ class ChannelSubscription:
             follows = event.seq == self.last + 1
             messages.append(codec.event(event) if follows else codec.event_behind(event, self.last))
             self.last = event.seq
+        if messages:
+            DELIVERIES.add(len(messages), event.ts)
+            if not live:
+                REPLAYED.inc(len(messages))
         return messages
 
     @property

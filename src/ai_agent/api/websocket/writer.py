@@ -45,7 +45,7 @@ class Writer:
         self._owner = owner
         self._ping = codec.frame(ServerPing())
         self._frames: deque[Message] = deque()
-        self._bytes = 0
+        self.queued_bytes = 0
         self._ready: deque[ChannelSubscription] = deque()
         self._idle: asyncio.Future[None] | None = None
         self._behind: dict[ChannelSubscription, float] = {}
@@ -76,6 +76,7 @@ class Writer:
         self.code = code
         self._bye = self._codec.frame(farewell(code, after_ms))
         self._frames.append(self._bye)
+        self.queued_bytes += _size(self._bye)
         self._wake()
 
     async def run(self) -> None:
@@ -103,8 +104,8 @@ class Writer:
 
     def _queue(self, message: Message) -> None:
         self._frames.append(message)
-        self._bytes += _size(message)
-        if len(self._frames) > QUEUED_FRAMES or self._bytes > QUEUED_BYTES:
+        self.queued_bytes += _size(message)
+        if len(self._frames) > QUEUED_FRAMES or self.queued_bytes > QUEUED_BYTES:
             self._owner.end(CloseCode.SLOW_CONSUMER)
         self._wake()
 
@@ -123,7 +124,7 @@ class Writer:
     async def _write_frames(self) -> None:
         while self._frames:
             message = self._frames.popleft()
-            self._bytes -= _size(message)
+            self.queued_bytes -= _size(message)
             await self._send(message)
             self._written += 1
             if message is self._ping:

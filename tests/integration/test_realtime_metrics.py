@@ -1,0 +1,89 @@
+"""What Prometheus is told of sockets and events."""
+
+import time
+from collections.abc import Callable
+
+import httpx
+import pytest
+
+from tests.conftest import Server
+from tests.runs import ended, make_agent, start
+from tests.sockets import conversing, opened
+
+Lines = dict[str, float]
+
+
+class Told:
+    """What `/metrics` told when it was asked last."""
+
+    def __init__(self, server: Server):
+        self._server = server
+        self.lines = self.now()
+
+    def now(self) -> Lines:
+        text = httpx.get(f"{self._server.url}/metrics").text
+        samples = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, _, value in samples}
+
+    def grows(self, grown: Callable[[Lines], bool]) -> None:
+        """Waits until what each line has grown by since then is as it should be."""
+        deadline = time.monotonic() + 5
+        while not grown(by := _difference(self.lines, self.now())):
+            assert time.monotonic() < deadline, {name: value for name, value in by.items() if "_bucket" not in name}
+            time.sleep(0.05)
+        self.lines = self.now()
+
+
+def _difference(before: Lines, after: Lines) -> Lines:
+    return {name: value - before.get(name, 0) for name, value in after.items() if value != before.get(name, 0)}
+
+
+@pytest.fixture
+def told(deployment: Server) -> Told:
+    return Told(deployment)
+
+
+def test_sockets_are_counted_as_they_come_and_go(deployment: Server, told: Told) -> None:
+    with conversing(deployment) as socket:
+        for channel in ("system", "topic:a"):
+            socket.ask("subscribe", ch=channel)
+        told.grows(
+            lambda by: (
+                (by["ai_agent_ws_connects_total"], by["ai_agent_ws_connections"], by["ai_agent_ws_subscriptions"])
+                == (1, 1, 2)
+            )
+        )
+    told.grows(
+        lambda by: (
+            (by.get('ai_agent_ws_closes_total{code="1000"}'), by["ai_agent_ws_connections"]) == (1, -1)
+            and by["ai_agent_ws_subscriptions"] == -2
+        )
+    )
+    with opened(deployment) as socket:
+        socket.send({"t": "connect", "token": "sk-test-nobody"})
+        socket.closed()
+    with opened(deployment) as socket:
+        socket.connection.close(4999)
+    told.grows(
+        lambda by: [by.get(f'ai_agent_ws_closes_total{{code="{code}"}}') for code in ("4401", "other")] == [1, 1]
+    )
+    assert told.lines["ai_agent_ws_queue_bytes"] == 0
+    assert told.lines["ai_agent_outbox_lag_seconds"] < 5
+
+
+def test_events_are_counted_where_they_are_told_and_where_they_are_read_again(deployment: Server, told: Told) -> None:
+    with deployment.client() as api, conversing(deployment) as socket:
+        run = start(api, make_agent(api), "Hello there")
+        ended(api, run["id"], seconds=30)
+        last = api.get(f"/executions/{run['id']}/events", params={"limit": 200}).json()["items"][-1]["seq"]
+        told.grows(lambda by: by.get("ai_agent_events_published_total", 0) > 0)
+        since = {"seq": 0}
+        assert socket.ask("subscribe", ch=f"execution:{run['id']}", since=since)["recovered"] is True
+        socket.events(last)
+        told.grows(
+            lambda by: (
+                (by["ai_agent_events_delivered_total"], by["ai_agent_events_replayed_total"]) == (last, last)
+                and by['ai_agent_ws_recoveries_total{recovered="true"}'] == 1
+            )
+        )
+        assert told.lines["ai_agent_event_publish_seconds_count"] > 0
