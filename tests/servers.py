@@ -101,6 +101,7 @@ class ValkeyServer:
             shutil.rmtree(self._folder)
             self._folder.mkdir()
         options = ["--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self._folder), "--appendonly", "yes"]
+        options += ["--enable-debug-command", "local"]
         self.process = subprocess.Popen([str(VALKEY), *options], stdout=subprocess.DEVNULL)
         wait_for_port(self.port, self.process)
         # It listens before it has loaded what it kept.

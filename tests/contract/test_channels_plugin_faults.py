@@ -29,7 +29,7 @@ class FaultyLog(MemoryLog):
 
     def __init__(self, retained: Callable[[str], Retention] = retention) -> None:
         super().__init__(retained)
-        self.append_fails = self.read_fails = 0
+        self.append_fails = self.read_fails = self.subscriptions = 0
         self.written_though_failed = False
         self.answers = asyncio.Event()
         self.answers.set()
@@ -53,6 +53,7 @@ class FaultyLog(MemoryLog):
     @contextlib.asynccontextmanager
     async def subscribe(self, channel: str, news: Callable[[], None] | None = None) -> AsyncIterator[Subscription]:
         await self.answers.wait()
+        self.subscriptions += 1
         async with super().subscribe(channel, news) as subscription:
             yield subscription
 
@@ -168,6 +169,8 @@ def test_a_channel_that_takes_nothing_any_more_holds_up_no_other() -> None:
             assert await heard(listener, 1) == [b"one"]
             own.publish("two", [NEWS, SPORT])
             assert await heard(listener, 1) == [b"two"]
+        assert own._outgoing is not None
+        await own._outgoing.sent()
 
     ours(test)
 
@@ -291,6 +294,10 @@ def test_who_is_full_and_does_not_read_can_be_unsubscribed() -> None:
         await own.wait_published("2", NEWS)
         await until(lambda: listener.qsize == 2)
         await own.unsubscribe(listener)
+        assert await heard(listener, 1) == [b"1"]
+        with pytest.raises(EventsMissed):
+            await heard(listener, 1)
+        assert await heard(listener, 1) == []
         await own.subscribe(NEWS, history=2)
 
     ours(test, subscriber_max_backlog=1)
@@ -333,6 +340,7 @@ def test_the_second_subscriber_waits_until_the_first_ones_subscription_is_confir
         listener = await second
         await own.wait_published("one", NEWS)
         assert await heard(listener, 1) == await heard(await first, 1) == [b"one"]
+        assert log.subscriptions == 1
 
     ours(test)
 
@@ -461,6 +469,7 @@ def test_events_of_the_server_come_as_their_whole_frame() -> None:
         (b"[]", b"[]"),
         (b"5", b'"5"'),
         (b"{", b'"{"'),
+        (b"[1%s]" % (b"0" * 30), b'"[1%s]"' % (b"0" * 30)),
         (b'{\n"a":1}', b'"{\\n\\"a\\":1}"'),
     ],
 )

@@ -22,8 +22,10 @@ from ai_agent.realtime.event_log import BUFFERED_EVENTS, TRIM_STEP, EventLog, Fe
 from ai_agent.realtime.follow import following
 from ai_agent.realtime.memory_log import MemoryLog
 from ai_agent.realtime.redis_log import RedisLog
+from ai_agent.realtime.redis_script import Keys
 from ai_agent.realtime.sqlite_log import SqliteLog
 from ai_agent.storage.redis import connect
+from tests.fault_proxy import FaultProxy
 from tests.servers import ValkeyServer
 
 Result = TypeVar("Result")
@@ -62,9 +64,9 @@ def in_file(folder: Path) -> Logs:
     return Logs(lambda: SqliteLog(folder / "events.db", retained))
 
 
-def in_redis(url: str) -> Logs:
-    """Of a deployment of its own."""
-    name = uuid4().hex[:8]
+def in_redis(url: str, name: str = "") -> Logs:
+    """Of a deployment of its own, or of that name."""
+    name = name or uuid4().hex[:8]
     return Logs(lambda: RedisLog(connect(url), name, retained), expires_by_itself=True)
 
 
@@ -464,6 +466,13 @@ async def when_there(ask: Callable[[], Awaitable[Result]]) -> Result:
             await asyncio.sleep(0.02)
 
 
+@pytest.fixture
+def proxy(valkey: ValkeyServer) -> Iterator[FaultProxy]:
+    proxy = FaultProxy(valkey.port)
+    yield proxy
+    proxy.close()
+
+
 class TestRedis:
     """What only a server can do: die, and be another one."""
 
@@ -535,6 +544,65 @@ class TestRedis:
             assert texts(page.events) == ["1", "2", "3", "4"]
 
         using(in_redis(valkey.url), 1, test)
+
+    def test_a_server_that_was_swapped_behind_an_open_connection_is_noticed(self, valkey: ValkeyServer) -> None:
+        """As some proxies do it: here the same server gets another id, and loses what it was told."""
+
+        async def test(log: EventLog) -> None:
+            old, _ = await log.append(CHANNEL, several(2))
+            _, events, eids, meta, *_ = Keys("swapped").call(CHANNEL, "read")
+            for command in (f"DEL {events!s} {eids!s}", f"HSET {meta!s} top 0", "DEBUG CHANGE-REPL-ID"):
+                valkey.ask(command)
+            new, seq = await log.append(CHANNEL, several(1, 3))
+            assert (new != old, seq) == (True, 3)
+            assert texts((await log.read(CHANNEL, Position(old, 2), 10)).events) == ["1", "2", "3"]
+
+        using(in_redis(valkey.url, "swapped"), 1, test)
+
+    def test_a_listener_who_was_cut_off_is_told_what_came_meanwhile(
+        self, valkey: ValkeyServer, proxy: FaultProxy
+    ) -> None:
+        """Though nothing comes afterwards that would let it see the gap."""
+
+        async def test(log: EventLog) -> None:
+            async with (
+                in_redis(f"redis://127.0.0.1:{proxy.port}/0", "cut").handle() as here,
+                following(here, CHANNEL, Position("", 0)) as follower,
+            ):
+                await follower.next(0)
+                with proxy.cut():
+                    await log.append(CHANNEL, [said("meanwhile")])
+                    await asyncio.sleep(0.2)
+                healed = time.monotonic()
+                while not (batch := await when_there(lambda: follower.next(0.5))).events:
+                    assert time.monotonic() - healed < 2
+                assert texts(batch.events) == ["meanwhile"]
+
+        using(in_redis(valkey.url, "cut"), 1, test)
+
+    def test_whoever_cannot_be_sure_to_hear_everything_is_refused(self, proxy: FaultProxy) -> None:
+        async def test(log: EventLog) -> None:
+            async with log.subscribe("execution:other"):
+                pass
+            began = time.monotonic()
+            with proxy.cut(), pytest.raises(ServiceUnavailable):
+                async with log.subscribe(CHANNEL):
+                    pass
+            assert time.monotonic() - began < 1.5
+
+        using(in_redis(f"redis://127.0.0.1:{proxy.port}/0"), 1, test)
+
+    def test_a_channel_nobody_listens_to_any_more_is_left(self, valkey: ValkeyServer) -> None:
+        def listened() -> bytes:
+            return valkey.ask("PUBSUB NUMSUB ai-agent:log:left:{execution:1}:events").split()[-1]
+
+        async def test(log: EventLog) -> None:
+            async with log.subscribe(CHANNEL), log.subscribe(CHANNEL):
+                assert listened() == b":1"
+            while listened() != b":0":
+                await asyncio.sleep(0.01)
+
+        using(in_redis(valkey.url, "left"), 1, test)
 
     def test_an_emptied_server_begins_anew_and_old_positions_are_gone(self, valkey: ValkeyServer) -> None:
         async def test(log: EventLog) -> None:

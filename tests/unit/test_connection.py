@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
-from ai_agent.api.websocket import connection, writer
+from ai_agent.api.websocket import connection, errors, writer
+from ai_agent.api.websocket.errors import LimitReached
+from ai_agent.api.websocket.event_handlers import HANDLERS
 from ai_agent.domain.channels import Retention
 from ai_agent.domain.events import NewEvent
+from ai_agent.domain.frames import Call
 from ai_agent.realtime.event_log import BUFFERED_EVENTS
 from ai_agent.realtime.memory_log import MemoryLog
 from tests.socket_wire import TOPIC, Wire, wired
@@ -194,5 +197,59 @@ def test_a_client_that_leaves_leaves_nothing_behind() -> None:
         while wire.connection.rooms.manager.connections:
             await asyncio.sleep(0.01)
         assert TOPIC not in wire.log._subscribers  # type: ignore[attr-defined]
+
+    talking(test)
+
+
+def test_what_was_sent_behind_a_refused_connect_is_not_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(wire: Wire) -> None:
+        done: list[object] = []
+        crashes: list[object] = []
+        monkeypatch.setattr(errors.log, "error", lambda *told, **_: crashes.append(told))
+
+        async def full(connection: connection.Connection) -> None:
+            raise LimitReached("You have up to 0 connections")
+
+        async def call(*asked: object) -> None:
+            done.append(asked)
+
+        monkeypatch.setattr(wire.connection.rooms.manager, "add", full)
+        monkeypatch.setitem(HANDLERS, Call, call)
+        wire.send({"t": "connect", "token": "good"}, {"t": "call", "method": "message.create", "id": 2})
+        assert await ending(wire) == [("error", "limit"), ("bye", 4430), ("closed", 4430)]
+        await asyncio.sleep(0.05)
+        assert (done, crashes) == ([], [])
+
+    talking(test)
+
+
+def test_a_second_token_is_not_tried_behind_a_refused_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(wire: Wire) -> None:
+        wire.send({"t": "connect", "token": "bad"}, {"t": "connect", "token": "good"})
+        assert await ending(wire) == [("error", "authentication_error"), ("bye", 4401), ("closed", 4401)]
+        assert not wire.connection.is_open
+
+    talking(test)
+
+
+@pytest.mark.parametrize("start", ["now\n", "last:5\n", "earliest\n", "last:", "Now", ""])
+def test_a_start_that_is_none_is_the_clients_fault(start: str) -> None:
+    async def test(wire: Wire) -> None:
+        await wire.connect()
+        wire.send({"t": "subscribe", "id": 1, "ch": TOPIC, "from": start})
+        error = await wire.receive()
+        assert (error["code"], error["field"], error["id"]) == ("bad_frame", "from", 1)
+
+    talking(test)
+
+
+def test_a_pong_with_an_id_is_answered_too() -> None:
+    async def test(wire: Wire) -> None:
+        await wire.connect()
+        wire.send({"t": "pong", "id": 7}, {"t": "pong"}, {"t": "ping", "id": 8})
+        assert [await wire.receive() for _ in range(2)] == [
+            {"t": "reply", "id": 7, "data": None},
+            {"t": "pong", "id": 8},
+        ]
 
     talking(test)

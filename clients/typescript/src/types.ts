@@ -17,6 +17,97 @@ export interface Ack {
 }
 
 /** An event as it is delivered; `ts` is milliseconds since the epoch. */
+export interface AgentCreatedEvent {
+  /** What this frame is */
+  t: "event";
+  /** The channel, `execution:<id>` */
+  ch: string;
+  /** Grows by one in its channel */
+  seq: number;
+  /** The event's own id, UUIDv7 */
+  eid: string;
+  /** What happened */
+  type: "agent.created";
+  /** When, in milliseconds since the epoch */
+  ts: number;
+  /** What there is to say of it */
+  data: AgentData;
+  /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
+  prev?: number;
+}
+
+/** An agent; `truncated` is there when its system prompt or its tools were cut. */
+export interface AgentData {
+  /** UUIDv7, made by the server */
+  id: string;
+  /** Unique among the agents of their owner; stripped of outer white space */
+  name: string;
+  /** For people who read lists */
+  description: string | null;
+  /** The instructions that every run begins with */
+  system_prompt: string | null;
+  /** Which model answers, and its bounds */
+  model_config: ModelConfig;
+  /** Names of registered tools that the agent may call */
+  tools: Array<string>;
+  /** Where it stands; set by the server */
+  status: AgentStatus;
+  /** Grows by one with every change */
+  version: number;
+  /** A JSON object of your own: at most 16 KiB encoded and 8 levels deep */
+  metadata: Record<string, unknown>;
+  /** When it was created */
+  created_at: string;
+  /** When it was last changed */
+  updated_at: string;
+  /** Whether the text was cut */
+  truncated?: boolean;
+}
+
+/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+export interface AgentDeletedEvent {
+  /** What this frame is */
+  t: "event";
+  /** The channel, `execution:<id>` */
+  ch: string;
+  /** Grows by one in its channel */
+  seq: number;
+  /** The event's own id, UUIDv7 */
+  eid: string;
+  /** What happened */
+  type: "agent.deleted";
+  /** When, in milliseconds since the epoch */
+  ts: number;
+  /** What there is to say of it */
+  data: DeletedData;
+  /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
+  prev?: number;
+}
+
+/** Processing or waiting while an execution is, else how the last one ended. */
+export type AgentStatus = "completed" | "error" | "idle" | "processing" | "waiting";
+
+/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+export interface AgentUpdatedEvent {
+  /** What this frame is */
+  t: "event";
+  /** The channel, `execution:<id>` */
+  ch: string;
+  /** Grows by one in its channel */
+  seq: number;
+  /** The event's own id, UUIDv7 */
+  eid: string;
+  /** What happened */
+  type: "agent.updated";
+  /** When, in milliseconds since the epoch */
+  ts: number;
+  /** What there is to say of it */
+  data: AgentData;
+  /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
+  prev?: number;
+}
+
+/** An event as it is delivered; `ts` is milliseconds since the epoch. */
 export interface ApplicationEvent {
   /** What this frame is */
   t: "event";
@@ -82,6 +173,8 @@ export interface ApprovalRequestedData {
   arguments: Record<string, unknown>;
   /** When it ends by itself; null for never */
   expires_at: string;
+  /** Whether the text was cut */
+  truncated: boolean;
 }
 
 /** An event as it is delivered; `ts` is milliseconds since the epoch. */
@@ -120,6 +213,8 @@ export interface ApprovalResolvedData {
   reason: string | null;
   /** What the tool is called with */
   arguments: Record<string, unknown>;
+  /** Whether the text was cut */
+  truncated: boolean;
 }
 
 /** An event as it is delivered; `ts` is milliseconds since the epoch. */
@@ -257,6 +352,12 @@ export interface Connect {
 /** What somebody says to a call that needs approval. */
 export type Decision = "approve" | "reject";
 
+/** It is gone, and this is its channel's last event. */
+export interface DeletedData {
+  /** UUIDv7, made by the server */
+  id: string;
+}
+
 /** The server is going to close the connection after so many milliseconds. */
 export interface Drain {
   /** What this frame is */
@@ -271,6 +372,12 @@ export interface Drain {
 
 /** `message_id` is null when nothing was said. */
 export interface EndedData {
+  /** The execution */
+  execution_id: string;
+  /** The session */
+  session_id: string | null;
+  /** The agent */
+  agent_id: string | null;
   /** The message that holds what was said */
   message_id: string | null;
   /** The tokens that were used */
@@ -326,6 +433,12 @@ export type ExecutionStatus = "cancelled" | "completed" | "failed" | "queued" | 
 
 /** Why the run failed. */
 export interface FailedData {
+  /** The execution */
+  execution_id: string;
+  /** The session */
+  session_id: string | null;
+  /** The agent */
+  agent_id: string | null;
   /** What is wrong, for programs */
   code: string;
   /** What is wrong, in words */
@@ -422,6 +535,139 @@ export interface Live {
   id?: number;
 }
 
+/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+export interface MessageCreatedEvent {
+  /** What this frame is */
+  t: "event";
+  /** The channel, `execution:<id>` */
+  ch: string;
+  /** Grows by one in its channel */
+  seq: number;
+  /** The event's own id, UUIDv7 */
+  eid: string;
+  /** What happened */
+  type: "message.created";
+  /** When, in milliseconds since the epoch */
+  ts: number;
+  /** What there is to say of it */
+  data: MessageData;
+  /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
+  prev?: number;
+}
+
+/** A message; `truncated` is there when its content or its tool calls were cut. */
+export interface MessageData {
+  /** UUIDv7, made by the server */
+  id: string;
+  /** The session */
+  session_id: string;
+  /** Who speaks */
+  role: Role;
+  /** The text, kept byte for byte; at most 1 MiB in UTF-8 */
+  content: string;
+  /** A JSON object of your own: at most 16 KiB encoded and 8 levels deep */
+  metadata: Record<string, unknown>;
+  /** Calls of tools, as the model made them */
+  tool_calls: Array<Record<string, unknown>>;
+  /** The message that this one follows; null for the first */
+  parent_message_id: string | null;
+  /** The agent */
+  agent_id: string | null;
+  /** The execution */
+  execution_id: string | null;
+  /** The order of writing in the session, from 1 */
+  position: number;
+  /** When it was created */
+  created_at: string;
+  /** When it was last changed */
+  updated_at: string;
+  /** Whether the text was cut */
+  truncated?: boolean;
+}
+
+/** The message is gone, and its replies follow its parent. */
+export interface MessageDeletedData {
+  /** UUIDv7, made by the server */
+  id: string;
+  /** The session */
+  session_id: string;
+  /** The message that this one follows; null for the first */
+  parent_message_id: string | null;
+}
+
+/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+export interface MessageDeletedEvent {
+  /** What this frame is */
+  t: "event";
+  /** The channel, `execution:<id>` */
+  ch: string;
+  /** Grows by one in its channel */
+  seq: number;
+  /** The event's own id, UUIDv7 */
+  eid: string;
+  /** What happened */
+  type: "message.deleted";
+  /** When, in milliseconds since the epoch */
+  ts: number;
+  /** What there is to say of it */
+  data: MessageDeletedData;
+  /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
+  prev?: number;
+}
+
+/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+export interface MessageUpdatedEvent {
+  /** What this frame is */
+  t: "event";
+  /** The channel, `execution:<id>` */
+  ch: string;
+  /** Grows by one in its channel */
+  seq: number;
+  /** The event's own id, UUIDv7 */
+  eid: string;
+  /** What happened */
+  type: "message.updated";
+  /** When, in milliseconds since the epoch */
+  ts: number;
+  /** What there is to say of it */
+  data: MessageData;
+  /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
+  prev?: number;
+}
+
+/** Which model answers, where, and its bounds. Tokens are the provider's own, times are seconds, costs US dollars.
+ * 
+ * `on_busy` is what executions do that ask for nothing else where the session is busy. `fallback_models` are of the
+ * same provider. `api_key` is write-only; a `base_url` of one's own needs one. */
+export interface ModelConfig {
+  /** Whose model it is */
+  provider?: Provider | null;
+  /** The provider's own name of the model */
+  model?: string | null;
+  /** How freely the model chooses its words; the provider's own default when absent */
+  temperature?: number | null;
+  /** Most tokens of one answer of the model */
+  max_tokens?: number | null;
+  /** Nucleus sampling: the share of likely words that are chosen from */
+  top_p?: number | null;
+  /** Where the model is, when it is not where the operator's settings say; needs an `api_key` of its own */
+  base_url?: string | null;
+  /** Models of the same provider to turn to, in this order, when one fails */
+  fallback_models?: Array<string> | null;
+  /** When the run is given up; an agent's own, unless the call says otherwise */
+  timeout_seconds?: number | null;
+  /** Most calls of the model in one run */
+  max_steps?: number | null;
+  /** Most tokens of one run, input and output */
+  max_total_tokens?: number | null;
+  /** Most that one run may cost, in US dollars */
+  max_cost?: number | null;
+  /** What to do when the session has a live execution: `reject` (the default) answers 409 `session_busy`, `enqueue` waits for its turn, `interrupt` cancels the live one and keeps what it has said, `rollback` cancels it and removes its messages */
+  on_busy?: OnBusy | null;
+  /** Write-only: encrypted at rest, and shown as `***` */
+  api_key?: string | null;
+}
+
 /** Asks for a queued event again, after a delay. */
 export interface Nack {
   /** What this frame is */
@@ -435,6 +681,12 @@ export interface Nack {
   /** Your own number of a command; what answers it carries the same */
   id?: number | null;
 }
+
+/** What becomes of a run that is wanted where another one is live.
+ * 
+ *     `reject` refuses it; `enqueue` runs it behind those that wait; `interrupt` cancels the live one, keeps what that
+ *     has said, and runs it next; `rollback` does the same and removes the live one's messages. */
+export type OnBusy = "enqueue" | "interrupt" | "reject" | "rollback";
 
 /** Asks whether the other side is there; a pong answers. */
 export interface Ping {
@@ -494,12 +746,17 @@ export interface ProgressEvent {
   prev?: number;
 }
 
+/** `openai` is also everything that speaks its protocol at the operator's `OPENAI_BASE_URL`. */
+export type Provider = "anthropic" | "local" | "openai";
+
 /** What is going to run, and where. */
 export interface QueuedData {
-  /** The agent */
-  agent_id: string;
+  /** The execution */
+  execution_id: string;
   /** The session */
   session_id: string;
+  /** The agent */
+  agent_id: string;
   /** The message that is answered; null when it was deleted */
   input_message_id: string;
 }
@@ -610,6 +867,9 @@ export interface Resumed {
   code?: string;
 }
 
+/** Who speaks. */
+export type Role = "assistant" | "system" | "tool" | "user";
+
 /** Asks whether the client is there. */
 export interface ServerPing {
   /** What this frame is */
@@ -624,6 +884,91 @@ export interface ServerPong {
   t: "pong";
   /** Your own number of a command; what answers it carries the same */
   id?: number;
+}
+
+/** One conversation of its owner. */
+export interface Session {
+  /** Your own number of a command; what answers it carries the same */
+  id: string;
+  /** Your own label for your end user; a filter and no authority */
+  user_id: string | null;
+  /** At most 500 characters; stripped of outer white space */
+  title: string | null;
+  /** A JSON object of your own: at most 16 KiB encoded and 8 levels deep */
+  metadata: Record<string, unknown>;
+  /** Exact after any concurrent writes */
+  message_count: number;
+  /** When a message was last written or removed */
+  last_activity: string;
+  /** As the status of a REST answer */
+  status: SessionStatus;
+  /** When it was created */
+  created_at: string;
+  /** When it was last changed */
+  updated_at: string;
+}
+
+/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+export interface SessionCreatedEvent {
+  /** What this frame is */
+  t: "event";
+  /** The channel, `execution:<id>` */
+  ch: string;
+  /** Grows by one in its channel */
+  seq: number;
+  /** The event's own id, UUIDv7 */
+  eid: string;
+  /** What happened */
+  type: "session.created";
+  /** When, in milliseconds since the epoch */
+  ts: number;
+  /** What there is to say of it */
+  data: Session;
+  /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
+  prev?: number;
+}
+
+/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+export interface SessionDeletedEvent {
+  /** What this frame is */
+  t: "event";
+  /** The channel, `execution:<id>` */
+  ch: string;
+  /** Grows by one in its channel */
+  seq: number;
+  /** The event's own id, UUIDv7 */
+  eid: string;
+  /** What happened */
+  type: "session.deleted";
+  /** When, in milliseconds since the epoch */
+  ts: number;
+  /** What there is to say of it */
+  data: DeletedData;
+  /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
+  prev?: number;
+}
+
+/** Derived from the session's executions, and stored with the change that causes it. */
+export type SessionStatus = "active" | "idle" | "waiting";
+
+/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+export interface SessionUpdatedEvent {
+  /** What this frame is */
+  t: "event";
+  /** The channel, `execution:<id>` */
+  ch: string;
+  /** Grows by one in its channel */
+  seq: number;
+  /** The event's own id, UUIDv7 */
+  eid: string;
+  /** What happened */
+  type: "session.updated";
+  /** When, in milliseconds since the epoch */
+  ts: number;
+  /** What there is to say of it */
+  data: Session;
+  /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
+  prev?: number;
 }
 
 /** The last event that a client has; without an epoch in the present one. */
@@ -670,6 +1015,12 @@ export interface SnapshotEvent {
 
 /** Which attempt begins; after a restart the text so far is void. */
 export interface StartedData {
+  /** The execution */
+  execution_id: string;
+  /** The session */
+  session_id: string | null;
+  /** The agent */
+  agent_id: string | null;
   /** Counts from 1; a run that loses its server begins again */
   attempt: number;
 }
@@ -833,6 +1184,8 @@ export interface ToolStartedData {
   arguments: Record<string, unknown>;
   /** When it ends by itself; null for never */
   expires_at: string | null;
+  /** Whether the text was cut */
+  truncated: boolean;
 }
 
 /** An event as it is delivered; `ts` is milliseconds since the epoch. */
@@ -944,7 +1297,16 @@ export type KnownEvent =
   | ToolFailedEvent
   | ApprovalRequestedEvent
   | ApprovalResolvedEvent
-  | ApprovalExpiredEvent;
+  | ApprovalExpiredEvent
+  | MessageCreatedEvent
+  | MessageUpdatedEvent
+  | MessageDeletedEvent
+  | SessionCreatedEvent
+  | SessionUpdatedEvent
+  | SessionDeletedEvent
+  | AgentCreatedEvent
+  | AgentUpdatedEvent
+  | AgentDeletedEvent;
 
 /** What the server says. */
 export type ServerFrame =
@@ -977,4 +1339,13 @@ export type ServerFrame =
   | ApprovalRequestedEvent
   | ApprovalResolvedEvent
   | ApprovalExpiredEvent
+  | MessageCreatedEvent
+  | MessageUpdatedEvent
+  | MessageDeletedEvent
+  | SessionCreatedEvent
+  | SessionUpdatedEvent
+  | SessionDeletedEvent
+  | AgentCreatedEvent
+  | AgentUpdatedEvent
+  | AgentDeletedEvent
   | ApplicationEvent;

@@ -128,7 +128,7 @@ class Subscribe(Frame, tag="subscribe"):
 
     ch: ChannelName
     since: Since | None = None
-    from_: Annotated[str, Meta(pattern=r"^(now|earliest|last:[0-9]{1,5})$")] | None = msgspec.field(
+    from_: Annotated[str, Meta(pattern=r"^(now|earliest|last:[0-9]{1,5})(?!\n)$")] | None = msgspec.field(
         default=None, name="from"
     )
     on_gap: OnGap = "latest"

@@ -3,8 +3,12 @@
 from typing import Any
 
 from ai_agent.api.openapi.examples import AGENT, ANSWER, EVENT, EXECUTION, QUESTION, SESSION
+from ai_agent.api.openapi.examples import EXAMPLES as RESOURCES
 from ai_agent.domain import frames
+from ai_agent.domain.agents import Agent
 from ai_agent.domain.events import EventType
+from ai_agent.domain.messages import Message
+from ai_agent.domain.sessions import Session
 
 CHANNEL = f"execution:{EXECUTION}"
 
@@ -75,13 +79,14 @@ EXAMPLES: dict[type, dict[str, Any]] = {
 _CALL = {"call_id": "call_1", "name": "refund_invoice"}
 _ARGUMENTS = {"arguments": {"invoice": "2026-001"}}
 _ASKED = {"execution_id": EXECUTION, "session_id": SESSION, **_CALL}
-_ENDED = {"message_id": ANSWER, "usage": _USAGE, "execution_time_ms": 1650}
+_RUN = {"execution_id": EXECUTION, "session_id": SESSION, "agent_id": AGENT}
+_ENDED = {**_RUN, "message_id": ANSWER, "usage": _USAGE, "execution_time_ms": 1650}
 _TOOL_ENDED = {**_CALL, "duration_ms": 12, "truncated": False}
 
 DATA_EXAMPLES: dict[EventType, dict[str, Any]] = {
-    EventType.QUEUED: {"agent_id": AGENT, "session_id": SESSION, "input_message_id": QUESTION},
-    EventType.STARTED: {"attempt": 1},
-    EventType.RESTARTED: {"attempt": 2},
+    EventType.QUEUED: {**_RUN, "input_message_id": QUESTION},
+    EventType.STARTED: {**_RUN, "attempt": 1},
+    EventType.RESTARTED: {**_RUN, "attempt": 2},
     EventType.TOKEN: {"message_id": ANSWER, "offset": 0, "text": "The second"},
     EventType.REASONING: {"message_id": ANSWER, "text": "Two charges on one day"},
     EventType.SNAPSHOT: {
@@ -93,7 +98,7 @@ DATA_EXAMPLES: dict[EventType, dict[str, Any]] = {
     },
     EventType.PROGRESS: {"step": 1, "steps": 10, "percent": None, "message": None},
     EventType.COMPLETED: _ENDED,
-    EventType.FAILED: {"code": "external_service_error", "message": "The model is away", "retryable": True},
+    EventType.FAILED: {**_RUN, "code": "external_service_error", "message": "The model is away", "retryable": True},
     EventType.CANCELLED: _ENDED,
     EventType.TOOL_STARTED: {**_CALL, "kind": "client", **_ARGUMENTS, "expires_at": "2026-01-01T12:10:00Z"},
     EventType.TOOL_COMPLETED: {**_TOOL_ENDED, "output": {"refunded": True}},
@@ -101,6 +106,15 @@ DATA_EXAMPLES: dict[EventType, dict[str, Any]] = {
     EventType.APPROVAL_REQUESTED: {**_ASKED, **_ARGUMENTS, "expires_at": "2026-01-01T12:10:00Z"},
     EventType.APPROVAL_RESOLVED: {**_ASKED, **_ARGUMENTS, "decision": "approve", "reason": None},
     EventType.APPROVAL_EXPIRED: _ASKED,
+    EventType.MESSAGE_CREATED: RESOURCES[Message],
+    EventType.MESSAGE_UPDATED: RESOURCES[Message],
+    EventType.MESSAGE_DELETED: {"id": QUESTION, "session_id": SESSION, "parent_message_id": None},
+    EventType.SESSION_CREATED: RESOURCES[Session],
+    EventType.SESSION_UPDATED: RESOURCES[Session],
+    EventType.SESSION_DELETED: {"id": SESSION},
+    EventType.AGENT_CREATED: RESOURCES[Agent],
+    EventType.AGENT_UPDATED: RESOURCES[Agent],
+    EventType.AGENT_DELETED: {"id": AGENT},
 }
 
 

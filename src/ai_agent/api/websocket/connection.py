@@ -24,7 +24,7 @@ from ai_agent.api.websocket.errors import (
     closed_with,
     error_frame,
 )
-from ai_agent.api.websocket.event_handlers import HANDLERS
+from ai_agent.api.websocket.event_handlers import HANDLERS, answered
 from ai_agent.api.websocket.expiry import Expiry
 from ai_agent.api.websocket.heartbeat import Heartbeat
 from ai_agent.api.websocket.protocol import Codec, Message, Receive, Send, WrongCodec, decode
@@ -32,16 +32,7 @@ from ai_agent.api.websocket.subscriptions import ChannelSubscription, GapRefused
 from ai_agent.api.websocket.writer import Writer
 from ai_agent.domain.errors import AIAgentError
 from ai_agent.domain.fields import new_id, now
-from ai_agent.domain.frames import (
-    ClientFrame,
-    ClientInfo,
-    CloseCode,
-    Connect,
-    Ping,
-    Pong,
-    ServerPong,
-    Unsubscribed,
-)
+from ai_agent.domain.frames import ClientFrame, ClientInfo, CloseCode, Connect, Ping, Pong, ServerPong, Unsubscribed
 from ai_agent.domain.identity import Principal
 from ai_agent.settings import Settings
 
@@ -201,7 +192,7 @@ class Connection:
         if isinstance(frame, BadFrame):
             self._note_bad(frame)
         elif isinstance(frame, Pong):
-            self.heartbeat.answered()
+            answered(self, frame)
         elif wait_ms:
             self.refuse(TooManyCommands(wait_ms), frame.id)
         elif isinstance(frame, FrameError):
@@ -246,10 +237,14 @@ class Connection:
     async def _run(self, frame: ClientFrame, before: list[asyncio.Task[None]]) -> None:
         if before:
             await asyncio.wait(before)
+            if not self.is_open:
+                return  # It came behind a connect that was refused.
         try:
             await HANDLERS[type(frame)](self, frame)
         except Exception as error:  # told to the client, and logged where it is not ours
             self.refuse(error, frame.id, getattr(frame, "ch", None))
+            if not self.is_open:
+                self.end(CloseCode.INTERNAL)
 
     async def _fill(self, subscription: ChannelSubscription) -> None:
         try:

@@ -21,6 +21,7 @@ from ai_agent.domain.frames import (
     History,
     Limits,
     Nack,
+    Pong,
     Presence,
     Reply,
     Resume,
@@ -155,6 +156,13 @@ async def auth(connection: "Connection", frame: Auth) -> None:
     connection.put(Reply(id=_id(frame.id), data={"expires_at": _ends(login.principal)}))
     # What was revoked since they were looked at was told to connections that had them by then.
     await connection.rooms.manager.review.look(connection)
+
+
+def answered(connection: "Connection", frame: Pong) -> None:
+    """An answer itself, which is answered only where it asks for that."""
+    connection.heartbeat.answered()
+    if frame.id is not None:
+        connection.put(Reply(id=frame.id, data=None))
 
 
 async def unsupported(_: "Connection", frame: Ack | Nack | Presence) -> None:
