@@ -10,6 +10,7 @@ from ai_agent.api.websocket import connection, errors, writer
 from ai_agent.api.websocket.errors import LimitReached
 from ai_agent.api.websocket.event_handlers import HANDLERS
 from ai_agent.domain.channels import Retention
+from ai_agent.domain.errors import ServiceUnavailable
 from ai_agent.domain.events import NewEvent
 from ai_agent.domain.frames import Call
 from ai_agent.realtime.event_log import BUFFERED_EVENTS
@@ -251,5 +252,30 @@ def test_a_pong_with_an_id_is_answered_too() -> None:
             {"t": "reply", "id": 7, "data": None},
             {"t": "pong", "id": 8},
         ]
+
+    talking(test)
+
+
+def test_a_client_that_comes_back_with_all_its_channels_leaves_the_database_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def test(wire: Wire) -> None:
+        asking = 0
+
+        async def check(*_: object) -> tuple[str, ...]:
+            nonlocal asking
+            asking += 1
+            try:
+                await asyncio.sleep(0.001)
+                if asking > 10:
+                    raise ServiceUnavailable("No connection of the database is free")
+            finally:
+                asking -= 1
+            return ()
+
+        monkeypatch.setattr(wire.connection.rooms.channels._access, "check", check)
+        resume = [{"ch": f"topic:{number}", "epoch": "", "seq": 0} for number in range(100)]
+        wire.send({"t": "connect", "token": "good", "resume": resume})
+        assert all(entry["recovered"] for entry in (await wire.receive())["resumed"])
 
     talking(test)

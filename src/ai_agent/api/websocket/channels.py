@@ -1,5 +1,6 @@
 """Channels, as a socket listens to them: who may, from where, and what is read of them."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from uuid import UUID
@@ -16,10 +17,12 @@ from ai_agent.domain.identity import Principal
 from ai_agent.realtime.event_log import EventLog, Position
 from ai_agent.realtime.follow import following
 from ai_agent.realtime.log_reads import LogReads
-from ai_agent.services.channel_access import ChannelAccess
+from ai_agent.services.channel_access import ChannelAccess, Hidden
 from ai_agent.services.execution_reader import oldest
 from ai_agent.services.execution_streams import ExecutionStreams
 
+CHECKS_AT_ONCE = 4
+"""Of all sockets: those of a node that died come to the others at once, and requests need the database, too."""
 _NOT_YET = {ChannelKind.USER, ChannelKind.PRESENCE}
 
 
@@ -48,13 +51,14 @@ class Channels:
         self._log = log
         self._streams = streams
         self._reads = LogReads(log)
+        self._checks = asyncio.Semaphore(CHECKS_AT_ONCE)
 
     async def subscribe(
         self, principal: Principal, wanted: Wanted, ready: Callable[[ChannelSubscription], None]
     ) -> tuple[ChannelSubscription, Subscribed]:
         """Raises BadChannel, Unsupported, AuthorizationError, GapRefused, ServiceUnavailable."""
         channel = _parsed(wanted.ch)
-        hidden = await self._access.check(principal, channel)
+        hidden = await self._check(principal, channel)
         subscription = ChannelSubscription(wanted.ch, channel, Shown(wanted.types, hidden), wanted.on_gap, ready)
         since = await self._place(channel, wanted)
         try:
@@ -67,12 +71,12 @@ class Channels:
 
     async def review(self, principal: Principal, subscription: ChannelSubscription) -> None:
         """Shows what the principal may see now. Raises AuthorizationError when that is nothing, ServiceUnavailable."""
-        subscription.shown.hide(await self._access.check(principal, subscription.channel))
+        subscription.shown.hide(await self._check(principal, subscription.channel))
 
     async def history(self, principal: Principal, name: str, since: Since, limit: int) -> History:
         """The events behind a position, or the oldest that are kept. Raises as `subscribe`."""
         channel = _parsed(name)
-        hidden = await self._access.check(principal, channel)
+        hidden = await self._check(principal, channel)
         position = Position(since.epoch, since.seq)
         page = await self._reads.read(name, position, limit)
         if channel.kind is ChannelKind.EXECUTION:
@@ -83,6 +87,10 @@ class Channels:
             events = page.events
         shown = Shown(hidden=hidden)
         return History(page.epoch, page.top, page.floor, [event for event in events if event in shown])
+
+    async def _check(self, principal: Principal, channel: Channel) -> Hidden:
+        async with self._checks:
+            return await self._access.check(principal, channel)
 
     async def _place(self, channel: Channel, wanted: Wanted) -> Position:
         if wanted.since is not None:
