@@ -3,7 +3,7 @@
 import pytest
 
 from tests.conftest import Server
-from tests.runs import make_agent, start
+from tests.runs import ended, make_agent, start
 from tests.sockets import JSON, MSGPACK, conversing
 
 
@@ -24,3 +24,23 @@ def test_a_run_is_told_from_its_first_event_to_its_end(deployment: Server, codec
         events = [frame for frame in frames if frame["t"] == "event"]
         assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
         assert "".join(e["data"]["text"] for e in events if e["type"] == "execution.token") == "You said: Hello there"
+
+
+def test_of_a_run_that_is_over_an_unknown_position_gets_the_end_and_the_epoch_that_counts(
+    deployment: Server, codec: str
+) -> None:
+    with deployment.client() as api, conversing(deployment, codec=codec) as socket:
+        run = ended(api, start(api, make_agent(api), "Hello there")["id"])
+        name = f"execution:{run['id']}"
+        told = socket.ask("subscribe", ch=name, since={"epoch": "nonsense", "seq": 2})
+        frames = socket.until("live")
+        assert [frame.get("type", frame["t"]) for frame in frames] == [
+            "gap",
+            "execution.snapshot",
+            "execution.completed",
+            "live",
+        ]
+        position = {"epoch": told["epoch"], "seq": frames[-1]["seq"]}
+        socket.ask("unsubscribe", ch=name)
+        again = socket.ask("subscribe", ch=name, since=position)
+        assert (again["recovered"], again["seq"]) == (True, position["seq"])

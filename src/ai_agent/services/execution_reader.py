@@ -54,7 +54,9 @@ class ExecutionReader:
     def take(self) -> Batch | None:
         """As a Follower's; None when the log or the row has to be asked first, with `fill`."""
         batch, self._told = self._told, None
-        if batch is None:
+        if batch is not None:
+            self.follower.go_to(Position(batch.epoch, batch.events[-1].seq))
+        else:
             batch = Batch(self.position.epoch, []) if self.ended else self.follower.take()
         if batch is None or (self._looks and not self.ended and not batch.events and batch.rewound_to is None):
             return None
