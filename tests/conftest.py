@@ -148,9 +148,14 @@ class Server:
                 stderr=log,
                 cwd=self.folder,
             )
-        wait_for_port(self.port, self.process)
-        with httpx.Client(base_url=self.url) as http:
-            assert http.get("/health/ready", timeout=20).status_code == 200
+        try:
+            wait_for_port(self.port, self.process)
+            with httpx.Client(base_url=self.url) as http:
+                assert http.get("/health/ready", timeout=20).status_code == 200
+        except BaseException:
+            self.process.kill()
+            self.process.wait()
+            raise
 
     def stop(self, how: int = signal.SIGTERM) -> int:
         self.process.send_signal(how)
