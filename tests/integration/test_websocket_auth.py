@@ -118,7 +118,18 @@ def test_a_ticket_is_used_up_also_where_nobody_spoke(strict: Server) -> None:
 
 @pytest.mark.parametrize(
     "query",
-    ["token={key}", "access_token={key}", "api_key={key}", "key={key}", "ticket={key}", "TOKEN=", "x={jwt}", "{two}"],
+    [
+        "token={key}",
+        "{key}",
+        "{key}=",
+        "access_token={key}",
+        "api_key={key}",
+        "key={key}",
+        "ticket={key}",
+        "TOKEN=",
+        "x={jwt}",
+        "{two}",
+    ],
 )
 def test_no_other_credentials_are_taken_from_an_address(strict: Server, elsewhere: dict[str, str], query: str) -> None:
     caller = somebody(strict)

@@ -65,7 +65,7 @@ def _ticket(scope: Scope) -> str | None:
     for name, value in parse_query_string(scope["query_string"]):
         if name == TICKET:
             tickets.append(value)
-        elif is_secret(name) or redacted(value) != value:
+        elif is_secret(name) or redacted(name) != name or redacted(value) != value:
             raise AuthenticationError("Credentials are not taken from the address: send them in the first frame")
     if len(tickets) > 1:
         raise AuthenticationError
