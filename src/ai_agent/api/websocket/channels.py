@@ -64,7 +64,7 @@ class Channels:
         try:
             source = self._source(channel, wanted.ch, since, subscription.news)
             subscription.source = await subscription.ends.enter_async_context(source)
-            return subscription, await subscription.begin()
+            return subscription, await subscription.begin(asked=wanted.since is not None)
         except BaseException:
             await subscription.close()
             raise

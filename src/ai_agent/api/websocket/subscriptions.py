@@ -92,15 +92,21 @@ class ChannelSubscription:
         """Whether the resource was deleted: nothing more will come."""
         self.ends = AsyncExitStack()
 
-    async def begin(self) -> Subscribed:
-        """Reads the first page, and says where the client stands. Raises GapRefused, ServiceUnavailable."""
+    async def begin(self, *, asked: bool) -> Subscribed:
+        """Reads the first page, and says where the client stands. Raises GapRefused, ServiceUnavailable.
+
+        Only one who has `asked` for a position is told when it does not hold any more.
+        """
         self.epoch, self.last = self.source.position
         recovered = True
         try:
             page = await self.source.fill()
             assert page is not None  # noqa: S101  # the first time it is the log that is asked
             epoch, seq = page.epoch, page.after or 0
-            self.epoch = self.epoch or epoch
+            if asked:
+                self.epoch = self.epoch or epoch
+            else:
+                self.epoch, self.last = epoch, seq
         except Gone as gone:
             page, recovered = gone.page, False
             await self._skip(page)
@@ -139,8 +145,8 @@ class ChannelSubscription:
         if was_live and not self.told_live:
             self.told_live = True
             messages.append(codec.frame(Live(ch=self.name, seq=self.last)))
-        elif not (self.told_live and self.source.live):
-            self.news()
+        elif not (was_live and self.told_live and self.source.live):
+            self.news()  # Behind a page there may be more, which was heard meanwhile.
         return messages
 
     async def fill(self) -> None:
@@ -181,7 +187,7 @@ class ChannelSubscription:
         rewound_to = batch.rewound_to
         if batch.events and batch.events[0].seq <= self.last and rewound_to is None:
             rewound_to = batch.events[0].seq - 1
-        if batch.epoch != self.epoch or rewound_to is not None:
+        if batch.epoch != self.epoch or rewound_to not in (None, self.last):
             to = msgspec.UNSET if rewound_to is None else rewound_to
             notices.append(EpochChanged(ch=self.name, epoch=batch.epoch, seq=self.last, rewound_to=to))
             self.epoch = batch.epoch
