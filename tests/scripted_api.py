@@ -9,8 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
 EXECUTION, SESSION, MESSAGE = (str(uuid.uuid4()) for _ in range(3))
-QUEUED = ("execution.queued", {"agent_id": str(uuid.uuid4()), "session_id": SESSION, "input_message_id": MESSAGE})
-COMPLETED = ("execution.completed", {"message_id": MESSAGE, "usage": {}, "execution_time_ms": 1})
+RUN = {"execution_id": EXECUTION, "session_id": SESSION, "agent_id": str(uuid.uuid4())}
+QUEUED = ("execution.queued", {**RUN, "input_message_id": MESSAGE})
+COMPLETED = ("execution.completed", {**RUN, "message_id": MESSAGE, "usage": {}, "execution_time_ms": 1})
 
 Event = tuple[str, dict[str, Any]]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.scripted_api import COMPLETED, EXECUTION, MESSAGE, POSTED, QUEUED, SESSION, Event, Reply, ScriptedApi
+from tests.scripted_api import COMPLETED, EXECUTION, MESSAGE, POSTED, QUEUED, RUN, SESSION, Event, Reply, ScriptedApi
 from tests.terminal import Terminal
 
 ASKED = "Allow it? y, n [reason], or e to edit: "
@@ -260,7 +260,7 @@ def test_a_snapshot_of_another_text_is_shown_from_its_beginning(api: ScriptedApi
 
 
 def test_a_run_that_starts_over_shows_what_it_keeps_and_goes_on(api: ScriptedApi, chat: Terminal) -> None:
-    restarted = ("execution.restarted", {"attempt": 2})
+    restarted = ("execution.restarted", {**RUN, "attempt": 2})
     api.streams = [[QUEUED, token(0, "one two"), restarted, snapshot("one "), token(4, "zwei"), COMPLETED]]
     chat.type("count")
     assert chat.expect("\n> ").endswith("one two\n(starting over)\none zwei\n> ")

@@ -30,7 +30,7 @@ def codec(request: pytest.FixtureRequest) -> str:
 
 
 def still_talks(socket: Socket) -> bool:
-    return socket.ask("ping")["t"] == "pong"
+    return bool(socket.ask("ping")["t"] == "pong")
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ EXAMPLES: dict[type, dict[str, Any]] = {
 }
 
 _CALL = {"call_id": "call_1", "name": "refund_invoice"}
-_ARGUMENTS = {"arguments": {"invoice": "2026-001"}}
+_ARGUMENTS = {"arguments": {"invoice": "2026-001"}, "truncated": False}
 _ASKED = {"execution_id": EXECUTION, "session_id": SESSION, **_CALL}
 _RUN = {"execution_id": EXECUTION, "session_id": SESSION, "agent_id": AGENT}
 _ENDED = {**_RUN, "message_id": ANSWER, "usage": _USAGE, "execution_time_ms": 1650}
