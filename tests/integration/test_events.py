@@ -15,9 +15,10 @@ import httpx
 import msgspec
 import pytest
 
+from ai_agent.backends import log_of
 from ai_agent.domain.events import DATA, EventFrame, EventType
 from ai_agent.realtime.event_log import LogPage, Position
-from ai_agent.realtime.sqlite_log import SqliteLog
+from ai_agent.settings import load_settings
 from tests.conftest import Server, create_database
 from tests.model_server import ModelServer, Reply
 from tests.runs import ended, make_agent, reaches, start
@@ -31,9 +32,9 @@ def api(deployment: Server) -> Iterator[httpx.Client]:
         yield client
 
 
-def page(folder: Path, channel: str) -> LogPage:
+def page(server: Server, channel: str) -> LogPage:
     async def read() -> LogPage:
-        log = SqliteLog(folder / "events.db")
+        log = log_of(load_settings(server.environment))
         await log.open()
         try:
             return await log.read(channel, Position("", 0), 1000)
@@ -47,10 +48,10 @@ class Channel:
     """What was told on a channel."""
 
     def __init__(self, server: Server, name: str):
-        self._folder, self._name = server.folder, name
+        self._server, self._name = server, name
 
     def events(self) -> list[EventFrame]:
-        return page(self._folder, self._name).events
+        return page(self._server, self._name).events
 
     def tells(self, *types: str) -> list[dict[str, Any]]:
         """The data of the events, when they are of these types, and no more comes."""

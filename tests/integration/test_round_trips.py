@@ -1,6 +1,7 @@
 """What a request costs first: how often it waits for the database, and for Redis."""
 
 import json
+import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -103,14 +104,17 @@ def test_a_request_waits_no_more_often_than_it_must(
     bodies = [json.loads(text.replace("#", str(number))) for number in range(6)]
     for warm in bodies[:2]:  # Preparing a statement takes a trip, once; so does looking up a key.
         api.request(method, address, json=warm)
-    # The server looks twice a second for credentials that have changed, perhaps just now: the least counts.
-    counted = min(trips_of(api, method, address, body, database, redis) for body in bodies[2:])
-    assert counted == (trips, 0 if "health" in path else 1)
+    # The server looks twice a second for credentials that have changed, and publishes behind its answer, perhaps just
+    # now: the least counts.
+    counted = [trips_of(api, method, address, body, database, redis) for body in bodies[2:]]
+    least = tuple(min(trips) for trips in zip(*counted, strict=True))
+    assert least == (trips, 0 if "health" in path else 1)
 
 
 def trips_of(
     api: httpx.Client, method: str, address: str, body: object, database: RoundTrips, redis: RoundTrips
 ) -> tuple[int, int]:
+    time.sleep(0.05)  # What the request before has told is published meanwhile.
     before = database.count, redis.count
     assert api.request(method, address, json=body).status_code < 300
     return database.count - before[0], redis.count - before[1]
