@@ -167,7 +167,11 @@ def test_a_failed_run_whose_log_is_lost_tells_why_it_failed(
     sql(server, "DELETE FROM events WHERE type = 'execution.failed'")
     events = events_of(api.get(f"{path}/events", headers=SSE))
     assert [event["type"] for event in events[-2:]] == ["execution.snapshot", "execution.failed"]
-    assert events[-1]["data"] == {name: error[name] for name in ("code", "message", "retryable")}
+    told = events[-1]["data"]
+    assert {name: told[name] for name in ("code", "message", "retryable")} == {
+        name: error[name] for name in ("code", "message", "retryable")
+    }
+    assert f"/executions/{told['execution_id']}" == path
 
 
 def test_a_stream_ends_although_nobody_tells_the_log_of_the_end(

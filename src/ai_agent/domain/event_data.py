@@ -182,7 +182,7 @@ class DeletedData(msgspec.Struct):
 
 def cut(text: str) -> str:
     """The start of a text, so much of it as fits into an event."""
-    while (size := len(msgspec.json.encode(text))) > TOLD_BYTES:
+    while (size := len(msgspec.json.encode(text)) - 2) > TOLD_BYTES:  # Without the quotes.
         text = text[: len(text) * TOLD_BYTES // size]
     return text
 
