@@ -16,6 +16,7 @@ import httpx
 import uvloop
 
 from ai_agent.domain.events import EventType, NewEvent
+from ai_agent.realtime.event_log import Position
 from ai_agent.realtime.sqlite_log import SqliteLog
 from ai_agent.security.api_keys import generate
 from benchmarks import seed
@@ -191,7 +192,7 @@ async def main(rounds: int, seconds: float) -> None:
         lives: tuple[list[Measured], list[Measured]] = ([], [])
         for _ in range(rounds):
             behind = [
-                f"{one}?after={(await log.read(f'execution:{run}', 0, 0)).top}"
+                f"{one}?after={(await log.read(f'execution:{run}', Position('', 0), 0)).top}"
                 for one, run in zip(paths, runs, strict=True)
             ]
             lives[0].append(await live(server, behind, seconds, tell))
