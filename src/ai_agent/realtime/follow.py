@@ -46,13 +46,12 @@ class Readable(Protocol):
 
 
 class Follower:
-    """`position` is that of the last event that was taken, `top` the channel's newest number when it was read last."""
+    """`position` is that of the last event that was taken."""
 
     def __init__(self, log: Readable, channel: str, since: Position, subscription: Subscription):
         self._log = log
         self.channel = channel
         self._subscription = subscription
-        self.top = 0
         self.go_to(since)
 
     def go_to(self, position: Position) -> None:
@@ -103,7 +102,6 @@ class Follower:
         if page.gone:
             raise Gone(page)
         rewound_to = page.after if page.after != self.position.seq else None
-        self.top = page.top
         self._page = Batch(page.epoch, page.events, rewound_to)
         self._filling = bool(page.events) and page.events[-1].seq < page.top
         self._check_at = time.monotonic() + CHECK_SECONDS
