@@ -312,7 +312,8 @@ def test_history_is_a_page_of_typed_events() -> None:
         asked = await peer.hear("history")
         assert (asked["ch"], asked["limit"]) == (TOPIC, 2)
         event = {"t": "event", "ch": TOPIC, "seq": 1, "eid": "01900000-0000-7000-8000-000000000001", "ts": 1}
-        started = event | {"type": "execution.started", "data": {"attempt": 1}}
+        ids = dict.fromkeys(("execution_id", "session_id", "agent_id"), "01900000-0000-7000-8000-000000000002")
+        started = event | {"type": "execution.started", "data": ids | {"attempt": 1}}
         await peer.say("reply", id=asked["id"], data={"epoch": "e", "top": 1, "floor": 1, "events": [started]})
         await idle(peer)
 

@@ -215,7 +215,8 @@ def test_more_than_fifty_commands_a_second_are_refused_and_the_conversation_goes
             socket.send({"t": "ping", "id": number})
         replies = [socket.receive() for _ in range(150)]
         refused = [frame for frame in replies if frame["t"] == "error"]
-        assert 20 <= len(refused) <= 50
+        # All 151, with the one that connects, may be here before the bucket gains a token.
+        assert 20 <= len(refused) <= 51
         assert {frame["code"] for frame in refused} == {"rate_limit_error"}
         assert all(frame["retry_after_ms"] > 0 and frame["retryable"] for frame in refused)
         assert sorted(frame["id"] for frame in replies) == list(range(150))

@@ -138,19 +138,11 @@ def test_a_client_that_stays_behind_is_closed(monkeypatch: pytest.MonkeyPatch) -
         await subscribed(wire)
         await wire.log.append(TOPIC, news(1))
 
-        async def take_slowly() -> None:
-            while True:
-                wire.takes.clear()
-                await asyncio.sleep(0.005)
-                wire.takes.set()
-                await asyncio.sleep(0)
-
-        slowly = asyncio.create_task(take_slowly())
+        monkeypatch.setattr(wire.takes, "wait", lambda: asyncio.sleep(0.005))
         for _ in range(4):
             await wire.log.append(TOPIC, news(BUFFERED_EVENTS))
             await asyncio.sleep(0.03)
         assert (await ending(wire))[-2:] == [("bye", 4421), ("closed", 4421)]
-        slowly.cancel()
 
     talking(test)
 
