@@ -26,6 +26,7 @@ from ai_agent.security.api_keys import generate
 from ai_agent.storage import migrations
 from ai_agent.storage.engine import sqlite_path
 from tests.contract.document import assert_documented
+from tests.forkserver import Forked
 from tests.model_server import ModelServer
 from tests.servers import PostgresServer, ValkeyServer, free_port, wait_for_port
 from tests.webhook_receiver import Receiver
@@ -140,14 +141,8 @@ class Server:
         self.port = port or free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = self.folder / f"server-{time.monotonic_ns()}.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "ai_agent", "serve", "--port", str(self.port), *self._arguments],
-                env=self.environment,
-                stdout=log,
-                stderr=log,
-                cwd=self.folder,
-            )
+        arguments = ["serve", "--port", str(self.port), *self._arguments]
+        self.process = Forked(arguments, self.environment, self.folder, self.log)
         try:
             wait_for_port(self.port, self.process)
             with httpx.Client(base_url=self.url) as http:
@@ -178,14 +173,7 @@ class WorkerProcess:
 
     def start(self) -> None:
         self.log = self._folder / f"worker-{time.monotonic_ns()}.log"
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "ai_agent", "worker", *self._arguments],
-                env=self._environment,
-                stdout=log,
-                stderr=log,
-                cwd=self._folder,
-            )
+        self.process = Forked(["worker", *self._arguments], self._environment, self._folder, self.log)
         deadline = time.monotonic() + 20
         while "Working" not in self.log.read_text():
             assert self.process.poll() is None, self.log.read_text()

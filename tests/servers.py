@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Protocol
 
 
 def _package(name: str) -> Path:
@@ -31,7 +32,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for_port(port: int, process: "subprocess.Popen[bytes]", seconds: float = 60) -> None:
+class Process(Protocol):
+    args: Any
+    returncode: int | None
+
+    def poll(self) -> int | None: ...
+
+
+def wait_for_port(port: int, process: Process, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         if process.poll() is not None:

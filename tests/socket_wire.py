@@ -10,7 +10,7 @@ import ai_agent.api  # noqa: F401  # isort: skip  # before Litestar; it says why
 from ai_agent.api.websocket.auth import Login
 from ai_agent.api.websocket.channels import Channels
 from ai_agent.api.websocket.connection import Connection, Rooms
-from ai_agent.api.websocket.protocol import JSON, Message
+from ai_agent.api.websocket.protocol import JSON, WRITE, Message
 from ai_agent.domain.channels import Channel
 from ai_agent.domain.errors import AuthenticationError
 from ai_agent.domain.identity import Principal
@@ -68,12 +68,17 @@ class Wire:
             channels=Channels(everybody, log, None),  # type: ignore[arg-type]  # no executions here
             calls=None,  # type: ignore[arg-type]  # no methods here
         )
-        scope: Any = {"correlation_id": "c1", "client_address": "127.0.0.1"}
+        scope: Any = {"correlation_id": "c1", "client_address": "127.0.0.1", "extensions": {WRITE: self._write}}
         self._in: asyncio.Queue[Message] = asyncio.Queue()
         self._out: asyncio.Queue[Message] = asyncio.Queue()
         self.takes = asyncio.Event()
         self.takes.set()
         self.connection = Connection(rooms, scope, self._in.get, self._send, JSON)
+
+    def _write(self, message: Message) -> bool:
+        if taken := self.takes.is_set():
+            self._out.put_nowait(message)
+        return taken
 
     async def _send(self, message: Message) -> None:
         if farewell := message.get("farewell"):

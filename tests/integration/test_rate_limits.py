@@ -127,7 +127,8 @@ def test_while_redis_is_frozen_requests_are_served_counted_and_hardly_delayed(
         with valkey.frozen():
             assert timed(api, "/sessions") < usual + 0.3
             later = sorted(timed(api, "/sessions") for _ in range(50))
-            assert later[len(later) // 2] < usual + 0.005
+            # Far from the 0.3 s that waiting for Redis would be.
+            assert later[len(later) // 2] < usual + 0.05
             health = api.get("/health").json()
             assert (health["status"], health["degraded"]) == ("degraded", ["redis"])
             assert api.get("/health/ready").status_code == 200

@@ -138,6 +138,7 @@ def test_a_client_that_stays_behind_is_closed(monkeypatch: pytest.MonkeyPatch) -
         await subscribed(wire)
         await wire.log.append(TOPIC, news(1))
 
+        monkeypatch.setattr(wire.takes, "is_set", lambda: False)
         monkeypatch.setattr(wire.takes, "wait", lambda: asyncio.sleep(0.005))
         for _ in range(4):
             await wire.log.append(TOPIC, news(BUFFERED_EVENTS))

@@ -5,7 +5,8 @@ numberings, and whose news get lost and mixed up, while the client is slow and g
 """
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 from hypothesis import settings
@@ -78,6 +79,14 @@ class Replay(RuleBasedStateMachine):
     def run(self, work: Awaitable[Any]) -> Any:
         return self.loop.run_until_complete(work)
 
+    def told(self, tell: Callable[[], None]) -> None:
+        """What the log hears, it hears in the loop."""
+
+        async def work() -> None:
+            tell()
+
+        self.run(work())
+
     @initialize(on_gap=st.sampled_from(["latest", "earliest"]), before=st.integers(0, 5))
     def begin(self, on_gap: str, before: int) -> None:
         self.on_gap = on_gap
@@ -114,11 +123,11 @@ class Replay(RuleBasedStateMachine):
         if lost:
             self.log._unheard.clear()
         else:
-            self.log.deliver_late(backwards=backwards)
+            self.told(partial(self.log.deliver_late, backwards=backwards))
 
     @rule()
     def reconnect_broker(self) -> None:
-        self.log.reconnect()
+        self.told(self.log.reconnect)
 
     @rule(count=few, republish=st.booleans(), noticed=st.booleans())
     def lose_the_tail(self, count: int, republish: bool, noticed: bool) -> None:
@@ -126,7 +135,7 @@ class Replay(RuleBasedStateMachine):
             return
         lost = self.log.lose(count)
         if noticed:
-            self.log.reconnect()
+            self.told(self.log.reconnect)
         if republish and lost:
             self.append(lost)
 
@@ -185,7 +194,7 @@ class Replay(RuleBasedStateMachine):
         """When everything is well again, the client has all that the log has, but for what it was told is gone."""
         self.wire.takes.set()
         self.publish(1)
-        self.log.reconnect()
+        self.told(self.log.reconnect)
         known = self.log._known(TOPIC)
         for _ in range(200):
             self.listen(5)

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -19,8 +20,12 @@ from litestar import Litestar
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.supervisors import ChangeReload
+from websockets.frames import Frame, Opcode
+from websockets.http11 import Request
+from websockets.protocol import OPEN
 
 from ai_agent.api.errors import error_body
+from ai_agent.api.websocket.protocol import WRITE
 from ai_agent.app import create_app
 from ai_agent.cli.worker import check_shared
 from ai_agent.domain.errors import ConfigurationError, MalformedRequest
@@ -44,12 +49,29 @@ class Protocol(HttpToolsProtocol):
 
 
 class SocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's, which also closes the socket of a client that takes nothing: its own waits until that takes something.
+    """uvicorn's, with two things more.
 
-    `farewell`, beside the code, is sent before it.
+    It closes the socket of a client that takes nothing: its own waits until that takes something. `farewell`, beside
+    the code, is sent before it. And it writes at once what does not have to wait (`Write`), framed once a message: what
+    a server sends is not masked, so a message to many is the same bytes for all.
     """
 
+    def handle_connect(self, event: Request) -> None:
+        super().handle_connect(event)
+        if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+            self.scope["extensions"][WRITE] = self.write  # type: ignore[assignment]
+
+    def write(self, message: Any) -> bool:
+        if self.close_sent or self.disconnected or not self.writable.is_set() or self.conn.state is not OPEN:
+            return False
+        if (frame := message.get("frame")) is None:
+            frame = message["frame"] = _framed(message)
+        self.transport.write(frame)
+        return True
+
     async def send(self, message: Any) -> None:
+        if message["type"] == "websocket.send" and self.handshake_complete and self.write(message):
+            return
         if message["type"] == "websocket.close" and self.handshake_complete:
             self.writable.set()
             if farewell := message.pop("farewell", None):
@@ -64,6 +86,12 @@ class SocketProtocol(WebSocketsSansIOProtocol):
         if self.close_timer is not None:
             self.close_timer.cancel()
             self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
+
+
+def _framed(message: Any) -> bytes:
+    text = message.get("text")
+    frame = Frame(Opcode.BINARY, message["bytes"]) if text is None else Frame(Opcode.TEXT, text.encode())
+    return frame.serialize(mask=False)
 
 
 class Server(uvicorn.Server):

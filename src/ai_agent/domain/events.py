@@ -3,6 +3,7 @@
 import time
 from enum import StrEnum
 from functools import cached_property
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -157,6 +158,11 @@ class EventFrame(msgspec.Struct, frozen=True, tag_field="t", tag="event", dict=T
     def msgpack(self) -> bytes:
         """The same map in MessagePack; ids and times are strings there, too."""
         return msgspec.msgpack.encode(msgspec.json.decode(self.json))
+
+    @cached_property
+    def messages(self) -> dict[str, dict[str, Any]]:
+        """As sockets send it, by subprotocol: made once, too."""
+        return {}
 
 
 _DECODER = msgspec.json.Decoder(EventFrame)

@@ -8,7 +8,7 @@ from typing import Any
 
 import structlog
 from litestar.types import WebSocketScope
-from msgspec import UNSET, Struct
+from msgspec import UNSET, Struct, field
 
 from ai_agent.api.websocket.auth import Authenticator, Login
 from ai_agent.api.websocket.calls import Calls
@@ -27,8 +27,9 @@ from ai_agent.api.websocket.errors import (
 from ai_agent.api.websocket.event_handlers import HANDLERS, answered
 from ai_agent.api.websocket.expiry import Expiry
 from ai_agent.api.websocket.heartbeat import Heartbeat
-from ai_agent.api.websocket.protocol import Codec, Message, Receive, Send, WrongCodec, decode
+from ai_agent.api.websocket.protocol import WRITE, Codec, Message, Receive, Send, WrongCodec, decode
 from ai_agent.api.websocket.subscriptions import ChannelSubscription, GapRefused
+from ai_agent.api.websocket.turns import Turns
 from ai_agent.api.websocket.writer import Writer
 from ai_agent.domain.errors import AIAgentError
 from ai_agent.domain.fields import new_id, now
@@ -54,6 +55,7 @@ class Rooms(Struct, frozen=True):
     manager: ConnectionManager
     channels: Channels
     calls: Calls
+    turns: Turns = field(default_factory=Turns)
 
 
 class Connection:
@@ -81,7 +83,8 @@ class Connection:
         """By channel; None while one is being made."""
         self._receive = receive
         self._codec = codec
-        self._writer = Writer(send, codec, self)
+        write = (scope.get("extensions") or {}).get(WRITE)
+        self._writer = Writer(send, write, codec, self, rooms.turns)  # type: ignore[arg-type]  # our server's
         seconds = rooms.settings.ws_ping_seconds, rooms.settings.ws_pong_seconds
         self.heartbeat = Heartbeat(*seconds, self._writer.ping, partial(self.end, CloseCode.HEARTBEAT))
         self.expiry = Expiry(self.put, partial(self.end, CloseCode.TOKEN_EXPIRED))

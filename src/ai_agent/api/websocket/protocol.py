@@ -26,6 +26,11 @@ Message = dict[str, Any]
 
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Write = Callable[[Message], bool]
+"""Writes a message at once, and says so; false when it would have to wait, or cannot be written at all."""
+
+WRITE = "ai_agent.write"
+"""The extension of a socket's scope that is a `Write`. Source: the ASGI specification, Extensions."""
 
 KINDS: dict[object, type[msgspec.Struct]] = {frame.__struct_config__.tag: frame for frame in get_args(ClientFrame)}
 
@@ -47,7 +52,7 @@ class Codec(Protocol):
     def frame(self, frame: msgspec.Struct) -> Message: ...
 
     def event(self, event: EventFrame) -> Message:
-        """Encoded once for everybody."""
+        """Encoded once for everybody, and one message for all, which a server may keep more in."""
 
     def event_behind(self, event: EventFrame, prev: int) -> Message:
         """With the number of the last event before it that this client was shown."""
@@ -66,7 +71,9 @@ class Json:
         return {"type": "websocket.send", "text": msgspec.json.encode(frame).decode()}
 
     def event(self, event: EventFrame) -> Message:
-        return {"type": "websocket.send", "text": event.text}
+        if (message := event.messages.get(JSON_PROTOCOL)) is None:
+            message = event.messages[JSON_PROTOCOL] = {"type": "websocket.send", "text": event.text}
+        return message
 
     def event_behind(self, event: EventFrame, prev: int) -> Message:
         return {"type": "websocket.send", "text": f'{event.text[:-1]},"prev":{prev}}}'}
@@ -89,7 +96,9 @@ class Msgpack:
         return {"type": "websocket.send", "bytes": msgspec.msgpack.encode(_any.decode(to_json(frame)))}
 
     def event(self, event: EventFrame) -> Message:
-        return {"type": "websocket.send", "bytes": event.msgpack}
+        if (message := event.messages.get(MSGPACK_PROTOCOL)) is None:
+            message = event.messages[MSGPACK_PROTOCOL] = {"type": "websocket.send", "bytes": event.msgpack}
+        return message
 
     def event_behind(self, event: EventFrame, prev: int) -> Message:
         # A map of up to 15 pairs begins with one byte, 0x80 + their number. Source: the MessagePack specification.

@@ -1,7 +1,8 @@
-"""The one task that writes to a socket: answers first, then what channels have to tell, when the client takes it.
+"""What is written to a socket, and when: answers first, then what channels have to tell, when the client takes it.
 
-An event costs no task, no time-out and no encoding of its own here. That a client takes nothing is seen by a timer,
-which looks now and then whether anything was written.
+While the client takes it, it is written without a task: an event costs no switch, no time-out and no encoding of its
+own. A task writes the rest, which has to wait. That a client takes nothing is seen by a timer, which looks now and then
+whether anything was written.
 """
 
 import asyncio
@@ -11,8 +12,9 @@ from typing import Protocol
 
 import msgspec
 
-from ai_agent.api.websocket.protocol import Codec, Message, Send, closing, farewell
+from ai_agent.api.websocket.protocol import Codec, Message, Send, Write, closing, farewell
 from ai_agent.api.websocket.subscriptions import ChannelSubscription
+from ai_agent.api.websocket.turns import Turns
 from ai_agent.domain.frames import CloseCode, ServerPing
 
 QUEUED_FRAMES = 1000
@@ -39,15 +41,23 @@ class Owner(Protocol):
 
 
 class Writer:
-    def __init__(self, send: Send, codec: Codec, owner: Owner):
+    """`write` is the server's way to write without waiting, where it has one."""
+
+    def __init__(self, send: Send, write: Write | None, codec: Codec, owner: Owner, turns: Turns):
         self._send = send
+        self._write = write
         self._codec = codec
         self._owner = owner
+        self._turns = turns
         self._ping = codec.frame(ServerPing())
+        self._taken: deque[Message] = deque()
+        """Of channels; before all else, so that a subscription's last word comes behind its events."""
         self._frames: deque[Message] = deque()
         self.queued_bytes = 0
         self._ready: deque[ChannelSubscription] = deque()
         self._idle: asyncio.Future[None] | None = None
+        self._has_turn = False
+        self._fault: Exception | None = None
         self._behind: dict[ChannelSubscription, float] = {}
         """Since when those that had all are behind."""
         self._written = 0
@@ -81,15 +91,33 @@ class Writer:
 
     async def run(self) -> None:
         """Until the socket is closed. Raises OSError when the client has left."""
-        while self.code is None:
-            if self._frames:
-                await self._write_frames()
-            elif self._ready:
-                await self._write_events(self._ready.popleft())
-            else:
-                await self._rest()
-        await self._write_frames()
-        await self._send(closing(self.code))
+        while True:
+            while (message := self._next()) is not None:
+                await self._send(message)
+                self._wrote(message)
+            if self.code is not None:
+                await self._send(closing(self.code))
+                return
+            await self._rest()
+            if self._fault is not None:
+                raise self._fault
+
+    def write_at_once(self) -> None:
+        """Writes what does not have to wait. `run` writes the rest, and closes."""
+        self._has_turn = False
+        if self._write is None or not self._rests():
+            return
+        try:
+            while self.code is None:
+                if (message := self._next()) is None:
+                    return
+                if not self._write(message):
+                    self._taken.appendleft(message)
+                    break
+                self._wrote(message)
+        except Exception as error:  # whatever it is, it is `run` that failed
+            self._fault = error
+        self._wake_task()
 
     async def cut(self) -> None:
         """Closes a socket that takes nothing: `bye` and the code are there for a client that still reads."""
@@ -109,7 +137,20 @@ class Writer:
             self._owner.end(CloseCode.SLOW_CONSUMER)
         self._wake()
 
+    def _rests(self) -> bool:
+        """Whether `run` has nothing to do."""
+        return self._idle is not None and not self._idle.done()
+
     def _wake(self) -> None:
+        if not self._rests():
+            return
+        if self._write is None or self.code is not None:
+            self._wake_task()
+        elif not self._has_turn:
+            self._has_turn = True
+            self._turns.add(self)
+
+    def _wake_task(self) -> None:
         if self._idle is not None and not self._idle.done():
             self._idle.set_result(None)
 
@@ -121,25 +162,31 @@ class Writer:
         if self._timer is None:
             self._arm()
 
-    async def _write_frames(self) -> None:
-        while self._frames:
-            message = self._frames.popleft()
-            self.queued_bytes -= _size(message)
-            await self._send(message)
-            self._written += 1
-            if message is self._ping:
-                self._owner.pinged()
+    def _next(self) -> Message | None:
+        """What is to be written now. No events any more when the socket is being closed."""
+        while not self._taken:
+            if self._frames:
+                message = self._frames.popleft()
+                self.queued_bytes -= _size(message)
+                return message
+            if not self._ready or self.code is not None:
+                return None
+            self._take(self._ready.popleft())
+        return self._taken.popleft()
 
-    async def _write_events(self, subscription: ChannelSubscription) -> None:
+    def _wrote(self, message: Message) -> None:
+        self._written += 1
+        if message is self._ping:
+            self._owner.pinged()
+
+    def _take(self, subscription: ChannelSubscription) -> None:
         if subscription.closed:
             return
         messages = subscription.take(self._codec)
         if messages is None:
             self._fall_behind(subscription)
             return
-        for message in messages:
-            await self._send(message)
-            self._written += 1
+        self._taken.extend(messages)
         if self._behind and subscription.source.live:
             self.forget(subscription)
         if subscription.gone:
