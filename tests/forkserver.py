@@ -44,6 +44,7 @@ class Forked:
 
     def __init__(self, arguments: list[str], environment: Mapping[str, str], folder: Path, log: Path):
         self.args = arguments
+        log.touch()
         self.returncode: int | None = None
         self.pid = int(
             _ask(arguments=arguments, environment=dict(environment), folder=str(folder), log=str(log), do="start")
