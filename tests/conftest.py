@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
@@ -26,7 +26,7 @@ from ai_agent.security.api_keys import generate
 from ai_agent.storage import migrations
 from ai_agent.storage.engine import sqlite_path
 from tests.contract.document import assert_documented
-from tests.forkserver import Forked
+from tests.forkserver import Forked, fresh
 from tests.model_server import ModelServer
 from tests.servers import PostgresServer, ValkeyServer, free_port, wait_for_port
 from tests.webhook_receiver import Receiver
@@ -115,6 +115,8 @@ def prepare(database_url: str) -> None:
 class Server:
     """`ai-agent serve` as its own process, as users run it. Without a database it is as new as on their first day."""
 
+    spawn: Callable[..., "Forked | subprocess.Popen[bytes]"] = Forked
+
     def __init__(self, database_url: str | None, folder: Path, *arguments: str, **settings: str):
         self.folder, self._arguments = folder, arguments
         own = ("AI_AGENT_", "OPENAI_", "ANTHROPIC_")
@@ -142,7 +144,7 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = self.folder / f"server-{time.monotonic_ns()}.log"
         arguments = ["serve", "--port", str(self.port), *self._arguments]
-        self.process = Forked(arguments, self.environment, self.folder, self.log)
+        self.process = type(self).spawn(arguments, self.environment, self.folder, self.log)
         try:
             wait_for_port(self.port, self.process)
             with httpx.Client(base_url=self.url) as http:
@@ -161,6 +163,12 @@ class Server:
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         hooks = {"response": [assert_documented]}
         return httpx.Client(base_url=f"{self.url}/api/v1", headers=headers, timeout=30, event_hooks=hooks, **options)
+
+
+class FreshServer(Server):
+    """As a user starts it."""
+
+    spawn = staticmethod(fresh)
 
 
 class WorkerProcess:
@@ -239,7 +247,8 @@ class Nodes:
 def nodes(
     request: pytest.FixtureRequest, model: ModelServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Nodes]:
-    folder, settings = tmp_path_factory.mktemp("nodes"), {"OPENAI_BASE_URL": f"{model.url}/v1", **QUICK}
+    folder = tmp_path_factory.mktemp("nodes")
+    settings = {"OPENAI_BASE_URL": f"{model.url}/v1", **QUICK, **getattr(request.module, "SETTINGS", {})}
     if request.param == "two nodes":
         database_url = create_database(request.getfixturevalue("postgres_url"))
         started = Nodes.on(database_url, request.getfixturevalue("valkey").url, folder, **settings)

@@ -1,8 +1,7 @@
 """`ai-agent` processes without the second that each of them would need to import itself.
 
 One process has imported everything and is forked. The child is a process of its own in all that a test can see: pid,
-signals, environment, folder, output, exit code. What is imported anew, as on a user's machine, is tested by the
-commands of the terminal and of the container.
+signals, environment, folder, output, exit code; but not in how much memory it takes. `fresh` is as on a user's machine.
 """
 
 import contextlib
@@ -72,6 +71,13 @@ class Forked:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+
+def fresh(arguments: list[str], environment: Mapping[str, str], folder: Path, log: Path) -> "subprocess.Popen[bytes]":
+    """As on a user's machine: a new Python that imports everything."""
+    with log.open("wb") as output:
+        command = [sys.executable, "-m", "ai_agent", *arguments]
+        return subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=folder)
 
 
 @cache

@@ -33,6 +33,8 @@ from ai_agent.api.v1.execution_history import ExecutionHistoryController
 from ai_agent.api.v1.executions import ExecutionController
 from ai_agent.api.v1.health import HealthController
 from ai_agent.api.v1.messages import MessageController
+from ai_agent.api.v1.notifications import NotificationController
+from ai_agent.api.v1.queues import QueueController
 from ai_agent.api.v1.rate_limits import RateLimitController
 from ai_agent.api.v1.sessions import SessionController
 from ai_agent.api.v1.tools import ToolController
@@ -54,6 +56,7 @@ from ai_agent.observability.logging import configure_logging
 from ai_agent.observability.tracing import traced
 from ai_agent.realtime.announcements import Announcements
 from ai_agent.realtime.connection_registry import ConnectionRegistry
+from ai_agent.realtime.inbox import Inbox
 from ai_agent.realtime.log_backend import LogBackend
 from ai_agent.realtime.plugin import RealtimePlugin
 from ai_agent.realtime.publisher import Publisher
@@ -83,8 +86,10 @@ from ai_agent.services.housekeeping import Housekeeping
 from ai_agent.services.idempotency import IdempotencyService
 from ai_agent.services.identity import IdentityService
 from ai_agent.services.messages import MessageService
+from ai_agent.services.notifications import NotificationService
 from ai_agent.services.outbox_lag import OutboxLag
 from ai_agent.services.paging import Pager
+from ai_agent.services.queues import QueueService
 from ai_agent.services.rate_limits import RateLimitService
 from ai_agent.services.sessions import SessionService
 from ai_agent.services.tokens import Lifetimes, TokenService
@@ -105,6 +110,8 @@ RESOURCES = [
     RateLimitController,
     AdminController,
     ConnectionController,
+    NotificationController,
+    QueueController,
     AuthController,
     HealthController,
 ]
@@ -137,6 +144,8 @@ class _Server:
         self.idempotency = IdempotencyService(self.database)
         self.health = HealthService(self.database, self._limiter)
         self._log = backends.log_of(settings)
+        wait, most = settings.ws_ack_wait_seconds, settings.ws_max_deliver
+        inbox = self._inbox = Inbox(self.database, self._log, try_seconds=wait, most_tries=most)
         self._connections = ConnectionRegistry(backends.connections_of(settings))
         self._orders = SocketOrders(self._log, shared=settings.shares_runs)
         self.housekeeping = Housekeeping(
@@ -145,11 +154,12 @@ class _Server:
                 "tokens": self._tokens.forget_expired,
                 "credential changes": self.identity.changes.forget_expired,
                 "events": self._log.forget_expired,
+                "queues": inbox.forget_old,
             }
         )
         agent_secrets = SecretFields(SecretBox(settings.secret, settings.secret_key_fallbacks), "agents")
         self.channels = RealtimePlugin(LogBackend(self._log), arbitrary_channels_allowed=True)
-        self._publisher = Publisher(self.database, self._log)
+        self._publisher = Publisher(self.database, self._log, inbox)
         announcements = self._announcements = Announcements(self._publisher)
         self._streams = ExecutionStreams(self.database, self._log)
         self._queue = backends.queue_of(settings)
@@ -165,7 +175,7 @@ class _Server:
         self._executions = ExecutionService(
             self.database, self._streams, announcements, self._queue, self._runs, self._guard
         )
-        self._approvals = ApprovalService(self.database, self._publisher, self._runs)
+        self._approvals = ApprovalService(self.database, self._publisher, announcements, self._runs)
         required, origins = settings.auth is Auth.REQUIRED, Origins(settings.origins)
         self._authenticator = Authenticator(self.identity, self.credentials, origins, required=required)
         self._manager = ConnectionManager(settings, self.identity, self._authenticator, self._connections, self._orders)
@@ -176,7 +186,7 @@ class _Server:
             settings=self.settings,
             authenticator=self._authenticator,
             manager=self._manager,
-            channels=Channels(ChannelAccess(self.database), self._log, self._streams),
+            channels=Channels(ChannelAccess(self.database), self._log, self._streams, self._inbox),
             calls=Calls(self._executions, self._approvals, self._messages, self.rate_limits),
         )
 
@@ -191,6 +201,8 @@ class _Server:
             "history": given(ExecutionHistory(self.database, self._pager, self._streams)),
             "execution_queue": given(ExecutionQueue(self.database)),
             "outbox_lag": given(OutboxLag(self.database)),
+            "notifications": given(NotificationService(self.database, self._publisher)),
+            "queues": given(QueueService(self.database, self._pager, self._inbox)),
             "streams": given(self._streams),
             "approvals": given(self._approvals),
             "tools": given(ToolService(self.database, self._pager)),

@@ -197,6 +197,12 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         Seconds, Meta(description="How often a socket is asked whether its client is there.")
     ] = 25.0
     ws_pong_seconds: Annotated[Seconds, Meta(description="How long its answer is waited for.")] = 10.0
+    ws_ack_wait_seconds: Annotated[
+        Seconds, Meta(description="How long a client has to acknowledge an event of a queue before it is sent again.")
+    ] = 30.0
+    ws_max_deliver: Annotated[
+        int, Meta(ge=1, le=1000, description="How often an event of a queue is sent before it is a dead letter.")
+    ] = 5
     drain_window_seconds: Annotated[
         float, Meta(ge=0, le=3600, description="Seconds that streams and runs get at shutdown.")
     ] = 20.0

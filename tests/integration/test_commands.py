@@ -17,7 +17,7 @@ import pytest
 from ai_agent.cli import main
 from ai_agent.security.api_keys import generate, well_formed
 from ai_agent.storage.migrations import HEAD
-from tests.conftest import SECRET, Server
+from tests.conftest import SECRET, FreshServer, Server
 from tests.model_server import ModelServer
 from tests.servers import ValkeyServer, free_port
 from tests.sql import execute
@@ -331,7 +331,7 @@ def test_chat_without_a_server_says_how_to_start_one(tmp_path: Path) -> None:
 
 @pytest.fixture
 def started(tmp_path: Path) -> Iterator[Server]:
-    server = Server(f"sqlite:///{tmp_path}/x.db", tmp_path)
+    server = FreshServer(f"sqlite:///{tmp_path}/x.db", tmp_path)
     yield server
     if server.process.poll() is None:
         server.stop()

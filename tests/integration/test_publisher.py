@@ -13,6 +13,7 @@ from ai_agent.domain.errors import ServiceUnavailable
 from ai_agent.domain.events import EventType, NewEvent
 from ai_agent.realtime import publisher as publishing
 from ai_agent.realtime.event_log import Fenced, Position
+from ai_agent.realtime.inbox import Inbox
 from ai_agent.realtime.memory_log import MemoryLog
 from ai_agent.realtime.publisher import Publisher
 from ai_agent.storage import migrations, outbox
@@ -68,7 +69,7 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def started(database: Database, log: MemoryLog) -> AsyncIterator[Publisher]:
-    publisher = Publisher(database, log)
+    publisher = Publisher(database, log, Inbox(database, log, try_seconds=30, most_tries=5))
     publisher.start()
     try:
         yield publisher
@@ -101,11 +102,11 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def leaves(database: Database, channel: str, count: int) -> bool:
-    return len(await outbox.behind(database.reader, {channel: 0})) == count
+    return len(await outbox.others(database.reader, [channel], [])) == count
 
 
 async def is_confirmed(database: Database, channel: str) -> bool:
-    return not await outbox.behind(database.reader, {channel: 0})
+    return not await outbox.others(database.reader, [channel], [])
 
 
 def test_what_is_committed_is_told_at_once_and_then_leaves_the_outbox(run: Callable[[Scenario], None]) -> None:
@@ -170,7 +171,7 @@ def test_what_a_dead_process_left_is_told_before_what_comes_next(run: Callable[[
     async def scenario(database: Database, channel: str) -> None:
         log = MemoryLog()
         await committed(database, channel, "left behind")
-        publisher = Publisher(database, log)
+        publisher = Publisher(database, log, Inbox(database, log, try_seconds=30, most_tries=5))
         await recorded(publisher, database, channel, "next")
         await publisher.publish([channel])
         assert await told(log, channel) == ["left behind", "next"]
@@ -181,7 +182,9 @@ def test_what_a_dead_process_left_is_told_before_what_comes_next(run: Callable[[
 def test_an_event_that_was_told_and_not_confirmed_is_not_told_again(run: Callable[[Scenario], None]) -> None:
     async def scenario(database: Database, channel: str) -> None:
         log = MemoryLog()
-        dying = Publisher(database, log)  # Not started: it publishes, and dies before it confirms.
+        dying = Publisher(
+            database, log, Inbox(database, log, try_seconds=30, most_tries=5)
+        )  # Not started: it publishes, and dies before it confirms.
         await recorded(dying, database, channel, "one")
         await dying.publish([channel])
         await dying.publish([channel])
@@ -244,7 +247,7 @@ def test_a_committed_event_of_a_worker_that_lost_its_run_is_told_and_its_tokens_
 ) -> None:
     async def scenario(database: Database, channel: str) -> None:
         log = MemoryLog()
-        publisher = Publisher(database, log)
+        publisher = Publisher(database, log, Inbox(database, log, try_seconds=30, most_tries=5))
         await log.append(channel, [NewEvent.of(EventType.STARTED, "by another worker")], fence=2)
         await recorded(publisher, database, channel, "committed", fence=1)
         await publisher.publish([channel])

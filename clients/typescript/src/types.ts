@@ -1,6 +1,6 @@
 // Written by scripts/types.mjs from docs/asyncapi.json. Do not edit.
 
-/** Acknowledges queued events: all up to `seq` of a lane, or single ones. */
+/** Acknowledges queued events: all up to `seq` of a lane that were sent, or single ones. */
 export interface Ack {
   /** What this frame is */
   t: "ack";
@@ -16,7 +16,10 @@ export interface Ack {
   id?: number | null;
 }
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface AgentCreatedEvent {
   /** What this frame is */
   t: "event";
@@ -32,6 +35,14 @@ export interface AgentCreatedEvent {
   ts: number;
   /** What there is to say of it */
   data: AgentData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
@@ -64,7 +75,10 @@ export interface AgentData {
   truncated?: boolean;
 }
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface AgentDeletedEvent {
   /** What this frame is */
   t: "event";
@@ -80,6 +94,14 @@ export interface AgentDeletedEvent {
   ts: number;
   /** What there is to say of it */
   data: DeletedData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
@@ -87,7 +109,10 @@ export interface AgentDeletedEvent {
 /** Processing or waiting while an execution is, else how the last one ended. */
 export type AgentStatus = "completed" | "error" | "idle" | "processing" | "waiting";
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface AgentUpdatedEvent {
   /** What this frame is */
   t: "event";
@@ -103,11 +128,22 @@ export interface AgentUpdatedEvent {
   ts: number;
   /** What there is to say of it */
   data: AgentData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface ApplicationEvent {
   /** What this frame is */
   t: "event";
@@ -123,6 +159,14 @@ export interface ApplicationEvent {
   ts: number;
   /** Whatever the publisher has to say */
   data: unknown;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
@@ -139,7 +183,10 @@ export interface ApprovalExpiredData {
   name: string;
 }
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface ApprovalExpiredEvent {
   /** What this frame is */
   t: "event";
@@ -155,6 +202,14 @@ export interface ApprovalExpiredEvent {
   ts: number;
   /** What there is to say of it */
   data: ApprovalExpiredData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
@@ -177,7 +232,10 @@ export interface ApprovalRequestedData {
   truncated: boolean;
 }
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface ApprovalRequestedEvent {
   /** What this frame is */
   t: "event";
@@ -193,6 +251,14 @@ export interface ApprovalRequestedEvent {
   ts: number;
   /** What there is to say of it */
   data: ApprovalRequestedData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
@@ -217,7 +283,10 @@ export interface ApprovalResolvedData {
   truncated: boolean;
 }
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface ApprovalResolvedEvent {
   /** What this frame is */
   t: "event";
@@ -233,6 +302,14 @@ export interface ApprovalResolvedEvent {
   ts: number;
   /** What there is to say of it */
   data: ApprovalResolvedData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
@@ -285,7 +362,10 @@ export interface Call {
   id?: number | null;
 }
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface CancelledEvent {
   /** What this frame is */
   t: "event";
@@ -301,6 +381,14 @@ export interface CancelledEvent {
   ts: number;
   /** What there is to say of it */
   data: EndedData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
@@ -313,7 +401,10 @@ export interface ClientInfo {
   instance?: string;
 }
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface CompletedEvent {
   /** What this frame is */
   t: "event";
@@ -329,6 +420,14 @@ export interface CompletedEvent {
   ts: number;
   /** What there is to say of it */
   data: EndedData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
@@ -447,7 +546,10 @@ export interface FailedData {
   retryable: boolean;
 }
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface FailedEvent {
   /** What this frame is */
   t: "event";
@@ -463,11 +565,19 @@ export interface FailedEvent {
   ts: number;
   /** What there is to say of it */
   data: FailedData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
 
-/** Events that are gone, from the first to the last of them. */
+/** Events that are gone, from the first to the last of them; of a user's queue in that lane. */
 export interface GapFrame {
   /** What this frame is */
   t: "gap";
@@ -479,6 +589,8 @@ export interface GapFrame {
   to: number;
   /** Why: too old, expired, or of an epoch that nobody remembers */
   reason: "epoch" | "expired" | "trimmed";
+  /** The lane of the queue: 0 urgent, 1 normal, 2 bulk */
+  lane?: number;
   /** Your own number of a command; what answers it carries the same */
   id?: number;
 }
@@ -535,7 +647,10 @@ export interface Live {
   id?: number;
 }
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface MessageCreatedEvent {
   /** What this frame is */
   t: "event";
@@ -551,6 +666,14 @@ export interface MessageCreatedEvent {
   ts: number;
   /** What there is to say of it */
   data: MessageData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
@@ -595,7 +718,10 @@ export interface MessageDeletedData {
   parent_message_id: string | null;
 }
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface MessageDeletedEvent {
   /** What this frame is */
   t: "event";
@@ -611,11 +737,22 @@ export interface MessageDeletedEvent {
   ts: number;
   /** What there is to say of it */
   data: MessageDeletedData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface MessageUpdatedEvent {
   /** What this frame is */
   t: "event";
@@ -631,6 +768,14 @@ export interface MessageUpdatedEvent {
   ts: number;
   /** What there is to say of it */
   data: MessageData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
@@ -682,6 +827,47 @@ export interface Nack {
   id?: number | null;
 }
 
+/** What somebody wants a user to know. */
+export interface NotificationData {
+  /** At most 500 characters; stripped of outer white space */
+  title: string;
+  /** What there is to say */
+  body: string | null;
+  /** What there is to say of it */
+  data: Record<string, unknown>;
+}
+
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
+export interface NotificationEvent {
+  /** What this frame is */
+  t: "event";
+  /** The channel, `execution:<id>` */
+  ch: string;
+  /** Grows by one in its channel */
+  seq: number;
+  /** The event's own id, UUIDv7 */
+  eid: string;
+  /** What happened */
+  type: "notification";
+  /** When, in milliseconds since the epoch */
+  ts: number;
+  /** What there is to say of it */
+  data: NotificationData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
+  /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
+  prev?: number;
+}
+
 /** What becomes of a run that is wanted where another one is live.
  * 
  *     `reject` refuses it; `enqueue` runs it behind those that wait; `interrupt` cancels the live one, keeps what that
@@ -726,7 +912,10 @@ export interface ProgressData {
   message: string | null;
 }
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface ProgressEvent {
   /** What this frame is */
   t: "event";
@@ -742,6 +931,14 @@ export interface ProgressEvent {
   ts: number;
   /** What there is to say of it */
   data: ProgressData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
@@ -761,7 +958,10 @@ export interface QueuedData {
   input_message_id: string;
 }
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface QueuedEvent {
   /** What this frame is */
   t: "event";
@@ -777,6 +977,14 @@ export interface QueuedEvent {
   ts: number;
   /** What there is to say of it */
   data: QueuedData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
@@ -789,7 +997,10 @@ export interface ReasoningData {
   text: string;
 }
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface ReasoningEvent {
   /** What this frame is */
   t: "event";
@@ -805,6 +1016,14 @@ export interface ReasoningEvent {
   ts: number;
   /** What there is to say of it */
   data: ReasoningData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
@@ -819,7 +1038,10 @@ export interface Reply {
   id?: number;
 }
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface RestartedEvent {
   /** What this frame is */
   t: "event";
@@ -835,6 +1057,14 @@ export interface RestartedEvent {
   ts: number;
   /** What there is to say of it */
   data: StartedData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
@@ -908,7 +1138,10 @@ export interface Session {
   updated_at: string;
 }
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface SessionCreatedEvent {
   /** What this frame is */
   t: "event";
@@ -924,11 +1157,22 @@ export interface SessionCreatedEvent {
   ts: number;
   /** What there is to say of it */
   data: Session;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface SessionDeletedEvent {
   /** What this frame is */
   t: "event";
@@ -944,6 +1188,14 @@ export interface SessionDeletedEvent {
   ts: number;
   /** What there is to say of it */
   data: DeletedData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
@@ -951,7 +1203,10 @@ export interface SessionDeletedEvent {
 /** Derived from the session's executions, and stored with the change that causes it. */
 export type SessionStatus = "active" | "idle" | "waiting";
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface SessionUpdatedEvent {
   /** What this frame is */
   t: "event";
@@ -967,6 +1222,14 @@ export interface SessionUpdatedEvent {
   ts: number;
   /** What there is to say of it */
   data: Session;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
@@ -993,7 +1256,10 @@ export interface SnapshotData {
   truncated: boolean;
 }
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface SnapshotEvent {
   /** What this frame is */
   t: "event";
@@ -1009,6 +1275,14 @@ export interface SnapshotEvent {
   ts: number;
   /** What there is to say of it */
   data: SnapshotData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
@@ -1025,7 +1299,10 @@ export interface StartedData {
   attempt: number;
 }
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface StartedEvent {
   /** What this frame is */
   t: "event";
@@ -1041,6 +1318,14 @@ export interface StartedEvent {
   ts: number;
   /** What there is to say of it */
   data: StartedData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
@@ -1095,7 +1380,10 @@ export interface TokenData {
   text: string;
 }
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface TokenEvent {
   /** What this frame is */
   t: "event";
@@ -1111,11 +1399,22 @@ export interface TokenEvent {
   ts: number;
   /** What there is to say of it */
   data: TokenData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface ToolCompletedEvent {
   /** What this frame is */
   t: "event";
@@ -1131,6 +1430,14 @@ export interface ToolCompletedEvent {
   ts: number;
   /** What there is to say of it */
   data: ToolEndedData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
@@ -1149,7 +1456,10 @@ export interface ToolEndedData {
   truncated: boolean;
 }
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface ToolFailedEvent {
   /** What this frame is */
   t: "event";
@@ -1165,6 +1475,14 @@ export interface ToolFailedEvent {
   ts: number;
   /** What there is to say of it */
   data: ToolEndedData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
@@ -1188,7 +1506,10 @@ export interface ToolStartedData {
   truncated: boolean;
 }
 
-/** An event as it is delivered; `ts` is milliseconds since the epoch. */
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
 export interface ToolStartedEvent {
   /** What this frame is */
   t: "event";
@@ -1204,6 +1525,14 @@ export interface ToolStartedEvent {
   ts: number;
   /** What there is to say of it */
   data: ToolStartedData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
   /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
   prev?: number;
 }
@@ -1306,7 +1635,8 @@ export type KnownEvent =
   | SessionDeletedEvent
   | AgentCreatedEvent
   | AgentUpdatedEvent
-  | AgentDeletedEvent;
+  | AgentDeletedEvent
+  | NotificationEvent;
 
 /** What the server says. */
 export type ServerFrame =
@@ -1348,4 +1678,5 @@ export type ServerFrame =
   | AgentCreatedEvent
   | AgentUpdatedEvent
   | AgentDeletedEvent
+  | NotificationEvent
   | ApplicationEvent;

@@ -8,12 +8,16 @@ from ai_agent.api.guards import PUBLIC
 from ai_agent.api.rate_limits import EXEMPT
 from ai_agent.services.execution_queue import ExecutionQueue
 from ai_agent.services.outbox_lag import OutboxLag
+from ai_agent.services.queues import QueueService
 
 
 @get("/metrics", opt=PUBLIC | EXEMPT)
 async def get_metrics(
-    execution_queue: NamedDependency[ExecutionQueue], outbox_lag: NamedDependency[OutboxLag]
+    execution_queue: NamedDependency[ExecutionQueue],
+    outbox_lag: NamedDependency[OutboxLag],
+    queues: NamedDependency[QueueService],
 ) -> Response[bytes]:
     await execution_queue.look()
     await outbox_lag.look()
+    await queues.look()
     return Response(generate_latest(), headers={"Content-Type": CONTENT_TYPE_LATEST})

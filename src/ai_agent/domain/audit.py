@@ -32,10 +32,12 @@ class Action(StrEnum):
     TOKEN_REUSED = "token.reused"  # noqa: S105
     """A refresh token came a second time, and its family was revoked."""
     CONNECTION_CLOSED = "connection.closed"
+    DEAD_LETTERS_REPLAYED = "dead_letters.replayed"
+    DEAD_LETTERS_PURGED = "dead_letters.purged"
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What was acted on: `api_key`, `token_family` or `connection`, by id."""
+    """What was acted on: `api_key`, `token_family`, `connection` or `queue`, by id; `*` for all queues."""
 
     type: str
     id: str

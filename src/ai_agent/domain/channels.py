@@ -1,5 +1,6 @@
 """Channels: where events are told. A name says what they are about, and whoever may see that may listen."""
 
+import hashlib
 import re
 from enum import StrEnum
 from typing import NamedTuple
@@ -23,6 +24,7 @@ CONTROL = "control:sockets"
 """What nodes tell each other of their connections: no channel that a client could name, for it has no kind."""
 
 _NAME = re.compile(r"([a-z_]+):([A-Za-z0-9_.:@|~+/=-]{1,255})")
+_QUEUE = "user:"
 
 
 class Channel(NamedTuple):
@@ -54,6 +56,22 @@ def agent_channel(agent_id: UUID) -> str:
     return f"agent:{agent_id}"
 
 
+def user_channel(subject: str) -> str:
+    """Of a user's queue. A name cannot hold every subject: of others it holds the SHA-256, in hex behind a `~`."""
+    name = _QUEUE + subject
+    return name if _NAME.fullmatch(name) else f"{_QUEUE}~{hashlib.sha256(subject.encode()).hexdigest()}"
+
+
+def queue_of(subject: str) -> str:
+    """Where the outbox has what goes into a user's queue; see `queued_for`."""
+    return _QUEUE + subject
+
+
+def queued_for(channel: str) -> str | None:
+    """Whose queue an event of the outbox goes into; None for one that goes into the log."""
+    return channel.removeprefix(_QUEUE) if channel.startswith(_QUEUE) else None
+
+
 class Retention(NamedTuple):
     """How many events of a channel are kept at least, and for how many seconds after the last one."""
 
@@ -70,6 +88,8 @@ _RETENTION = {
     ChannelKind.AGENT: Retention(2000, _DAY),
     ChannelKind.TOPIC: Retention(500, 3600.0),
     ChannelKind.SYSTEM: Retention(500, _DAY),
+    # Only that there is something new in the queue, which is in the database.
+    ChannelKind.USER: Retention(1, 60.0),
 }
 _OF_CONTROL = Retention(500, 600.0)
 

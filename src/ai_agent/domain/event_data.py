@@ -74,6 +74,14 @@ class SnapshotData(msgspec.Struct):
         return cls(message_id, text, len(said), status, len(text) < len(said))
 
 
+class NotificationData(msgspec.Struct):
+    """What somebody wants a user to know."""
+
+    title: str
+    body: str | None
+    data: JsonObject
+
+
 class ProgressData(msgspec.Struct):
     """The step that begins: one request to the model, and the tools that it asks for. `steps` is the bound."""
 

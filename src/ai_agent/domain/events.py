@@ -7,6 +7,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from ai_agent.domain.event_data import (
     AgentData,
@@ -18,6 +19,7 @@ from ai_agent.domain.event_data import (
     FailedData,
     MessageData,
     MessageDeletedData,
+    NotificationData,
     ProgressData,
     QueuedData,
     ReasoningData,
@@ -59,6 +61,7 @@ class EventType(StrEnum):
     AGENT_CREATED = "agent.created"
     AGENT_UPDATED = "agent.updated"
     AGENT_DELETED = "agent.deleted"
+    NOTIFICATION = "notification"
     APPLICATION = "application.event"
 
 
@@ -110,6 +113,7 @@ DATA: dict[EventType, type[msgspec.Struct]] = {
     EventType.AGENT_CREATED: AgentData,
     EventType.AGENT_UPDATED: AgentData,
     EventType.AGENT_DELETED: DeletedData,
+    EventType.NOTIFICATION: NotificationData,
 }
 """What the `data` of each type holds."""
 
@@ -128,7 +132,11 @@ class NewEvent(msgspec.Struct, frozen=True):
 
 
 class EventFrame(msgspec.Struct, frozen=True, tag_field="t", tag="event", dict=True):
-    """An event as it is delivered; `ts` is milliseconds since the epoch."""
+    """An event as it is delivered; `ts` is milliseconds since the epoch.
+
+    Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+    which time they are sent (`try`), and in milliseconds until when they matter (`exp`).
+    """
 
     ch: str
     seq: int
@@ -136,6 +144,10 @@ class EventFrame(msgspec.Struct, frozen=True, tag_field="t", tag="event", dict=T
     type: str
     ts: int
     data: StoredJson
+    lane: int | UnsetType = UNSET
+    ack: bool | UnsetType = UNSET
+    try_: int | UnsetType = msgspec.field(default=UNSET, name="try")
+    exp: int | UnsetType = UNSET
 
     @classmethod
     def of_json(cls, json: bytes) -> "EventFrame":

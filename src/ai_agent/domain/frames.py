@@ -142,7 +142,7 @@ class Unsubscribe(Frame, tag="unsubscribe"):
 
 
 class Ack(Frame, tag="ack"):
-    """Acknowledges queued events: all up to `seq` of a lane, or single ones."""
+    """Acknowledges queued events: all up to `seq` of a lane that were sent, or single ones."""
 
     ch: ChannelName
     lane: Annotated[int, Meta(ge=0, le=2)] | None = None
@@ -269,12 +269,13 @@ class EpochChanged(ServerFrame, tag="epoch"):
 
 
 class GapFrame(ServerFrame, tag="gap"):
-    """Events that are gone, from the first to the last of them."""
+    """Events that are gone, from the first to the last of them; of a user's queue in that lane."""
 
     ch: str
     from_: int = msgspec.field(name="from")
     to: int
     reason: Literal["trimmed", "expired", "epoch"]
+    lane: int | UnsetType = UNSET
 
 
 class Reply(ServerFrame, tag="reply"):

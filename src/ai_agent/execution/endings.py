@@ -96,7 +96,7 @@ class Endings:
     async def _tell(self, rows: Connection, claim: Claim, outcome: Outcome, answer: UUID | None, at: datetime) -> None:
         elapsed, run = milliseconds(claim.queued_at, at), (claim.id, claim.session_id, claim.agent_id)
         kind, data = terminal(run, outcome.status, answer, outcome.usage, outcome.error, elapsed)
-        self._announce.run(rows, claim, kind, data, fence=claim.fence)
+        self._announce.ended(rows, claim, kind, data, fence=claim.fence)
         failed = outcome.status is ExecutionStatus.FAILED
         await self._announce.agent_is(rows, claim.agent_id, AgentStatus.ERROR if failed else AgentStatus.COMPLETED)
         await self._webhooks.announce(rows, claim.owner_id, claim.id, claim.callback_url)

@@ -11,7 +11,7 @@ import msgspec
 import structlog
 
 from ai_agent.domain.agents import AgentStatus
-from ai_agent.domain.channels import execution_channel, session_channel
+from ai_agent.domain.channels import execution_channel
 from ai_agent.domain.event_data import SnapshotData, StartedData, bounded
 from ai_agent.domain.events import EventType, NewEvent
 from ai_agent.domain.executions import ExecutionError, ExecutionStatus
@@ -167,8 +167,8 @@ class Runs:
                 arguments, left_out = bounded(call.arguments)
                 wanted = {"arguments": arguments, "expires_at": until, "truncated": left_out}
                 asked.append((EventType.APPROVAL_REQUESTED, _about(claim.id, claim.session_id, call) | wanted))
-        self._publisher.record(rows, execution_channel(claim.id), *begun, *asked, fence=claim.fence)
-        self._publisher.record(rows, session_channel(claim.session_id), *asked)
+        self._publisher.record(rows, execution_channel(claim.id), *begun, fence=claim.fence)
+        self._announce.approvals(rows, claim, *asked, fence=claim.fence)
 
     async def end(self, claim: Claim, outcome: Outcome) -> None:
         """Raises LostClaim."""
@@ -228,8 +228,8 @@ class Runs:
             over = await tool_calls.expire(rows, execution_id, now())
             refused = [_refused(execution, call) for call in over if call.kind is not ToolKind.CLIENT]
             unanswered = [call_event(call) for call in over if call.kind is ToolKind.CLIENT]
-            self._publisher.record(rows, execution_channel(execution_id), *refused, *unanswered)
-            self._publisher.record(rows, session_channel(execution.session_id), *refused)
+            self._publisher.record(rows, execution_channel(execution_id), *unanswered)
+            self._announce.approvals(rows, execution, *refused)
             await self.go_on(rows, execution_id, execution.session_id, execution.agent_id)
 
     async def go_on(self, rows: Connection, execution_id: UUID, session_id: UUID, agent_id: UUID) -> None:

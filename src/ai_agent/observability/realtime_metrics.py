@@ -39,6 +39,14 @@ DELIVERY_SECONDS = Histogram(
     buckets=_SECONDS,
 )
 REPLAYED = Counter("ai_agent_events_replayed", "Events delivered to sockets that were read from the log")
+REDELIVERIES = Counter("ai_agent_inbox_redeliveries", "Events of users' queues that were sent again")
+DEAD_LETTERS = Counter("ai_agent_inbox_dead_letters", "Events that were sent as often as may be, and not acknowledged")
+ACKNOWLEDGE_SECONDS = Histogram(
+    "ai_agent_inbox_acknowledge_seconds",
+    "From an event of a user's queue to its acknowledgement, by the clocks of who told it and who heard of that",
+    buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600, 86_400),
+)
+UNACKNOWLEDGED = Gauge("ai_agent_inbox_unacknowledged", "Events of users' queues that wait; NaN: unknown")
 BROKER_RECONNECTS = Counter("ai_agent_event_broker_reconnects", "Times that the log's connection to Redis was lost")
 OUTBOX_LAG = Gauge("ai_agent_outbox_lag_seconds", "Age of the oldest event that the log may not have; NaN: unknown")
 

@@ -11,6 +11,7 @@ from ai_agent.domain.channels import agent_channel, execution_channel, session_c
 from ai_agent.domain.event_data import DeletedData, EndedData, MessageDeletedData, shown
 from ai_agent.domain.events import TERMINAL, EventType
 from ai_agent.domain.executions import Usage
+from ai_agent.domain.inbox import Lane
 from ai_agent.domain.messages import Message
 from ai_agent.domain.sessions import Session, SessionStatus
 from ai_agent.realtime.publisher import Event, Publisher
@@ -30,6 +31,11 @@ class Run(Protocol):
     def agent_id(self) -> UUID: ...
 
 
+class Owned(Run, Protocol):
+    @property
+    def owner_id(self) -> str: ...
+
+
 class Announcements:
     def __init__(self, publisher: Publisher):
         self._publisher = publisher
@@ -41,6 +47,19 @@ class Announcements:
         self._publisher.record(rows, session_channel(run.session_id), event)
         if kind is EventType.STARTED or kind in TERMINAL:
             self._publisher.record(rows, agent_channel(run.agent_id), event)
+
+    def ended(self, rows: Connection, run: Owned, kind: EventType, data: Any, *, fence: int = 0) -> None:
+        """The end of a run, also to its owner, who may be away."""
+        self.run(rows, run, kind, data, fence=fence)
+        self._publisher.queue(
+            rows, run.owner_id, Lane.URGENT if kind is EventType.FAILED else Lane.NORMAL, (kind, data)
+        )
+
+    def approvals(self, rows: Connection, run: Owned, *events: Event, fence: int = 0) -> None:
+        """Calls of tools that wait for a decision, or do so no more: also to who may decide, who may be away."""
+        self._publisher.record(rows, execution_channel(run.id), *events, fence=fence)
+        self._publisher.record(rows, session_channel(run.session_id), *events)
+        self._publisher.queue(rows, run.owner_id, Lane.URGENT, *events)
 
     def run_deleted(self, rows: Connection, run: Run, *, live: bool) -> None:
         """A run that goes with its session: it is forgotten, and a live one is cancelled."""

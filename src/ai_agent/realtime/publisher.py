@@ -1,5 +1,7 @@
 """Events of state changes: committed with the change in the outbox, then published to the log, in order.
 
+What is for a user's queue goes there in the same way.
+
 Nobody waits for that: behind the commit a task publishes what is new, of all channels together. A process that dies
 between the two leaves rows; the relay of any other one publishes them. The log knows an event by its `eid`, so nothing
 that is published twice is there twice. Source: the transactional outbox pattern.
@@ -12,16 +14,19 @@ from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from itertools import groupby, islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 import structlog
 
+from ai_agent.domain.channels import queue_of, queued_for
 from ai_agent.domain.errors import AIAgentError
 from ai_agent.domain.events import TERMINAL, EventType, NewEvent
-from ai_agent.domain.fields import now
+from ai_agent.domain.fields import now, to_json
+from ai_agent.domain.inbox import Envelope, Lane
 from ai_agent.observability.realtime_metrics import publishing
 from ai_agent.realtime.event_log import EventLog, Fenced
+from ai_agent.realtime.inbox import Inbox
 from ai_agent.storage import outbox
 from ai_agent.storage.database import Connection, Database, Told
 from ai_agent.storage.outbox import FORGETS, Unconfirmed
@@ -46,25 +51,19 @@ _NOTHING = msgspec.Raw(b"null")
 log = structlog.get_logger()
 
 
-class _Row(NamedTuple):
-    """One that was published, at which moment of the monotonic clock."""
-
-    at: float
-    seq: int
-
-
 class Publisher:
-    def __init__(self, database: Database, log: EventLog):
+    def __init__(self, database: Database, log: EventLog, inbox: Inbox):
         self._database = database
         self._log = log
+        self._inbox = inbox
         self._tasks: list[asyncio.Task[None]] = []
         self._news = asyncio.Event()
         self._fresh: dict[str, None] = {}
         """Channels with rows that nobody has tried to publish, in order."""
         self._unpublished: dict[str, int] = {}
         """How often was written to a channel that is not published: what comes next there has to wait."""
-        self._published: dict[str, list[_Row]] = {}
-        """The rows of a channel that the log has, until they are out of the outbox."""
+        self._published: dict[str, dict[int, float]] = {}
+        """The rows of a channel that the log has, until they are out of the outbox, with the monotonic clock's time."""
         self._ended: set[str] = set()
 
     def start(self) -> None:
@@ -94,6 +93,15 @@ class Publisher:
         """As `record`, of the channel's last word: nothing else of it is shown any more."""
         self.record(rows, channel, farewell or (_SILENTLY, None), fence=FORGETS)
 
+    def queue(self, rows: Connection, user: str, lane: Lane, *events: Event) -> None:
+        """Puts events into a user's queue, in the caller's transaction."""
+        self.record(rows, queue_of(user), *[(kind, Envelope(lane, to_json(data))) for kind, data in events])
+
+    def put(self, rows: Connection, channel: str, event: NewEvent) -> None:
+        """As `record`, of an event that is made already."""
+        rows.tell([Told(channel, event)])
+        rows.after_commit(partial(self._notice, channel))
+
     async def write(self, statement: Statement[Any], channel: str, event: Event, **parameters: Any) -> None:
         """`record` with a transaction of one statement, in one round trip."""
         told = Told(channel, NewEvent.of(*event))
@@ -117,23 +125,27 @@ class Publisher:
             return
         written = {channel: self._unpublished.get(channel, 0) for channel in channels}
         new: dict[str, list[Unconfirmed]] = {channel: [] for channel in channels}
-        for row in await outbox.behind(self._database.reader, {name: self._last(name) for name in channels}):
+        known = [seq for name in channels for seq in self._published.get(name, ())]
+        for row in await outbox.others(self._database.reader, channels, known):
             new[row.channel].append(row)
         await asyncio.gather(*[self._bring(name, rows, written[name]) for name, rows in new.items()])
 
-    def _last(self, channel: str) -> int:
-        return self._published[channel][-1].seq if channel in self._published else 0
-
     async def _bring(self, channel: str, rows: list[Unconfirmed], written: int) -> None:
-        for fence, some in groupby(rows, lambda row: row.fence):
-            await self._append(channel, [row.event for row in some], fence)
+        user = queued_for(channel)
+        if user is None:
+            await self._tell_all(channel, rows)
+        elif rows:
+            await self._inbox.take(user, rows)
         if self._unpublished.get(channel) == written:
             del self._unpublished[channel]
-        # Twice at the same time? Then the other one may have noted some of them.
-        fresh, at = [row for row in rows if row.seq > self._last(channel)], time.monotonic()
-        if fresh:
-            self._published.setdefault(channel, []).extend([_Row(at, row.seq) for row in fresh])
-        if any(row.type in TERMINAL for row in fresh):
+
+    async def _tell_all(self, channel: str, rows: list[Unconfirmed]) -> None:
+        for fence, some in groupby(rows, lambda row: row.fence):
+            await self._append(channel, [row.event for row in some], fence)
+        if rows:
+            # Twice at the same time? Then the other one was later, which does no harm.
+            self._published.setdefault(channel, {}).update(dict.fromkeys([row.seq for row in rows], time.monotonic()))
+        if any(row.type in TERMINAL for row in rows):
             self._ended.add(channel)
 
     async def _append(self, channel: str, events: list[NewEvent], fence: int) -> None:
@@ -164,14 +176,15 @@ class Publisher:
     async def _confirm(self) -> None:
         """Takes out of the outbox what the log is sure to keep."""
         kept_until, ended = self._log.kept_until, list(self._ended)
-        confirmed = {name: [row.seq for row in rows if row.at <= kept_until] for name, rows in self._published.items()}
+        confirmed = {name: [seq for seq, at in of.items() if at <= kept_until] for name, of in self._published.items()}
         for channel in ended:
             await self._log.expire(channel, KEPT_SECONDS_AFTER_END)
         if seqs := [seq for some in confirmed.values() for seq in some]:
             await outbox.confirm(self._database, seqs)
         self._ended.difference_update(ended)
         for channel, some in confirmed.items():
-            del self._published[channel][: len(some)]
+            for seq in some:
+                self._published[channel].pop(seq, None)
             if not self._published[channel]:
                 del self._published[channel]
 

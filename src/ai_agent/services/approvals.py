@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 
-from ai_agent.domain.channels import execution_channel, session_channel
+from ai_agent.domain.channels import execution_channel
 from ai_agent.domain.errors import Conflict, FieldError, InvalidFields, NotFound
 from ai_agent.domain.event_data import bounded
 from ai_agent.domain.events import EventType
@@ -17,6 +17,7 @@ from ai_agent.domain.tool_calls import Decision, ResolveApproval, ToolCall, Tool
 from ai_agent.execution.call_events import call_event
 from ai_agent.execution.runs import Runs
 from ai_agent.execution.tools import Toolset
+from ai_agent.realtime.announcements import Announcements
 from ai_agent.realtime.publisher import Publisher
 from ai_agent.services.executions import found
 from ai_agent.services.idempotency import WAIT_SECONDS, claim
@@ -28,9 +29,10 @@ _DECIDED = {Decision.APPROVE: ToolCallStatus.APPROVED, Decision.REJECT: ToolCall
 
 
 class ApprovalService:
-    def __init__(self, database: Database, publisher: Publisher, runs: Runs):
+    def __init__(self, database: Database, publisher: Publisher, announcements: Announcements, runs: Runs):
         self._database = database
         self._publisher = publisher
+        self._announce = announcements
         self._runs = runs
 
     async def calls(self, principal: Principal, execution_id: UUID) -> ToolCalls:
@@ -66,8 +68,7 @@ class ApprovalService:
             call.arguments = to_json(wanted.arguments)
         await tool_calls.keep(rows, run.id, call)
         data = _resolved(run, call, wanted.decision)
-        for name in (execution_channel(run.id), session_channel(run.session_id)):
-            self._publisher.record(rows, name, (EventType.APPROVAL_RESOLVED, data))
+        self._announce.approvals(rows, run, (EventType.APPROVAL_RESOLVED, data))
         await self._runs.go_on(rows, run.id, run.session_id, run.agent_id)
 
     async def deliver(

@@ -1,9 +1,12 @@
-"""Who may listen to a channel: the owner of what it is about, and admins. What is somebody else's is not there."""
+"""Who may listen to a channel: the owner of what it is about, and admins. What is somebody else's is not there.
+
+A queue is its user's alone: who listens there takes something out of it.
+"""
 
 from collections.abc import Awaitable, Callable
 from uuid import UUID
 
-from ai_agent.domain.channels import Channel, ChannelKind
+from ai_agent.domain.channels import Channel, ChannelKind, user_channel
 from ai_agent.domain.errors import AuthorizationError
 from ai_agent.domain.identity import Principal, Scope
 from ai_agent.storage import agents, executions, sessions
@@ -20,6 +23,7 @@ _OWNER: dict[ChannelKind, Callable[[Reader, UUID], Awaitable[str | None]]] = {
     ChannelKind.AGENT: agents.owner,
     ChannelKind.SESSION: sessions.owner,
 }
+_WITH_RUNS = {ChannelKind.SESSION, ChannelKind.USER}
 _OF_RUNS = ("execution.", "tool.", "approval.")
 
 Hidden = tuple[str, ...]
@@ -38,10 +42,12 @@ class ChannelAccess:
         needed = _NEEDED.get(channel.kind)
         if (needed and not principal.may(needed)) or not await self._is_theirs(principal, channel):
             raise AuthorizationError("There is no such channel, or it is not yours to listen to")
-        runs_hidden = channel.kind is ChannelKind.SESSION and not principal.may(Scope.AGENTS_READ)
+        runs_hidden = channel.kind in _WITH_RUNS and not principal.may(Scope.AGENTS_READ)
         return _OF_RUNS if runs_hidden else ()
 
     async def _is_theirs(self, principal: Principal, channel: Channel) -> bool:
+        if channel.kind is ChannelKind.USER:
+            return f"{channel.kind}:{channel.key}" == user_channel(principal.subject)
         if channel.kind not in _OWNER:
             return channel.kind in {ChannelKind.TOPIC, ChannelKind.SYSTEM}
         try:

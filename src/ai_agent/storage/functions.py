@@ -38,22 +38,6 @@ def _among_on_sqlite(element: FunctionElement[bool], compiler: SQLCompiler, **kw
     return f"{column} IN (SELECT value FROM json_each({values}))"  # noqa: S608  # of compiled parts
 
 
-class members(FunctionElement[Any]):  # noqa: N801  # a SQL function's name
-    """`members(document)`: the names and values of a JSON object, as a table of `key` and `value`."""
-
-    inherit_cache = True
-
-
-@compiles(members, "postgresql")
-def _members_on_postgresql(element: FunctionElement[Any], compiler: SQLCompiler, **kw: Any) -> str:
-    return f"json_each_text(CAST({compiler.process(element.clauses, **kw)} AS JSON))"
-
-
-@compiles(members, "sqlite")
-def _members_on_sqlite(element: FunctionElement[Any], compiler: SQLCompiler, **kw: Any) -> str:
-    return f"json_each({compiler.process(element.clauses, **kw)})"
-
-
 class contains(FunctionElement[bool]):  # noqa: N801  # a SQL function's name
     """`contains(text, pattern, term)`: whether the term is in the text; the pattern is the term as LIKE wants it."""
 

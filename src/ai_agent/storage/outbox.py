@@ -1,7 +1,7 @@
 """Events that are committed with the change that they tell of, until the event log has them."""
 
 import base64
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from datetime import datetime
 from functools import cache
 from typing import Any
@@ -10,12 +10,14 @@ from uuid import UUID
 import msgspec
 import sqlalchemy as sa
 
+from ai_agent.domain.channels import queue_of, queued_for
 from ai_agent.domain.events import NewEvent
-from ai_agent.domain.fields import StoredJson, now, to_json
-from ai_agent.storage.database import Database, Reader, Told
-from ai_agent.storage.functions import among, members
+from ai_agent.domain.fields import StoredJson, now
+from ai_agent.domain.inbox import DeliveryStatus, Envelope, EventDelivery
+from ai_agent.storage.database import Connection, Database, Reader, Told
+from ai_agent.storage.functions import among
 from ai_agent.storage.statements import Statement
-from ai_agent.storage.tables import Json, outbox
+from ai_agent.storage.tables import outbox
 
 FORGETS = -1
 """The fence of a channel's last word: all that was told before it is forgotten. With null as data nothing is told."""
@@ -37,15 +39,29 @@ class Unconfirmed(msgspec.Struct, frozen=True):
         return NewEvent(self.type, self.data, self.eid, int(self.created_at.timestamp() * 1000))
 
 
+class Accepted(msgspec.Struct, frozen=True):
+    """An event that is on its way into a user's queue."""
+
+    user_id: str
+    sender: str | None
+    delivery: EventDelivery
+
+
 _COLUMNS = [outbox.c[name] for name in Unconfirmed.__struct_fields__]
 _ADDED = ("eid", "channel", "type", "data", "fence", "created_at")
 # With names of their own, beside those of the statement that is told of.
 ADD: Statement[None] = Statement(sa.insert(outbox).values({name: sa.bindparam(f"told_{name}") for name in _ADDED}))
-_last = members(sa.bindparam("last", type_=Json)).table_valued("key", "value")
-_BEHIND = Statement(
+_OTHERS = Statement(
     sa.select(*_COLUMNS)
-    .join(_last, sa.and_(outbox.c.channel == _last.c.key, outbox.c.seq > sa.cast(_last.c.value, sa.BigInteger)))
+    .where(among(outbox.c.channel, sa.bindparam("channels")), sa.not_(among(outbox.c.seq, sa.bindparam("known"))))
     .order_by(outbox.c.seq),
+    Unconfirmed,
+)
+# There are few rows, so the id has no index.
+_ONE = Statement(
+    sa.select(*_COLUMNS).where(
+        outbox.c.eid == sa.bindparam("eid", type_=outbox.c.eid.type), outbox.c.channel.startswith(queue_of(""))
+    ),
     Unconfirmed,
 )
 _LEFT_BEHIND = Statement(
@@ -95,9 +111,33 @@ def _literal(text: bytes) -> str:
     return f"convert_from(decode('{base64.b64encode(text).decode()}', 'base64'), 'UTF8')"
 
 
-async def behind(reader: Reader, last: Mapping[str, int]) -> list[Unconfirmed]:
-    """Of each channel the events behind a number, in order."""
-    return await reader.all(_BEHIND, last=to_json(last))
+async def others(reader: Reader, channels: Collection[str], known: Collection[int]) -> list[Unconfirmed]:
+    """The events of channels, in order, without those whose numbers are known.
+
+    Not just those behind the last known one: where nothing orders the transactions that write to a channel, a lower
+    number may be committed later.
+    """
+    return await reader.all(_OTHERS, channels=list(channels), known=list(known))
+
+
+async def queued(reader: Reader, eid: UUID) -> Accepted | None:
+    """An event that goes into a user's queue and is not there yet."""
+    row = await reader.first(_ONE, eid=eid)
+    user = None if row is None else queued_for(row.channel)
+    if row is None or user is None:
+        return None
+    envelope = msgspec.json.decode(row.data, type=Envelope)
+    delivery = EventDelivery(
+        eid=eid,
+        status=DeliveryStatus.ACCEPTED,
+        type=row.type,
+        user_id=user,
+        lane=envelope.lane,
+        seq=None,
+        accepted_at=row.created_at,
+        expires_at=envelope.expires_at,
+    )
+    return Accepted(user, envelope.sender, delivery)
 
 
 async def left_behind(reader: Reader, before: datetime, limit: int) -> list[str]:
@@ -108,6 +148,11 @@ async def left_behind(reader: Reader, before: datetime, limit: int) -> list[str]
 async def oldest(reader: Reader) -> datetime | None:
     """When the event was written that waits longest."""
     return await reader.first(_OLDEST)
+
+
+async def remove(rows: Connection, seqs: Collection[int]) -> None:
+    """They have gone where they belong, in the caller's transaction."""
+    await rows.run(_CONFIRM, seqs=sorted(seqs))
 
 
 async def confirm(database: Database, seqs: Collection[int]) -> None:

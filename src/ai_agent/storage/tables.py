@@ -429,6 +429,46 @@ outbox = sa.Table(
     sqlite_autoincrement=True,
 )
 
+# The last number of each lane of a user's queue. Who appends holds the row.
+inbox_lanes = sa.Table(
+    "inbox_lanes",
+    metadata,
+    sa.Column("user_id", sa.String(255), primary_key=True),
+    sa.Column("lane", sa.SmallInteger, primary_key=True),
+    sa.Column("top", sa.BigInteger, nullable=False),
+)
+
+_waiting = sa.text("acked_at IS NULL AND dead_at IS NULL")
+_dead = sa.text("dead_at IS NOT NULL")
+
+# What has to reach a user, and what became of it.
+inbox = sa.Table(
+    "inbox",
+    metadata,
+    sa.Column("user_id", sa.String(255), primary_key=True),
+    sa.Column("lane", sa.SmallInteger, primary_key=True),
+    sa.Column("seq", sa.BigInteger, primary_key=True),
+    _id("eid"),
+    sa.Column("type", sa.String(64), nullable=False),
+    _json("data"),
+    sa.Column("sender", sa.String(255)),
+    sa.Column("tries", sa.Integer, nullable=False, server_default="0"),
+    sa.Column("acked_by", sa.String(255)),
+    _time("created_at"),
+    _time("stored_at"),
+    _time("expires_at", nullable=True),
+    # When the present try began; none where a client has asked for another one.
+    _time("sent_at", nullable=True),
+    # A client wants to be told no sooner.
+    _time("held_until", nullable=True),
+    _time("acked_at", nullable=True),
+    _time("dead_at", nullable=True),
+    sa.UniqueConstraint("eid"),
+    sa.Index("ix_inbox_waiting", "user_id", "lane", "seq", postgresql_where=_waiting, sqlite_where=_waiting),
+    sa.Index("ix_inbox_dead", "dead_at", "eid", postgresql_where=_dead, sqlite_where=_dead),
+    sa.Index("ix_inbox_created_at", "lane", "created_at"),
+)
+
 idempotency_keys = sa.Table(
     "idempotency_keys",
     metadata,

@@ -115,6 +115,7 @@ DATA_EXAMPLES: dict[EventType, dict[str, Any]] = {
     EventType.AGENT_CREATED: RESOURCES[Agent],
     EventType.AGENT_UPDATED: RESOURCES[Agent],
     EventType.AGENT_DELETED: {"id": AGENT},
+    EventType.NOTIFICATION: {"title": "Your report is ready", "body": None, "data": {"report": 7}},
 }
 
 

@@ -17,6 +17,19 @@ from ai_agent.domain.execution_history import AgentMetrics
 from ai_agent.domain.executions import ExecuteAgent, Execution, ExecutionAnswer
 from ai_agent.domain.exports import SessionLine
 from ai_agent.domain.frames import ClientInfo
+from ai_agent.domain.inbox import (
+    Accepted,
+    DeadLetter,
+    DeadLetterCount,
+    DeadLetters,
+    Durations,
+    EventDelivery,
+    EventMetrics,
+    Notify,
+    PublishEvent,
+    Recipient,
+    UserQueue,
+)
 from ai_agent.domain.messages import CreateMessage, FoundMessage, Message, PatchMessage, ReplaceMessage, Thread
 from ai_agent.domain.sessions import CreateSession, ForkSession, PatchSession, ReplaceSession, Session
 from ai_agent.domain.tokens import Me, RefreshToken, Tokens, WebSocketTicket
@@ -103,6 +116,9 @@ _TOOL_CALL = {
     "created_at": "2026-01-01T12:00:01Z",
     "finished_at": "2026-01-01T12:00:01Z",
 }
+
+_EVENT = "01930e5c-7a10-7000-8000-00000000000f"
+_DURATIONS = {"count": 1200, "p50": 0.0025, "p99": 0.01}
 
 EXAMPLES: dict[type, Any] = {
     UUID: SESSION,
@@ -276,6 +292,69 @@ EXAMPLES: dict[type, Any] = {
         "connected_at": "2026-01-01T12:00:00Z",
     },
     ClientInfo: _CLIENT,
+    Notify: {
+        "to": {"user_id": "customer-42"},
+        "title": "Your report is ready",
+        "body": "It took a little longer than usual.",
+        "data": {"report": 7},
+        "lane": 1,
+        "expires_in": 86400,
+    },
+    Recipient: {"user_id": "customer-42"},
+    PublishEvent: {"type": "order.paid", "data": {"order": 7}},
+    Accepted: {"eid": _EVENT},
+    EventDelivery: {
+        "eid": _EVENT,
+        "status": "acknowledged",
+        "type": "notification",
+        "user_id": "customer-42",
+        "lane": 1,
+        "seq": 12,
+        "accepted_at": "2026-01-01T12:00:00Z",
+        "stored_at": "2026-01-01T12:00:00.004Z",
+        "sent_at": "2026-01-01T12:00:00.01Z",
+        "tries": 1,
+        "acknowledged_at": "2026-01-01T12:00:00.05Z",
+        "acknowledged_by": "web:01J9ZC",
+        "expires_at": None,
+        "dead_at": None,
+    },
+    UserQueue: {
+        "user_id": "customer-42",
+        "lane": 1,
+        "depth": 3,
+        "oldest_at": "2026-01-01T12:00:00Z",
+        "dead_letters": 1,
+    },
+    DeadLetter: {
+        "eid": _EVENT,
+        "user_id": "customer-42",
+        "lane": 1,
+        "seq": 11,
+        "type": "notification",
+        "data": {"title": "Your report is ready", "body": None, "data": {"report": 6}},
+        "tries": 5,
+        "created_at": "2026-01-01T12:00:00Z",
+        "dead_at": "2026-01-01T12:02:30Z",
+    },
+    DeadLetters: {"user_id": "customer-42"},
+    DeadLetterCount: {"count": 1},
+    Durations: _DURATIONS,
+    EventMetrics: {
+        "published": 1200,
+        "delivered": 5400,
+        "replayed": 300,
+        "redeliveries": 2,
+        "connections": 40,
+        "subscriptions": 65,
+        "publish_seconds": _DURATIONS,
+        "delivery_seconds": _DURATIONS,
+        "acknowledge_seconds": _DURATIONS,
+        "unacknowledged": 3,
+        "dead_letters": 1,
+        "oldest_unacknowledged_at": "2026-01-01T12:00:00Z",
+        "outbox_oldest_at": None,
+    },
     Tokens: {
         "access_token": "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiJhY21lIn0.c2lnbmF0dXJl",
         "token_type": "Bearer",

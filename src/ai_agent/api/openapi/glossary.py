@@ -4,6 +4,7 @@ Where it does not, the entry `Struct.name` or `operationId.name` comes first.
 """
 
 from ai_agent.api.openapi.glossary_of_admin import ADMINISTRATION
+from ai_agent.api.openapi.glossary_of_queues import QUEUES
 
 GLOSSARY = {
     # Of every resource
@@ -197,6 +198,7 @@ GLOSSARY = {
     "listTools.kind": "Only tools of this kind",
     "listTools.enabled": "Only tools that are enabled, or only those that are not",
     **ADMINISTRATION,
+    **QUEUES,
     # Events
     "ch": "The channel, `execution:<id>`",
     "seq": "Grows by one in its channel",

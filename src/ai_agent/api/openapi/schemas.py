@@ -172,14 +172,14 @@ def _honest(kind: Any, schema: Schema) -> Schema:
 def _spell_out(schema: Any) -> None:
     """Says what readers and generators do not take for granted.
 
-    An enum is of strings, a free object may hold anything, and a value or null is one value of two types.
+    An enum is of strings or of integers, a free object may hold anything, and a value or null is one value of two types.
     """
     for inner in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
         _spell_out(inner)
     if not isinstance(schema, dict):
         return
     if isinstance(schema.get("enum"), list):
-        schema.setdefault("type", "string")
+        schema.setdefault("type", "integer" if isinstance(schema["enum"][0], int) else "string")
     if schema.get("type") == "object" and "properties" not in schema:
         schema.setdefault("additionalProperties", True)
     value, *others = schema.get("anyOf", [{}])

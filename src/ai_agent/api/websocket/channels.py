@@ -8,14 +8,16 @@ from uuid import UUID
 import msgspec
 
 from ai_agent.api.websocket.errors import BadChannel, Unsupported
+from ai_agent.api.websocket.queue_subscription import QueueSubscription
 from ai_agent.api.websocket.shown import Shown
-from ai_agent.api.websocket.subscriptions import ChannelSubscription, Source
+from ai_agent.api.websocket.subscriptions import ChannelSubscription, Source, Subscription
 from ai_agent.domain.channels import Channel, ChannelKind, parse
 from ai_agent.domain.events import EventFrame
 from ai_agent.domain.frames import OnGap, Since, Subscribed
 from ai_agent.domain.identity import Principal
 from ai_agent.realtime.event_log import EventLog, Position
 from ai_agent.realtime.follow import following
+from ai_agent.realtime.inbox import Inbox
 from ai_agent.realtime.log_reads import LogReads
 from ai_agent.services.channel_access import ChannelAccess, Hidden
 from ai_agent.services.execution_reader import oldest
@@ -23,7 +25,7 @@ from ai_agent.services.execution_streams import ExecutionStreams
 
 CHECKS_AT_ONCE = 4
 """Of all sockets: those of a node that died come to the others at once, and requests need the database, too."""
-_NOT_YET = {ChannelKind.USER, ChannelKind.PRESENCE}
+_NOT_YET = {ChannelKind.PRESENCE}
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -46,19 +48,22 @@ class History(msgspec.Struct):
 
 
 class Channels:
-    def __init__(self, access: ChannelAccess, log: EventLog, streams: ExecutionStreams):
+    def __init__(self, access: ChannelAccess, log: EventLog, streams: ExecutionStreams, inbox: Inbox):
         self._access = access
         self._log = log
         self._streams = streams
+        self._inbox = inbox
         self._reads = LogReads(log)
         self._checks = asyncio.Semaphore(CHECKS_AT_ONCE)
 
     async def subscribe(
-        self, principal: Principal, wanted: Wanted, ready: Callable[[ChannelSubscription], None]
-    ) -> tuple[ChannelSubscription, Subscribed]:
+        self, principal: Principal, wanted: Wanted, ready: Callable[[Subscription], None], client: str
+    ) -> tuple[Subscription, Subscribed]:
         """Raises BadChannel, Unsupported, AuthorizationError, GapRefused, ServiceUnavailable."""
         channel = _parsed(wanted.ch)
         hidden = await self._check(principal, channel)
+        if channel.kind is ChannelKind.USER:
+            return await self._queue(principal, wanted, channel, Shown(wanted.types, hidden), ready, client)
         subscription = ChannelSubscription(wanted.ch, channel, Shown(wanted.types, hidden), wanted.on_gap, ready)
         since = await self._place(channel, wanted)
         try:
@@ -69,13 +74,31 @@ class Channels:
             await subscription.close()
             raise
 
-    async def review(self, principal: Principal, subscription: ChannelSubscription) -> None:
+    async def _queue(
+        self,
+        principal: Principal,
+        wanted: Wanted,
+        channel: Channel,
+        shown: Shown,
+        ready: Callable[[Subscription], None],
+        client: str,
+    ) -> tuple[Subscription, Subscribed]:
+        subscription = QueueSubscription(wanted.ch, channel, principal.subject, self._inbox, shown, client, ready)
+        try:
+            return subscription, await subscription.begin()
+        except BaseException:
+            await subscription.close()
+            raise
+
+    async def review(self, principal: Principal, subscription: Subscription) -> None:
         """Shows what the principal may see now. Raises AuthorizationError when that is nothing, ServiceUnavailable."""
-        subscription.shown.hide(await self._check(principal, subscription.channel))
+        subscription.hide(await self._check(principal, subscription.channel))
 
     async def history(self, principal: Principal, name: str, since: Since, limit: int) -> History:
         """The events behind a position, or the oldest that are kept. Raises as `subscribe`."""
         channel = _parsed(name)
+        if channel.kind is ChannelKind.USER:
+            raise Unsupported("A user's queue has no history: subscribe to what waits in it", field="ch")
         hidden = await self._check(principal, channel)
         position = Position(since.epoch, since.seq)
         page = await self._reads.read(name, position, limit)

@@ -28,7 +28,7 @@ from ai_agent.api.websocket.event_handlers import HANDLERS, answered
 from ai_agent.api.websocket.expiry import Expiry
 from ai_agent.api.websocket.heartbeat import Heartbeat
 from ai_agent.api.websocket.protocol import WRITE, Codec, Message, Receive, Send, WrongCodec, decode
-from ai_agent.api.websocket.subscriptions import ChannelSubscription, GapRefused
+from ai_agent.api.websocket.subscriptions import GapRefused, Subscription
 from ai_agent.api.websocket.turns import Turns
 from ai_agent.api.websocket.writer import Writer
 from ai_agent.domain.errors import AIAgentError
@@ -79,7 +79,7 @@ class Connection:
         """Whether `connect` was answered with `welcome`."""
         self.batch = False
         """Whether the client may send several frames in an array."""
-        self.subscriptions: dict[str, ChannelSubscription | None] = {}
+        self.subscriptions: dict[str, Subscription | None] = {}
         """By channel; None while one is being made."""
         self._receive = receive
         self._codec = codec
@@ -139,16 +139,16 @@ class Connection:
         self.end(code, after_ms)
         await asyncio.wait([self._writing])
 
-    def ready(self, subscription: ChannelSubscription) -> None:
+    def ready(self, subscription: Subscription) -> None:
         self._writer.ready(subscription)
 
-    def fill(self, subscription: ChannelSubscription) -> None:
+    def fill(self, subscription: Subscription) -> None:
         self._aside(self._fill(subscription))
 
     def pinged(self) -> None:
         self.heartbeat.pinged()
 
-    def resource_gone(self, subscription: ChannelSubscription) -> None:
+    def resource_gone(self, subscription: Subscription) -> None:
         self._aside(self.unsubscribe(subscription.name, "deleted"))
 
     async def unsubscribe(self, channel: str, reason: str, frame_id: int | None = None) -> None:
@@ -249,7 +249,7 @@ class Connection:
             if not self.is_open:
                 self.end(CloseCode.INTERNAL)
 
-    async def _fill(self, subscription: ChannelSubscription) -> None:
+    async def _fill(self, subscription: Subscription) -> None:
         try:
             await subscription.fill()
         except Exception as error:  # as above

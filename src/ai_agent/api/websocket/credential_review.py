@@ -6,7 +6,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING
 
 from ai_agent.api.websocket.auth import Authenticator, Login
-from ai_agent.api.websocket.subscriptions import ChannelSubscription
+from ai_agent.api.websocket.subscriptions import Subscription
 from ai_agent.domain.errors import AIAgentError, AuthenticationError, AuthorizationError
 from ai_agent.domain.frames import CloseCode
 
@@ -73,7 +73,7 @@ async def renew(connection: "Connection", login: Login) -> None:
     await review(connection, connection.subscriptions.values())
 
 
-async def review(connection: "Connection", subscriptions: Iterable[ChannelSubscription | None]) -> None:
+async def review(connection: "Connection", subscriptions: Iterable[Subscription | None]) -> None:
     """Ends the subscriptions to what the client may not see any more. Raises ServiceUnavailable."""
     for subscription in list(subscriptions):
         if subscription is None or subscription.closed:

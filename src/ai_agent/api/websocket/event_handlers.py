@@ -9,8 +9,9 @@ from msgspec import UNSET, UnsetType
 from ai_agent.api.websocket.auth import Login
 from ai_agent.api.websocket.channels import Wanted
 from ai_agent.api.websocket.credential_review import renew
-from ai_agent.api.websocket.errors import AlreadyConnected, AlreadySubscribed, LimitReached, Unsupported
-from ai_agent.api.websocket.subscriptions import ChannelSubscription
+from ai_agent.api.websocket.errors import AlreadyConnected, AlreadySubscribed, BadChannel, LimitReached, Unsupported
+from ai_agent.api.websocket.queue_subscription import QueueSubscription
+from ai_agent.api.websocket.subscriptions import Subscription
 from ai_agent.domain.errors import AIAgentError, AuthenticationError, AuthorizationError
 from ai_agent.domain.frames import (
     SUBSCRIPTIONS,
@@ -85,7 +86,7 @@ def _welcome(connection: "Connection", frame: Connect, resumed: list[Resumed]) -
     )
 
 
-async def _resume(connection: "Connection", entry: Resume) -> tuple[Resumed, ChannelSubscription | None]:
+async def _resume(connection: "Connection", entry: Resume) -> tuple[Resumed, Subscription | None]:
     try:
         subscription, told = await _subscribed(connection, Wanted(entry.ch, Since(entry.seq, entry.epoch)))
     except AIAgentError as error:
@@ -110,7 +111,7 @@ async def subscribe(connection: "Connection", frame: Subscribe) -> None:
     subscription.start()
 
 
-async def _subscribed(connection: "Connection", wanted: Wanted) -> tuple[ChannelSubscription, Subscribed]:
+async def _subscribed(connection: "Connection", wanted: Wanted) -> tuple[Subscription, Subscribed]:
     known = connection.subscriptions
     if wanted.ch in known:
         raise AlreadySubscribed("There is a subscription to this channel already")
@@ -119,7 +120,7 @@ async def _subscribed(connection: "Connection", wanted: Wanted) -> tuple[Channel
     known[wanted.ch] = None  # Kept free, for what comes meanwhile.
     principal = connection.principal
     try:
-        made = await connection.rooms.channels.subscribe(principal, wanted, connection.ready)
+        made = await connection.rooms.channels.subscribe(principal, wanted, connection.ready, _client(connection))
         if connection.principal is not principal:  # The review of others has passed over this one.
             await connection.rooms.channels.review(connection.principal, made[0])
     except BaseException:
@@ -165,7 +166,34 @@ def answered(connection: "Connection", frame: Pong) -> None:
         connection.put(Reply(id=frame.id, data=None))
 
 
-async def unsupported(_: "Connection", frame: Ack | Nack | Presence) -> None:
+async def acknowledge(connection: "Connection", frame: Ack) -> None:
+    """Takes events out of a queue."""
+    count = await _queue(connection, frame.ch).acknowledge(frame.lane, frame.seq, frame.eids)
+    if frame.id is not None:
+        connection.put(Reply(id=frame.id, data={"acknowledged": count}))
+
+
+async def refuse_event(connection: "Connection", frame: Nack) -> None:
+    """Lets an event of a queue come again later."""
+    waits = await _queue(connection, frame.ch).hold(frame.eid, frame.delay_ms / 1000)
+    if frame.id is not None:
+        connection.put(Reply(id=frame.id, data={"waiting": waits}))
+
+
+def _queue(connection: "Connection", channel: str) -> QueueSubscription:
+    subscription = connection.subscriptions.get(channel)
+    if not isinstance(subscription, QueueSubscription):
+        raise BadChannel("Subscribe to a user's queue before you acknowledge its events")
+    return subscription
+
+
+def _client(connection: "Connection") -> str:
+    """By which a user knows their client."""
+    named = ":".join(filter(None, (connection.client.name, connection.client.instance)))
+    return named[:255] or connection.conn_id
+
+
+async def unsupported(_: "Connection", frame: Presence) -> None:
     raise Unsupported("This is not known yet", field="t", frame_id=frame.id)
 
 
@@ -187,8 +215,8 @@ HANDLERS: dict[type, Handler] = {
     History: history,
     Call: call,
     Auth: auth,
-    Ack: unsupported,
-    Nack: unsupported,
+    Ack: acknowledge,
+    Nack: refuse_event,
     Presence: unsupported,
 }
 """Pings and pongs are answered where they are read."""

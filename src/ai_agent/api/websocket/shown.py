@@ -22,6 +22,8 @@ class Shown:
         self.everything = not (self._types or hidden)
 
     def __contains__(self, event: EventFrame) -> bool:
-        kind = event.type
+        return self.wants(event.type)
+
+    def wants(self, kind: str) -> bool:
         wanted = not self._types or kind in self._types or kind.startswith(self._prefixes)
         return wanted and not kind.startswith(self._hidden)

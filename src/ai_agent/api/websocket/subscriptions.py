@@ -54,6 +54,36 @@ class Source(Protocol):
     async def recover(self, page: LogPage, *, latest: bool) -> None: ...
 
 
+class Subscription(Protocol):
+    """What a connection and its writer know of a subscription."""
+
+    name: str
+    channel: Channel
+    closed: bool
+    gone: bool
+    told_live: bool
+    """Whether the client has had all, at some time."""
+    filling: bool
+
+    @property
+    def live(self) -> bool:
+        """Whether nothing has to be read: what comes next is heard."""
+
+    def start(self) -> None:
+        """Lets events come, from here on."""
+
+    async def close(self) -> None: ...
+
+    def take(self, codec: Codec) -> list[Message] | None:
+        """What is to be written next; None when it has to be filled first."""
+
+    async def fill(self) -> None:
+        """Reads on until there is something to take."""
+
+    def hide(self, hidden: tuple[str, ...]) -> None:
+        """What it may not be shown from now on."""
+
+
 class GapRefused(Conflict):
     """What follows a position is gone, and the client wants to hear nothing else."""
 
@@ -91,6 +121,14 @@ class ChannelSubscription:
         self.gone = False
         """Whether the resource was deleted: nothing more will come."""
         self.ends = AsyncExitStack()
+
+    @property
+    def live(self) -> bool:
+        return self.source.live
+
+    def hide(self, hidden: tuple[str, ...]) -> None:
+        """What it may not be shown from now on."""
+        self.shown.hide(hidden)
 
     async def begin(self, *, asked: bool) -> Subscribed:
         """Reads the first page, and says where the client stands. Raises GapRefused, ServiceUnavailable.

@@ -13,7 +13,7 @@ from typing import Protocol
 import msgspec
 
 from ai_agent.api.websocket.protocol import Codec, Message, Send, Write, closing, farewell
-from ai_agent.api.websocket.subscriptions import ChannelSubscription
+from ai_agent.api.websocket.subscriptions import Subscription
 from ai_agent.api.websocket.turns import Turns
 from ai_agent.domain.frames import CloseCode, ServerPing
 
@@ -28,10 +28,10 @@ LOOK_SECONDS = 2.5
 class Owner(Protocol):
     """Whose socket it is."""
 
-    def fill(self, subscription: ChannelSubscription) -> None:
+    def fill(self, subscription: Subscription) -> None:
         """Nothing can be taken from it before the log is read; calls its `news` after that."""
 
-    def resource_gone(self, subscription: ChannelSubscription) -> None:
+    def resource_gone(self, subscription: Subscription) -> None:
         """All was told, and what it is about is gone."""
 
     def pinged(self) -> None:
@@ -54,11 +54,11 @@ class Writer:
         """Of channels; before all else, so that a subscription's last word comes behind its events."""
         self._frames: deque[Message] = deque()
         self.queued_bytes = 0
-        self._ready: deque[ChannelSubscription] = deque()
+        self._ready: deque[Subscription] = deque()
         self._idle: asyncio.Future[None] | None = None
         self._has_turn = False
         self._fault: Exception | None = None
-        self._behind: dict[ChannelSubscription, float] = {}
+        self._behind: dict[Subscription, float] = {}
         """Since when those that had all are behind."""
         self._written = 0
         self._seen = -1
@@ -74,7 +74,7 @@ class Writer:
     def ping(self) -> None:
         self._queue(self._ping)
 
-    def ready(self, subscription: ChannelSubscription) -> None:
+    def ready(self, subscription: Subscription) -> None:
         """There is something to take."""
         self._ready.append(subscription)
         self._wake()
@@ -127,7 +127,7 @@ class Writer:
         if self._timer is not None:
             self._timer.cancel()
 
-    def forget(self, subscription: ChannelSubscription) -> None:
+    def forget(self, subscription: Subscription) -> None:
         self._behind.pop(subscription, None)
 
     def _queue(self, message: Message) -> None:
@@ -179,7 +179,7 @@ class Writer:
         if message is self._ping:
             self._owner.pinged()
 
-    def _take(self, subscription: ChannelSubscription) -> None:
+    def _take(self, subscription: Subscription) -> None:
         if subscription.closed:
             return
         messages = subscription.take(self._codec)
@@ -187,12 +187,12 @@ class Writer:
             self._fall_behind(subscription)
             return
         self._taken.extend(messages)
-        if self._behind and subscription.source.live:
+        if self._behind and subscription.live:
             self.forget(subscription)
         if subscription.gone:
             self._owner.resource_gone(subscription)
 
-    def _fall_behind(self, subscription: ChannelSubscription) -> None:
+    def _fall_behind(self, subscription: Subscription) -> None:
         if subscription.told_live:
             self._behind.setdefault(subscription, time.monotonic())
         self._owner.fill(subscription)
