@@ -249,7 +249,7 @@ def test_everyone_is_told_on_the_channel_of_the_system(nodes: Nodes, api: httpx.
 def test_a_session_is_told_at_once_and_its_owner_whenever_they_come(nodes: Nodes, api: httpx.Client) -> None:
     session = api.post("/sessions", json={}).json()["id"]
     with conversing(nodes.second) as socket:
-        assert socket.ask("subscribe", ch=f"session:{session}")["t"] == "subscribed"
+        assert socket.ask("subscribe", ch=f"session:{session}", types=["notification"])["t"] == "subscribed"
         eid = api.post("/notifications", json={"to": {"session_id": session}, "title": "look"}).json()["eid"]
         assert socket.events(1)[0]["eid"] == eid
         stored(api, eid)

@@ -150,3 +150,24 @@ def test_what_goes_wrong_is_one_line_and_a_hint(server: Server) -> None:
     assert (hidden.returncode, hidden.stderr.count("\n")) == (1, 1)
     odd = tail(server, "system", AI_AGENT_URL="ftp://x")
     assert (odd.returncode, odd.stderr) == (1, "Error: ftp://x is no http or https URL\n")
+
+
+def test_a_queue_is_printed_once_also_what_came_while_nobody_looked(server: Server, api: httpx.Client) -> None:
+    for title in ("first", "second"):
+        api.post("/notifications", json={"to": {"user_id": "admin"}, "title": title, "lane": 2}).raise_for_status()
+    with tailing(server, "--user", "--types", "notification") as terminal:
+        assert "first" in terminal.expect("second")
+        api.post("/notifications", json={"to": {"user_id": "admin"}, "title": "third", "lane": 0}).raise_for_status()
+        terminal.expect("urgent:")
+        terminal.expect("third")
+        terminal.interrupt()
+        assert terminal.exit_code() == 0
+    with tailing(server, "--user", "--types", "notification") as terminal:
+        assert "first" not in terminal.expect("(live)")
+
+
+@pytest.mark.parametrize("arguments", [(), ("--user", "system"), ("--user", "--from", "earliest")])
+def test_a_channel_is_named_or_a_queue_is_meant(server: Server, arguments: tuple[str, ...]) -> None:
+    refused = tail(server, *arguments)
+    assert refused.returncode == 2
+    assert "--user without --since and --from" in refused.stderr

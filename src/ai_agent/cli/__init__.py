@@ -60,7 +60,8 @@ def chat(agent: str, url: str, api_key: str | None, session_id: str | None) -> N
 
 
 @cli.command()
-@click.argument("channel")
+@click.argument("channel", required=False)
+@click.option("--user", is_flag=True, help="The queue of whoever the key belongs to, instead of a channel.")
 @_url
 @_api_key
 @click.option("--since", metavar="EPOCH:SEQ", help="Begin behind this event.")
@@ -68,12 +69,21 @@ def chat(agent: str, url: str, api_key: str | None, session_id: str | None) -> N
 @click.option("--types", default="", metavar="PATTERN,…", help="Only these, such as `message.*`.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line, for scripts.")
 def tail(
-    channel: str, url: str, api_key: str | None, since: str | None, start: str | None, types: str, as_json: bool
+    channel: str | None,
+    user: bool,
+    url: str,
+    api_key: str | None,
+    since: str | None,
+    start: str | None,
+    types: str,
+    as_json: bool,
 ) -> None:
     """Print the events of a channel as they happen, such as `session:ID`; Ctrl-C ends it.
 
-    An execution's channel ends with the execution.
+    An execution's channel ends with the execution. Events of a queue are acknowledged when they are printed.
     """
+    if user == (channel is not None) or (user and (since or start)):
+        raise click.UsageError("Name a channel, or --user without --since and --from")
     from ai_agent.cli.tail import tail as run
 
     wanted = [pattern.strip() for pattern in types.split(",") if pattern.strip()]

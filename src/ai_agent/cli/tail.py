@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 import msgspec
@@ -15,11 +16,12 @@ from ai_agent.client import Event, Gap, Live, Notice, RealtimeClient
 from ai_agent.domain.channels import ChannelKind, parse
 from ai_agent.domain.events import TERMINAL
 from ai_agent.domain.frames import Since, Subscribe
+from ai_agent.domain.inbox import Lane
 from ai_agent.settings import Settings
 
 
 def tail(
-    channel: str,
+    channel: str | None,
     url: str,
     api_key: str | None,
     since: str | None,
@@ -29,11 +31,15 @@ def tail(
     *,
     as_json: bool,
 ) -> None:
-    """Prints until Ctrl-C, or the end of the execution. Raises click.UsageError, ConfigurationError."""
-    wanted = _wanted(channel, since, start, types)
+    """Prints until Ctrl-C, or the end of the execution; without a channel the caller's own queue.
+
+    Raises click.UsageError, ConfigurationError.
+    """
+    wanted = None if channel is None else _wanted(channel, since, start, types)
     try:
         with explained():
-            asyncio.run(_print(wanted, url, api_key or local_key(settings), as_json=as_json))
+            key, told = api_key or local_key(settings), _json_line if as_json else _line
+            asyncio.run(_print(wanted, url, key, told) if wanted else _print_queue(url, key, types, told))
     except KeyboardInterrupt:
         return
 
@@ -61,14 +67,22 @@ def _position(since: str | None) -> Since | None:
     return Since(int(parts[2]), parts[1])
 
 
-async def _print(wanted: Subscribe, url: str, key: str, *, as_json: bool) -> None:
-    told = _json_line if as_json else _line
+async def _print(wanted: Subscribe, url: str, key: str, told: Callable[[Notice], None]) -> None:
     ends = parse(wanted.ch).kind is ChannelKind.EXECUTION
     async with RealtimeClient(url, key, name="tail", patience=0, on_outage=_reconnecting) as client:
         async for notice in client.subscribe(wanted.ch, since=wanted.since, from_=wanted.from_, types=wanted.types):
             told(notice)
             if ends and isinstance(notice, Event) and notice.type in TERMINAL:
                 return
+
+
+async def _print_queue(url: str, key: str, types: list[str], told: Callable[[Notice], None]) -> None:
+    """What was printed is acknowledged, and printed never again."""
+    async with RealtimeClient(url, key, name="tail", patience=0, on_outage=_reconnecting) as client:
+        async for notice in client.queue(types=types):
+            told(notice)
+            if isinstance(notice, Event):
+                client.acknowledge(notice)
 
 
 def _reconnecting() -> None:
@@ -83,7 +97,8 @@ def _json_line(notice: Notice) -> None:
 
 def _line(notice: Notice) -> None:
     if isinstance(notice, Event):
-        position = f"{notice.epoch}:{notice.seq}"
+        numbering = notice.epoch if notice.lane is None else Lane(notice.lane).name.lower()
+        position = f"{numbering}:{notice.seq}"
         head = f"[dim]{_clock(notice.ts)} {escape(position)}[/] [bold]{escape(printable(notice.type))}[/]"
         _show(head, msgspec.json.encode(notice.data).decode())
     else:

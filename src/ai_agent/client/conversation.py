@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 from msgspec import UNSET, UnsetType
 
@@ -16,7 +17,10 @@ from ai_agent.client.closing import Closing
 from ai_agent.client.errors import Refused, SubscriptionEnded, Unreachable
 from ai_agent.client.events import EventMap
 from ai_agent.client.notices import Connected, Drop, Ended, Failed, Output, Replied, TokenWanted, Trouble
+from ai_agent.client.queue_state import QueueState
+from ai_agent.domain.channels import ChannelKind
 from ai_agent.domain.frames import (
+    Ack,
     Auth,
     AuthExpiring,
     Bye,
@@ -98,7 +102,8 @@ class Conversation:
     # What the application wants
 
     def subscribe(self, wanted: Subscribe) -> None:
-        state = self._channels[wanted.ch] = ChannelState(wanted)
+        is_queue = wanted.ch.startswith(f"{ChannelKind.USER}:")
+        state = self._channels[wanted.ch] = (QueueState if is_queue else ChannelState)(wanted)
         self._ask(state)
 
     def unsubscribe(self, channel: str) -> None:
@@ -116,6 +121,16 @@ class Conversation:
         if (state := self._channels.get(channel)) is not None:
             state.paused = False
             self._ask(state)
+
+    def acknowledge(self, channel: str, eid: UUID) -> None:
+        """The application has done with an event of the user's queue: the server need not keep it."""
+        if isinstance(state := self._channels.get(channel), QueueState):
+            state.acknowledge(eid)
+
+    def acknowledgements(self) -> list[Ack]:
+        """The commands that tell the server what was acknowledged since."""
+        queues = [state for state in self._channels.values() if self._open and isinstance(state, QueueState)]
+        return [ack for state in queues for ack in state.acknowledgements()]
 
     def command(self, frame: Frame) -> int:
         """Sends a command; `Replied` or `Failed` of its number answers."""

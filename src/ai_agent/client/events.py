@@ -12,7 +12,7 @@ from ai_agent.domain.frames import Since
 EventData = msgspec.Struct | JsonObject
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """`data` is the Struct of the event's type (`ai_agent.domain.events.DATA`); of a type, or a form of one, that
     this version does not know, it is a dict. `ts` is milliseconds since the epoch.
     """
@@ -24,6 +24,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     ts: int
     data: EventData
+    lane: int | None = None
+    """Of the user's queue, which `seq` counts in; such an event waits until it is acknowledged."""
 
     @property
     def position(self) -> Since:
@@ -41,10 +43,12 @@ class EventMap(msgspec.Struct, tag_field="t", tag="event"):
     ts: int
     data: JsonObject
     prev: int | None = None
+    lane: int | None = None
 
     def typed(self, epoch: str) -> Event:
         data = typed_data(self.type, self.data)
-        return Event(ch=self.ch, epoch=epoch, seq=self.seq, eid=self.eid, type=self.type, ts=self.ts, data=data)
+        known = {"ch": self.ch, "seq": self.seq, "eid": self.eid, "type": self.type, "ts": self.ts, "lane": self.lane}
+        return Event(epoch=epoch, data=data, **known)  # type: ignore[arg-type]  # the same fields
 
 
 def typed_data(kind: str, data: dict[str, Any]) -> EventData:

@@ -1,6 +1,7 @@
 """The real-time client: any number of channels over one socket at a time, and nothing lost between two of them."""
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -12,14 +13,18 @@ import msgspec
 from ai_agent.client import notices
 from ai_agent.client.address import api_key, server_url
 from ai_agent.client.conversation import Conversation
-from ai_agent.client.errors import Closed, Unreachable
+from ai_agent.client.errors import ClientError, Closed, Unreachable
 from ai_agent.client.events import Event, EventMap
-from ai_agent.client.link import Link
+from ai_agent.client.link import CLOSING_SECONDS, Link
 from ai_agent.client.subscription import Subscription
 from ai_agent.client.waits import share
+from ai_agent.domain.channels import user_channel
 from ai_agent.domain.frames import Call, ClientInfo, Frame, History, Since, Subscribe
 
 Token = str | Callable[[], Awaitable[str]]
+
+GATHER_SECONDS = 0.05
+"""Acknowledgements of so long a time are sent together."""
 
 log = logging.getLogger("ai_agent.client")
 
@@ -70,6 +75,7 @@ class RealtimeClient:
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._connected = asyncio.Event()
+        self._settling: asyncio.TimerHandle | None = None
         self._retry: notices.Retry | None = None
         self._error: Exception | None = None
         self.user: str | None = None
@@ -89,6 +95,12 @@ class RealtimeClient:
         await self.close()
 
     async def close(self) -> None:
+        if self._settling is not None:
+            self._settling.cancel()
+        with contextlib.suppress(ClientError, TimeoutError):
+            async with asyncio.timeout(CLOSING_SECONDS):
+                for ack in self._conversation.acknowledgements():
+                    await self._ask(ack)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -120,6 +132,31 @@ class RealtimeClient:
         if self._error is not None:
             subscription.fail(self._error)
         return subscription
+
+    def queue(self, *, types: Sequence[str] = ()) -> Subscription:
+        """What waits for the user, and what comes: approvals, ends of their runs, notifications; urgent first.
+
+        Each event is kept, and told every client of the user, until one of them has acknowledged it. It is delivered
+        here once, however often it is sent.
+        """
+        if self.user is None:
+            raise ValueError("Enter the client first: whose queue it is the server says")
+        return self.subscribe(user_channel(self.user), types=types)
+
+    def acknowledge(self, event: Event) -> None:
+        """Takes an event out of the user's queue, soon and for good: also when the connection is lost meanwhile."""
+        self._conversation.acknowledge(event.ch, event.eid)
+        self._settle_later()
+
+    def _settle_later(self) -> None:
+        if self._settling is None:
+            self._settling = asyncio.get_running_loop().call_later(GATHER_SECONDS, self._settle)
+
+    def _settle(self) -> None:
+        self._settling = None
+        for ack in self._conversation.acknowledgements():
+            self._conversation.command(ack)  # Unheard, it is said again when the event comes again.
+        self._link.write()
 
     async def call(self, method: str, **params: Any) -> Any:
         """Calls a method and answers with its result. Raises Refused, Closed, and Unreachable when the connection
@@ -218,6 +255,7 @@ class RealtimeClient:
             case notices.Connected():
                 self._link.silence_seconds, self.user, self._retry = notice.silence_seconds, notice.user, None
                 self._connected.set()
+                self._settle_later()
             case notices.Replied() | notices.Failed():
                 self._answer(notice)
             case notices.Trouble():

@@ -12,6 +12,9 @@ class Seen:
     def __init__(self) -> None:
         self._ids: dict[UUID, None] = {}
 
+    def __contains__(self, eid: UUID) -> bool:
+        return eid in self._ids
+
     def is_new(self, eid: UUID) -> bool:
         """Whether it is met for the first time; from now on it is not."""
         if eid in self._ids:

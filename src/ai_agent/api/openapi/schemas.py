@@ -172,7 +172,7 @@ def _honest(kind: Any, schema: Schema) -> Schema:
 def _spell_out(schema: Any) -> None:
     """Says what readers and generators do not take for granted.
 
-    An enum is of strings or of integers, a free object may hold anything, and a value or null is one value of two types.
+    Enums are of strings or integers, a free object may hold anything, and a value or null is one value of two types.
     """
     for inner in schema.values() if isinstance(schema, dict) else schema if isinstance(schema, list) else ():
         _spell_out(inner)
