@@ -1,6 +1,6 @@
 """What sockets cost the server, and how soon what is published reaches them.
 
-python -m benchmarks.realtime [--rounds N] [--seconds N] [--idle N] [--only latency,recovery,fan-out,idle]
+python -m benchmarks.realtime [--rounds N] [--seconds N] [--idle N] [--only latency,recovery,queue,fan-out,idle]
                               [--store redis|file]
 """
 
@@ -21,9 +21,15 @@ import uvloop
 
 from ai_agent import backends
 from ai_agent.domain.events import EventType, NewEvent
+from ai_agent.domain.fields import new_id, now, to_json
+from ai_agent.domain.identity import ADMIN_SUBJECT
+from ai_agent.domain.inbox import RETENTION, Lane
 from ai_agent.realtime.event_log import EventLog
 from ai_agent.security.api_keys import generate
 from ai_agent.settings import load_settings
+from ai_agent.storage import inbox
+from ai_agent.storage.database import Database
+from ai_agent.storage.inbox import Arrival
 from benchmarks import seed
 from benchmarks.applications import SECRET_KEY
 from benchmarks.processes import OTHER_CORES, ROOT, Server, cleaned_up, on_cores
@@ -39,6 +45,7 @@ IN_FLIGHT = 8
 """Messages that are on their way at once, where what is measured is how many the server manages."""
 CHANNELS, MESSAGES_PER_SECOND = 1000, 500
 REPLAYED, RECOVERIES = 300, 200
+QUEUED, RETURNS = 1000, 20
 FEW = 10
 EVENT = b'{"t":"event"'
 TEXT = "What a person or a model says in a sentence or two."
@@ -200,6 +207,41 @@ async def recovery(own: Ours) -> Delays:
             raise RuntimeError(f"{heard} events came and not {REPLAYED}")
         await socket.close()
     return Delays.of(f"recovery of {REPLAYED} events", times, RECOVERIES)
+
+
+async def returning(own: Ours, database: Database) -> Delays:
+    """From the opening of a socket until its user has heard, and acknowledged, what waited for them."""
+    times: list[float] = []
+    for _ in range(RETURNS):
+        await wait_in_queue(database)
+        began = time.perf_counter()
+        socket = await conversing(own.server.port, KEY)
+        socket.send(msgspec.json.encode({"t": "subscribe", "ch": f"user:{ADMIN_SUBJECT}"}))
+        lanes: list[int] = []
+        while len(lanes) < QUEUED:
+            message = await socket.next()
+            if message.startswith(EVENT):
+                event = msgspec.json.decode(message)
+                lanes.append(event["lane"])
+                if len(lanes) % 64 == 0 or len(lanes) in {QUEUED // 10, QUEUED}:
+                    ack = {"t": "ack", "ch": event["ch"], "lane": event["lane"], "seq": event["seq"]}
+                    socket.send(msgspec.json.encode(ack))
+        times.append((time.perf_counter() - began) * 1000)
+        if lanes != sorted(lanes):
+            raise RuntimeError("What is urgent did not come first")
+        await ask(socket, "pong", t="ping")
+        await asyncio.sleep(0.2)
+        await socket.close()
+    return Delays.of(f"{QUEUED} queued events to a returning user", times, RETURNS)
+
+
+async def wait_in_queue(database: Database) -> None:
+    """Puts events into the queue of the key's user, a tenth of them urgent."""
+    for lane, count in ((Lane.NORMAL, QUEUED - QUEUED // 10), (Lane.URGENT, QUEUED // 10)):
+        said = to_json({"title": "news", "body": TEXT, "data": {}})
+        arrivals = [Arrival(new_id(), EventType.NOTIFICATION, said, None, now(), None) for _ in range(count)]
+        async with database.unit_of_work() as rows:
+            await inbox.append(rows, ADMIN_SUBJECT, lane, arrivals, RETENTION[lane].events)
 
 
 class FanOut(msgspec.Struct):
@@ -376,6 +418,12 @@ async def measure(own: Server, bares: dict[str, Server], settings: dict[str, str
     if "recovery" in options.only:
         print("recovery", file=sys.stderr, flush=True)
         delays.append(await recovery(ours))
+    if "queue" in options.only:
+        print("queue", file=sys.stderr, flush=True)
+        database = backends.database_of(load_settings(settings))
+        await database.open()
+        delays.append(await returning(ours, database))
+        await database.close()
     if "fan-out" in options.only:
         fans = await fan_outs(ours, bares, options.rounds, options.seconds)
     if "idle" in options.only:
@@ -406,7 +454,7 @@ if __name__ == "__main__":
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--idle", type=int, default=2000)
     parser.add_argument(
-        "--only", type=lambda names: names.split(","), default=["latency", "recovery", "fan-out", "idle"]
+        "--only", type=lambda names: names.split(","), default=["latency", "recovery", "queue", "fan-out", "idle"]
     )
     parser.add_argument("--store", choices=["redis", "file"], default="redis")
     main(parser.parse_args())

@@ -100,29 +100,28 @@ class Inbox:
         """
         if again:
             await self.bury(user)
-        found = await inbox.waiting(self._database.reader, user, after, room) if room else []
+        reader, wait = self._database.reader, self.try_seconds
+        found = await inbox.waiting(reader, user, after, room, wait) if room else []
         last = tuple(max([after[lane], *(one.seq for one in found if one.lane == lane)]) for lane in Lane)
-        repeated = await inbox.again(self._database.reader, user, again) if again else []
-        at = now()
-        held = {one.eid: (one.lane, one.seq, _seconds(one.held_until, at)) for one in found if _is_held(one, at)}
-        expired = [(one.lane, one.seq) for one in [*repeated, *found] if _is_expired(one, at)]
-        due = [one for one in [*repeated, *found] if not (_is_expired(one, at) or _is_held(one, at))]
-        events = await self._send(user_channel(user), [one for one in due if wanted.wants(one.type)])
+        repeated = await inbox.again(reader, user, again, wait) if again else []
+        both, at = [*repeated, *found], now()
+        held = {one.eid: (one.lane, one.seq, _seconds(one.held_until, at)) for one in both if _is_held(one, at)}
+        expired = [(one.lane, one.seq) for one in both if _is_expired(one, at)]
+        due = [one for one in both if not (_is_expired(one, at) or _is_held(one, at)) and wanted.wants(one.type)]
+        channel = user_channel(user)
+        events = [_frame(channel, one) for one in sorted(due, key=lambda one: (one.lane, one.seq))]
         return Delivery(events, held, expired, last, len(found) == room)
 
-    async def _send(self, channel: str, wanted: list[Waiting]) -> list[EventFrame]:
-        if not wanted:
-            return []
+    async def sent(self, events: Sequence[EventFrame]) -> None:
+        """Counts a try of each. It may be behind the sending: a try more than are counted does no harm."""
+        REDELIVERIES.inc(sum(event.try_ != 1 for event in events))
         async with self._database.unit_of_work() as rows:
-            tries = await inbox.send(rows, [one.eid for one in wanted], self.try_seconds)
-        REDELIVERIES.inc(sum(count > 1 for count in tries.values()))
-        ordered = sorted(wanted, key=lambda one: (one.lane, one.seq))
-        return [_frame(channel, one, tries[one.eid]) for one in ordered if one.eid in tries]
+            await inbox.sent(rows, [event.eid for event in events], self.try_seconds)
 
-    async def acknowledge_until(self, user: str, lane: Lane, seq: int, by: str) -> int:
-        """Takes all of a lane that were told, up to a number; how many were waiting."""
+    async def acknowledge_until(self, user: str, lane: Lane, seq: int, eids: Collection[UUID], by: str) -> int:
+        """Takes all of a lane that were sent up to a number, as `eids` were just now; how many were waiting."""
         async with self._database.unit_of_work() as rows:
-            return _count(rows, await inbox.acknowledge_until(rows, user, lane, seq, by))
+            return _count(rows, await inbox.acknowledge_until(rows, user, lane, seq, eids, by))
 
     async def acknowledge(self, user: str, eids: Collection[UUID], by: str) -> int:
         async with self._database.unit_of_work() as rows:
@@ -169,7 +168,7 @@ def _seconds(until: datetime | None, at: datetime) -> float:
     return 0.0 if until is None else (until - at).total_seconds()
 
 
-def _frame(channel: str, one: Waiting, tries: int) -> EventFrame:
+def _frame(channel: str, one: Waiting) -> EventFrame:
     return EventFrame(
         ch=channel,
         seq=one.seq,
@@ -179,7 +178,7 @@ def _frame(channel: str, one: Waiting, tries: int) -> EventFrame:
         data=one.data,
         lane=one.lane,
         ack=True,
-        try_=tries,
+        try_=one.tries,
         exp=msgspec.UNSET if one.expires_at is None else _milliseconds(one.expires_at),
     )
 

@@ -36,6 +36,7 @@ class Waiting(msgspec.Struct, frozen=True):
     expires_at: datetime | None
     held_until: datetime | None
     tries: int
+    """With the next time that it is sent."""
 
 
 class Arrival(msgspec.Struct, frozen=True):
@@ -47,13 +48,6 @@ class Arrival(msgspec.Struct, frozen=True):
     sender: str | None
     created_at: datetime
     expires_at: datetime | None
-
-
-class Try(msgspec.Struct, frozen=True):
-    """How often an event was sent, with this time."""
-
-    eid: UUID
-    tries: int
 
 
 class Acknowledged(msgspec.Struct, frozen=True):
@@ -122,7 +116,8 @@ _TRIM: Statement[None] = Statement(
         _user, inbox.c.lane == _parameter("of_lane", "lane"), inbox.c.seq <= _parameter("until", "seq")
     )
 )
-_columns = [inbox.c[name] for name in Waiting.__struct_fields__]
+_tries = sa.case((_begins, inbox.c.tries + 1), else_=inbox.c.tries)
+_columns = [_tries.label(name) if name == "tries" else inbox.c[name] for name in Waiting.__struct_fields__]
 _NEXT = Statement(
     sa.select(*_columns)
     .where(
@@ -142,16 +137,8 @@ _NEXT = Statement(
     Waiting,
 )
 _AGAIN = Statement(sa.select(*_columns).where(_user, *_waits, _listed).order_by(inbox.c.lane, inbox.c.seq), Waiting)
-_SEND = Statement(
-    sa.update(inbox)
-    .where(_listed, *_waits)
-    .values(
-        tries=sa.case((_begins, inbox.c.tries + 1), else_=inbox.c.tries),
-        sent_at=sa.case((_begins, _at), else_=inbox.c.sent_at),
-        held_until=None,
-    )
-    .returning(inbox.c.eid, inbox.c.tries),
-    Try,
+_SENT: Statement[None] = Statement(
+    sa.update(inbox).where(_listed, *_waits, _begins).values(tries=inbox.c.tries + 1, sent_at=_at, held_until=None)
 )
 _BURY = Statement(
     sa.update(inbox)
@@ -168,7 +155,7 @@ _ACK_ALL = Statement(
         inbox.c.lane == _parameter("of_lane", "lane"),
         inbox.c.seq <= _parameter("until", "seq"),
         inbox.c.acked_at.is_(None),
-        inbox.c.tries > 0,
+        sa.or_(inbox.c.tries > 0, _listed),
     )
     .values(_acknowledged)
     .returning(inbox.c.eid, inbox.c.created_at),
@@ -263,20 +250,20 @@ def _values(user: str, lane: Lane, seq: int, arrival: Arrival) -> dict[str, Any]
     return own | {name: getattr(arrival, name) for name in arrival.__struct_fields__}
 
 
-async def waiting(reader: Reader, user: str, after: Sequence[int], limit: int) -> list[Waiting]:
+async def waiting(reader: Reader, user: str, after: Sequence[int], limit: int, try_seconds: float) -> list[Waiting]:
     """What nobody has acknowledged behind a number of each lane: urgent first, in order, expired and held ones too."""
     behind = {f"after_{lane}": after[lane] for lane in Lane}
-    return await reader.all(_NEXT, user=user, row_limit=limit, **behind)
+    return await reader.all(_NEXT, user=user, row_limit=limit, try_seconds=-try_seconds, **behind)
 
 
-async def again(reader: Reader, user: str, eids: Collection[UUID]) -> list[Waiting]:
+async def again(reader: Reader, user: str, eids: Collection[UUID], try_seconds: float) -> list[Waiting]:
     """Those of some events that nobody has acknowledged yet."""
-    return await reader.all(_AGAIN, user=user, eids=list(eids))
+    return await reader.all(_AGAIN, user=user, eids=list(eids), try_seconds=-try_seconds)
 
 
-async def send(rows: Connection, eids: Collection[UUID], try_seconds: float) -> dict[UUID, int]:
-    """How often each was sent, with this time; without those that somebody acknowledged meanwhile."""
-    return {one.eid: one.tries for one in await rows.all(_SEND, eids=list(eids), try_seconds=-try_seconds)}
+async def sent(rows: Connection, eids: Collection[UUID], try_seconds: float) -> None:
+    """Begins a try of each, but for those that were sent within the present one, or acknowledged meanwhile."""
+    await rows.run(_SENT, eids=list(eids), try_seconds=-try_seconds)
 
 
 async def bury(rows: Connection, user: str, try_seconds: float, most_tries: int) -> int:
@@ -284,9 +271,11 @@ async def bury(rows: Connection, user: str, try_seconds: float, most_tries: int)
     return len(await rows.all(_BURY, user=user, try_seconds=-try_seconds, most_tries=most_tries))
 
 
-async def acknowledge_until(rows: Connection, user: str, lane: Lane, seq: int, by: str) -> list[Acknowledged]:
-    """All of a lane up to a number that were ever sent; those that were not acknowledged before."""
-    return await rows.all(_ACK_ALL, user=user, of_lane=lane, until=seq, by=by)
+async def acknowledge_until(
+    rows: Connection, user: str, lane: Lane, seq: int, eids: Collection[UUID], by: str
+) -> list[Acknowledged]:
+    """All of a lane up to a number that were ever sent, as `eids` were just now; those that waited."""
+    return await rows.all(_ACK_ALL, user=user, of_lane=lane, until=seq, eids=list(eids), by=by)
 
 
 async def acknowledge(rows: Connection, user: str, eids: Collection[UUID], by: str) -> list[Acknowledged]:

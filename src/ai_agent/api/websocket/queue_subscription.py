@@ -15,6 +15,7 @@ from ai_agent.api.websocket.shown import Shown
 from ai_agent.api.websocket.subscriptions import RETRY_SECONDS, Subscription
 from ai_agent.domain.channels import Channel
 from ai_agent.domain.errors import ServiceUnavailable
+from ai_agent.domain.events import EventFrame
 from ai_agent.domain.frames import GapFrame, Live, Subscribed
 from ai_agent.domain.inbox import IN_FLIGHT, Lane
 from ai_agent.observability.realtime_metrics import DELIVERIES, GAPS
@@ -25,6 +26,8 @@ EPOCH = "queue"
 """The numbering of a queue never changes."""
 LATE_SECONDS = 0.05
 """So much behind its time an event is sent again, so that the database's clock is past it, too."""
+
+REFILL_SECONDS = 0.02
 
 log = structlog.get_logger()
 
@@ -69,6 +72,9 @@ class QueueSubscription:
         """Whether it is waiting to be taken from, or to be filled; at first to begin."""
         self._news = True
         """Whether something may have come that was not looked for."""
+        self._writing = asyncio.Lock()
+        self._more = False
+        """Whether there may be more than there was room for."""
         self._timer: asyncio.TimerHandle | None = None
         self._ends = AsyncExitStack()
 
@@ -122,20 +128,27 @@ class QueueSubscription:
             else:
                 self.filling = False
                 self._ready(self)
-                return
+                break
+        await self._count(self._read.events)
 
     async def acknowledge(self, lane: int | None, seq: int | None, eids: Collection[UUID]) -> int:
         """All of a lane up to a number, or single events; how many waited. Raises BadFrame for neither, or both."""
         if (lane is None) != (seq is None) or bool(eids) == (seq is not None):
             raise BadFrame("Acknowledge up to a seq of a lane, or eids", field="seq")
-        if lane is not None and seq is not None:
-            count = await self._inbox.acknowledge_until(self._user, Lane(lane), seq, self._client)
-            done = [eid for eid, sent in self._sent.items() if sent.lane == lane and sent.seq <= seq]
-        else:
-            count = await self._inbox.acknowledge(self._user, eids, self._client)
-            done = list(eids)
-        self._forget(done)
-        return count
+        sent = self._sent
+        done = list(eids) or [
+            eid for eid, one in sent.items() if one.lane == lane and seq is not None and one.seq <= seq
+        ]
+        taken = {eid: sent.pop(eid) for eid in done if eid in sent}
+        self._refill()
+        try:
+            async with self._writing:
+                if lane is None or seq is None:
+                    return await self._inbox.acknowledge(self._user, eids, self._client)
+                return await self._inbox.acknowledge_until(self._user, Lane(lane), seq, done, self._client)
+        except BaseException:
+            sent.update(taken)  # They come again, when they are due.
+            raise
 
     async def hold(self, eid: UUID, seconds: float) -> bool:
         """Lets an event come again, not before so many seconds; false when it waits no more."""
@@ -156,7 +169,8 @@ class QueueSubscription:
         for eid in due:
             self._sent.pop(eid, None)
         self._note(read)
-        self._news = self._news or (read.more and len(self._sent) < IN_FLIGHT)
+        self._more = read.more
+        self._news = self._news or (read.more and len(self._sent) <= IN_FLIGHT // 2)
         self._arm()
         return read
 
@@ -179,12 +193,21 @@ class QueueSubscription:
             GAPS.labels(gap.reason).inc()
         return list(gaps)
 
-    def _forget(self, eids: Collection[UUID]) -> None:
-        was_full = len(self._sent) >= IN_FLIGHT
-        for eid in eids:
-            self._sent.pop(eid, None)
-        if was_full:
+    async def _count(self, events: list[EventFrame]) -> None:
+        if not events:
+            return
+        try:
+            async with self._writing:  # Two that change the same rows might wait for each other.
+                await self._inbox.sent(events)
+        except ServiceUnavailable as error:
+            log.warning("tries_not_counted", channel=self.name, reason=error.message)
+
+    def _refill(self) -> None:
+        """Looks for more when there is room for it."""
+        if self._more and len(self._sent) <= IN_FLIGHT // 2:
             self.news()
+        elif self._more:
+            self._arm()
 
     def _mark(self) -> None:
         if not self._marked:
@@ -198,6 +221,8 @@ class QueueSubscription:
         """Wakes it when the first of what was sent is due, and now and then, for news that were not heard."""
         loop = asyncio.get_running_loop()
         at = min((sent.due for sent in self._sent.values()), default=loop.time() + CHECK_SECONDS)
+        if self._more and len(self._sent) < IN_FLIGHT:
+            at = loop.time() + REFILL_SECONDS  # Many acknowledgements are worth one look.
         if self._timer is not None:
             self._timer.cancel()
         if not self.closed:
