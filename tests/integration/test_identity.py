@@ -37,6 +37,10 @@ BODIES: dict[str, object] = {
     "POST /agents/{agent_id}/executions": {"message": "x"},
     "POST /executions/{execution_id}/approvals/{call_id}": {"decision": "reject"},
     "POST /executions/{execution_id}/tool-results/{call_id}": {"output": 1},
+    "POST /notifications": {"to": {"user_id": "admin"}, "title": "x"},
+    "POST /topics/{name}/events": {"type": "x"},
+    "POST /admin/queues/dead-letters/replay": {},
+    "POST /admin/queues/dead-letters/purge": {},
 }
 
 
@@ -93,9 +97,13 @@ def ids(server: Server, database_url: str) -> dict[str, str]:
         delivery = api.get(f"/executions/{execution}/deliveries").json()["items"][0]["id"]
         execute(database_url, "UPDATE webhook_deliveries SET status = 'failed', next_attempt_at = NULL")
         tool = api.post("/tools", json={"name": "calculator", "kind": "builtin"}).json()["id"]
+        eid = api.post("/notifications", json=BODIES["POST /notifications"]).json()["eid"]
+        deadline = time.monotonic() + 5
+        while api.get(f"/events/{eid}/delivery").json()["status"] == "accepted" and time.monotonic() < deadline:
+            time.sleep(0.02)
         key = new_key(api)
     ids = {"session_id": session, "message_id": message, "agent_id": agent, "execution_id": execution, "key_id": key}
-    ids |= {"connection_id": str(uuid.uuid4())}
+    ids |= {"connection_id": str(uuid.uuid4()), "eid": eid, "name": "news"}
     return ids | {"number": "1", "delivery_id": delivery, "tool_id": tool, "call_id": "none"}
 
 
@@ -178,7 +186,9 @@ def other_admin(server: Server) -> Iterator[Caller]:
 
 
 @pytest.mark.parametrize("who", ["stranger", "other_admin"])
-@pytest.mark.parametrize(("method", "path"), [(method, path) for method, path in OWNED if "{" in path])
+@pytest.mark.parametrize(
+    ("method", "path"), [(method, path) for method, path in OWNED if "_id}" in path or "{eid}" in path]
+)
 def test_another_owners_id_is_not_found(
     request: pytest.FixtureRequest, server: Server, ids: dict[str, str], who: str, method: str, path: str
 ) -> None:

@@ -143,8 +143,8 @@ def test_a_session_tells_its_messages_changes_and_runs_in_order(
     async def scenario() -> None:
         async with listening(nodes.second.url, codec) as client:
             subscription = client.subscribe(f"session:{session_id}", from_="earliest")
-            before = await live(subscription)
-            assert [event.type for event in before] == ["session.created"]
+            first = await until(subscription, of_type("session.created"))
+            assert [event.type for event in first] == ["session.created"]
             said = (await in_thread(api.post, f"/sessions/{session_id}/messages", json={"content": "Hi"})).json()
             await in_thread(api.patch, f"/messages/{said['id']}", json={"content": "Hello"})
             await in_thread(api.patch, f"/sessions/{session_id}", json={"title": "second"})
@@ -285,7 +285,8 @@ def test_a_page_of_history_is_what_a_subscriber_hears(api: httpx.Client, nodes: 
 
     async def scenario() -> None:
         async with listening(nodes.second.url) as client:
-            heard = await live(client.subscribe(f"session:{session_id}", from_="earliest"))
+            subscription = client.subscribe(f"session:{session_id}", from_="earliest")
+            heard = await until(subscription, lambda event: event.seq == 6)
             page = await client.history(f"session:{session_id}", Since(1), limit=3)
             assert [as_told(event) for event in page.events] == [as_told(event) for event in heard[1:4]]
             assert (page.top, page.floor) == (heard[-1].seq, 1)

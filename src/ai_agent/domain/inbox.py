@@ -50,7 +50,7 @@ class Envelope(msgspec.Struct, frozen=True):
     expires_at: datetime | None = None
 
 
-class DeliveryStatus(StrEnum):
+class EventDeliveryStatus(StrEnum):
     """How far an event came."""
 
     ACCEPTED = "accepted"
@@ -65,7 +65,7 @@ class EventDelivery(msgspec.Struct):
     """What became of an event. `tries` counts how often it was sent; `acknowledged_by` is the client that has it."""
 
     eid: UUID
-    status: DeliveryStatus
+    status: EventDeliveryStatus
     type: str
     user_id: str
     lane: Lane | None

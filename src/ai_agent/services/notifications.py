@@ -10,7 +10,7 @@ from ai_agent.domain.event_data import NotificationData
 from ai_agent.domain.events import EventType, NewEvent
 from ai_agent.domain.fields import StoredJson, new_id, now, to_json
 from ai_agent.domain.identity import Principal, Scope
-from ai_agent.domain.inbox import DeliveryStatus, Envelope, EventDelivery, Lane, Notify, PublishEvent
+from ai_agent.domain.inbox import Envelope, EventDelivery, EventDeliveryStatus, Lane, Notify, PublishEvent
 from ai_agent.realtime.application_events import EVENT_BYTES
 from ai_agent.realtime.publisher import Publisher
 from ai_agent.storage import inbox, outbox, sessions
@@ -56,9 +56,10 @@ class NotificationService:
         return event.eid
 
     async def delivery(self, principal: Principal, eid: UUID) -> EventDelivery:
-        """What became of an event of a queue, for whoever sent it, gets it, or is admin. Raises NotFound."""
-        found = await inbox.record(self._database.reader, eid) or await outbox.queued(self._database.reader, eid)
-        if found is None or not (principal.subject in {found.user_id, found.sender} or principal.may(Scope.ADMIN)):
+        """What became of an event of a queue, for whoever sent it or gets it. Raises NotFound."""
+        # In the order in which it moves, so that it is not missed between the two.
+        found = await outbox.queued(self._database.reader, eid) or await inbox.record(self._database.reader, eid)
+        if found is None or principal.subject not in {found.user_id, found.sender}:
             raise NotFound("There is no such event in a user's queue")
         return _delivery(found) if isinstance(found, Record) else found.delivery
 
@@ -98,11 +99,11 @@ def _delivery(found: Record) -> EventDelivery:
     )
 
 
-def _status(found: Record) -> DeliveryStatus:
+def _status(found: Record) -> EventDeliveryStatus:
     if found.acked_at is not None:
-        return DeliveryStatus.ACKNOWLEDGED
+        return EventDeliveryStatus.ACKNOWLEDGED
     if found.dead_at is not None:
-        return DeliveryStatus.DEAD
+        return EventDeliveryStatus.DEAD
     if found.expires_at is not None and found.expires_at <= now():
-        return DeliveryStatus.EXPIRED
-    return DeliveryStatus.SENT if found.tries else DeliveryStatus.STORED
+        return EventDeliveryStatus.EXPIRED
+    return EventDeliveryStatus.SENT if found.tries else EventDeliveryStatus.STORED

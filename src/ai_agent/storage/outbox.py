@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from ai_agent.domain.channels import queue_of, queued_for
 from ai_agent.domain.events import NewEvent
 from ai_agent.domain.fields import StoredJson, now
-from ai_agent.domain.inbox import DeliveryStatus, Envelope, EventDelivery
+from ai_agent.domain.inbox import Envelope, EventDelivery, EventDeliveryStatus
 from ai_agent.storage.database import Connection, Database, Reader, Told
 from ai_agent.storage.functions import among
 from ai_agent.storage.statements import Statement
@@ -129,7 +129,7 @@ async def queued(reader: Reader, eid: UUID) -> Accepted | None:
     envelope = msgspec.json.decode(row.data, type=Envelope)
     delivery = EventDelivery(
         eid=eid,
-        status=DeliveryStatus.ACCEPTED,
+        status=EventDeliveryStatus.ACCEPTED,
         type=row.type,
         user_id=user,
         lane=envelope.lane,

@@ -46,7 +46,7 @@ class NotificationController(Controller):
     ) -> EventDelivery:
         """Get the delivery of an event
 
-        Of an event of a user's queue, for whoever sent it, its user, and admins: whether it was stored, sent, and
-        acknowledged, and by which client. It is known as long as the queue keeps it, a week at most.
+        Of an event of a user's queue, for whoever sent it and its user: whether it was stored, sent, and acknowledged,
+        and by which client. It is known as long as the queue keeps it, a week at most.
         """
         return await notifications.delivery(request.user, eid)
