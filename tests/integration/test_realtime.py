@@ -182,7 +182,8 @@ def test_an_agent_tells_its_changes_and_the_starts_and_ends_of_its_runs(
     async def scenario() -> None:
         async with listening(nodes.second.url) as client:
             subscription = client.subscribe(f"agent:{agent}", from_="earliest")
-            assert [event.type for event in await live(subscription)] == ["agent.created"]
+            first = await until(subscription, of_type("agent.created"))
+            assert [event.type for event in first] == ["agent.created"]
             await in_thread(api.patch, f"/agents/{agent}", json={"description": "changed"})
             await until(subscription, of_type("agent.updated"))
             model.script(Reply("Good day."))
