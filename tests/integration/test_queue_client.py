@@ -81,3 +81,18 @@ def test_what_was_acknowledged_is_gone_for_all_clients(nodes: Nodes, api: httpx.
             assert isinstance(await anext(client.queue()), Live)
 
     play(scenario)
+
+
+def test_who_leaves_the_queue_at_once_has_acknowledged(nodes: Nodes, api: httpx.Client, key: str) -> None:
+    async def scenario() -> None:
+        async with RealtimeClient(nodes.second.url, key) as client:
+            eid = notify(api, client.user, "read")
+            async with client.queue() as queue:
+                async for notice in queue:
+                    if isinstance(notice, Event):
+                        client.acknowledge(notice)
+                        break
+            while api.get(f"/events/{eid}/delivery").json()["status"] != "acknowledged":
+                await asyncio.sleep(0.05)
+
+    play(scenario)

@@ -2,15 +2,13 @@
 
 import type { ApplicationEvent, EpochChanged, GapFrame, KnownEvent, Live, Subscribe } from "./types.ts";
 import type { ChannelNotice, SubscribeOptions } from "./notices.ts";
+import { Seen } from "./seen.ts";
 
 /** An event's place: its number, and which numbering that is of. */
 export interface Position {
   epoch: string;
   seq: number;
 }
-
-/** Events of a channel whose ids are remembered. */
-const REMEMBERED = 4096;
 
 export class Channel {
   /** Behind the last event that counts; nothing before the server has answered once. */
@@ -20,24 +18,23 @@ export class Channel {
   /** Whether its reader is too far behind to be told more. */
   paused = false;
   readonly name: string;
-  readonly #options: SubscribeOptions;
-  /** In the order in which they came, as a Set keeps them. */
-  readonly #seen = new Set<string>();
+  protected readonly options: SubscribeOptions;
+  protected readonly seen = new Seen();
 
   constructor(name: string, options: SubscribeOptions) {
     this.name = name;
-    this.#options = options;
+    this.options = options;
   }
 
   /** Whether `connect` can take it up again: a filter or a wish has to be told anew. */
   get resumable(): boolean {
-    const { types, on_gap = "latest" } = this.#options;
+    const { types, on_gap = "latest" } = this.options;
     return this.position !== undefined && !this.paused && !types?.length && on_gap === "latest";
   }
 
   /** What asks for it: as at first, or behind the last event. */
   get request(): Pick<Subscribe, "ch"> & SubscribeOptions {
-    const { from, since, ...others } = this.#options;
+    const { from, since, ...others } = this.options;
     const start = this.position ? { since: this.position } : { ...(from && { from }), ...(since && { since }) };
     return { ch: this.name, ...structuredClone(start), ...others };
   }
@@ -49,7 +46,7 @@ export class Channel {
 
   /** The server has answered: events behind this position follow. Returns what is to be told of a new epoch. */
   start({ epoch, seq }: Position): EpochChanged | undefined {
-    const before = this.position ?? this.#options.since;
+    const before = this.position ?? this.options.since;
     this.position = { epoch, seq };
     this.open = true;
     if (!before?.epoch || before.epoch === epoch) return undefined;
@@ -81,13 +78,6 @@ export class Channel {
     // Events that are hidden from us lie between `prev` and this one; `live` may have told of some of them.
     if ((event.prev ?? event.seq - 1) > position.seq) return "lost";
     position.seq = event.seq;
-    if (this.#seen.has(event.eid)) return undefined;
-    this.#remember(event.eid);
-    return { ...event, epoch: position.epoch };
-  }
-
-  #remember(eid: string): void {
-    this.#seen.add(eid);
-    if (this.#seen.size > REMEMBERED) for (const oldest of this.#seen) return void this.#seen.delete(oldest);
+    return this.seen.isNew(event.eid) ? { ...event, epoch: position.epoch } : undefined;
   }
 }

@@ -5,6 +5,7 @@ import type { ChannelNotice, ConnectionNotice, Notice, SubscribeOptions } from "
 import { Session } from "./session.ts";
 import { Subscription, type EventOf } from "./subscription.ts";
 import type { ApplicationEvent, KnownEvent, ServerFrame, Since } from "./types.ts";
+import { queueOf } from "./user_queue.ts";
 
 export interface RealtimeOptions extends ServerOptions {
   /** What kind of client this is, for the server's log. */
@@ -26,6 +27,8 @@ export interface HistoryPage<E = KnownEvent | ApplicationEvent> {
 const PROTOCOL = "aiagent.v1.json";
 /** A socket that has not opened, and been welcomed, after this long is given up. */
 const WELCOME_MS = 15_000;
+/** Acknowledgements of this time are told together. */
+const GATHER_MS = 50;
 const NORMAL = 1000;
 const ABNORMAL = 1006;
 
@@ -46,6 +49,8 @@ export class RealtimeClient {
   #silence_ms = WELCOME_MS;
   #closed: AgentError | undefined;
   #welcomes: Array<() => void> = [];
+  #user = "";
+  #settling: ReturnType<typeof setTimeout> | undefined;
 
   constructor(options: RealtimeOptions) {
     this.#options = options;
@@ -72,6 +77,21 @@ export class RealtimeClient {
     return subscription;
   }
 
+  /**
+   * What waits for the user, and what comes: approvals, ends of their runs, notifications; urgent first. Each event is
+   * kept, and told every client of the user, until one of them has acknowledged it. It is told here once.
+   */
+  async queue(options: Pick<SubscribeOptions, "types"> = {}): Promise<Subscription<`user:${string}`>> {
+    await this.#welcome();
+    return this.subscribe(await queueOf(this.#user), options);
+  }
+
+  /** Takes an event out of the user's queue, soon and for good: also when the connection is lost meanwhile. */
+  acknowledge(event: Pick<KnownEvent, "ch" | "eid">): void {
+    this.#session.acknowledge(event.ch, event.eid);
+    this.#settling ??= setTimeout(() => this.#settle(), GATHER_MS);
+  }
+
   /** Calls a method, as its REST twin does. It fails as `disconnected` where it is not known whether it happened. */
   async call<T = unknown>(method: string, params: Record<string, unknown> = {}): Promise<T> {
     return (await this.#command(() => this.#session.call(method, params))) as T;
@@ -82,8 +102,9 @@ export class RealtimeClient {
     return (await this.#command(() => this.#session.history(ch, since, limit))) as HistoryPage<EventOf<C>>;
   }
 
-  /** Ends the connection, and all subscriptions with it. */
+  /** Ends the connection, and all subscriptions with it; what was acknowledged is told before. */
   close(): void {
+    this.#settle();
     this.#end(new AgentError("closed", "The client was closed"), undefined);
     this.#drop(NORMAL);
   }
@@ -164,6 +185,7 @@ export class RealtimeClient {
   #connection(notice: ConnectionNotice): void {
     switch (notice.t) {
       case "connected":
+        this.#user = notice.user;
         return this.#welcomed(notice.silence_ms);
       case "ended":
         return this.#forget(notice.ch, new AgentError(notice.reason, `${notice.ch} is no longer told: ${notice.reason}`));
@@ -201,9 +223,19 @@ export class RealtimeClient {
     if (token !== undefined) this.#do(() => this.#session.renew(token));
   }
 
-  async #command(send: () => number): Promise<unknown> {
+  #settle(): void {
+    clearTimeout(this.#settling);
+    this.#settling = undefined;
+    this.#do(() => this.#session.settle());
+  }
+
+  async #welcome(): Promise<void> {
     while (!this.#session.ready && !this.#closed) await new Promise<void>((resolve) => this.#welcomes.push(resolve));
     if (this.#closed) throw this.#closed;
+  }
+
+  async #command(send: () => number): Promise<unknown> {
+    await this.#welcome();
     return await new Promise((resolve, reject) => this.#do(() => this.#waiting.set(send(), { resolve, reject })));
   }
 

@@ -15,6 +15,7 @@ import type {
   Welcome,
 } from "./types.ts";
 import { Channel, type Position } from "./channel.ts";
+import { UserQueue } from "./user_queue.ts";
 import type { Notice, SubscribeOptions } from "./notices.ts";
 
 /** A frame of the client's own; what has its default is left out. */
@@ -111,13 +112,14 @@ export class Session {
   }
 
   subscribe(name: string, options: SubscribeOptions = {}): void {
-    const channel = new Channel(name, options);
+    const channel = name.startsWith("user:") ? new UserQueue(name, options) : new Channel(name, options);
     this.#channels.set(name, channel);
     if (this.ready) this.#ask(channel);
   }
 
   unsubscribe(name: string): void {
     const channel = this.#channels.get(name);
+    if (channel instanceof UserQueue) this.#acknowledge(channel);
     this.#channels.delete(name);
     if (channel && !channel.paused && this.ready) this.#leave(channel);
   }
@@ -137,6 +139,17 @@ export class Session {
     if (!channel?.paused) return;
     channel.paused = false;
     if (this.ready) this.#ask(channel);
+  }
+
+  /** The application has done with an event of the user's queue: the server need not keep it. */
+  acknowledge(ch: string, eid: string): void {
+    const channel = this.#channels.get(ch);
+    if (channel instanceof UserQueue) channel.acknowledge(eid);
+  }
+
+  /** Tells the server what was acknowledged since. Unheard, it is said again when the event comes again. */
+  settle(): void {
+    for (const channel of this.#channels.values()) if (channel instanceof UserQueue) this.#acknowledge(channel);
   }
 
   call(method: string, params?: Record<string, unknown>): number {
@@ -160,6 +173,10 @@ export class Session {
     const id = this.#send(frame);
     this.#commands.set(id, "command");
     return id;
+  }
+
+  #acknowledge(queue: UserQueue): void {
+    if (this.ready) for (const frame of queue.acknowledgements()) this.#command(frame);
   }
 
   #send(frame: Outgoing): number {

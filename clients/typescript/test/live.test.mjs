@@ -167,3 +167,28 @@ test("who is not known is told so, once a provider was asked again", async () =>
   assert.equal(asked, 2);
   await assert.rejects(Array.fromAsync(execute({ url, token: "sk-test-nobody" }, agent, { message: "x" })), { status: 401 });
 });
+
+test("what waits for a user comes once over cuts, urgent first, until it is acknowledged for all clients", async () => {
+  const owner_id = `ts ${crypto.randomUUID()}`;
+  const { key } = await rest("POST", "/admin/keys", { name: "ts", owner_id, scopes: ["agents:read"] });
+  const notify = async (title, lane) =>
+    (await rest("POST", "/notifications", { to: { user_id: owner_id }, title, lane })).eid;
+  const stored = async (eid, status) => {
+    while ((await rest("GET", `/events/${eid}/delivery`)).status !== status) await new Promise((go) => setTimeout(go, 20));
+  };
+  const eids = [await notify("first", 1), await notify("second", 1), await notify("at once", 0)];
+  for (const eid of eids) await stored(eid, "stored");
+  const client = new RealtimeClient({ url: proxy.url, token: key });
+  const queue = await client.queue();
+  const titles = [];
+  for await (const event of queue.events()) {
+    titles.push(event.data.title);
+    if (titles.length === 2) proxy.cut(); // All three come again.
+    client.acknowledge(event);
+    if (titles.length === 3) await notify("last", 1);
+    if (titles.length === 4) break;
+  }
+  assert.deepEqual(titles, ["at once", "first", "second", "last"]);
+  for (const eid of eids) await stored(eid, "acknowledged");
+  client.close();
+});

@@ -107,6 +107,7 @@ class Conversation:
         self._ask(state)
 
     def unsubscribe(self, channel: str) -> None:
+        self.settle()
         if self._channels.pop(channel, None) is not None and self._open:
             self._send(Unsubscribe(id=self._next_id(), ch=channel))
 
@@ -131,6 +132,11 @@ class Conversation:
         """The commands that tell the server what was acknowledged since."""
         queues = [state for state in self._channels.values() if self._open and isinstance(state, QueueState)]
         return [ack for state in queues for ack in state.acknowledgements()]
+
+    def settle(self) -> None:
+        """Sends them. One that is not heard is said again when its event comes again."""
+        for ack in self.acknowledgements():
+            self.command(ack)
 
     def command(self, frame: Frame) -> int:
         """Sends a command; `Replied` or `Failed` of its number answers."""

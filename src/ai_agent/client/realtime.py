@@ -154,8 +154,7 @@ class RealtimeClient:
 
     def _settle(self) -> None:
         self._settling = None
-        for ack in self._conversation.acknowledgements():
-            self._conversation.command(ack)  # Unheard, it is said again when the event comes again.
+        self._conversation.settle()
         self._link.write()
 
     async def call(self, method: str, **params: Any) -> Any:
