@@ -1,6 +1,6 @@
 """What sockets cost the server, and how soon what is published reaches them.
 
-python -m benchmarks.realtime [--rounds N] [--seconds N] [--idle N] [--only latency,recovery,queue,fan-out,idle]
+python -m benchmarks.realtime [--rounds N] [--seconds N] [--idle N] [--only latency,recovery,queue,storm,fan-out,idle]
                               [--store redis|file]
 """
 
@@ -46,7 +46,9 @@ IN_FLIGHT = 8
 CHANNELS, MESSAGES_PER_SECOND = 1000, 500
 REPLAYED, RECOVERIES = 300, 200
 QUEUED, RETURNS = 1000, 20
+STORM, MISSED, STORMS = 2000, 5, 3
 FEW = 10
+PARTS = ["latency", "recovery", "queue", "storm", "fan-out", "idle"]
 EVENT = b'{"t":"event"'
 TEXT = "What a person or a model says in a sentence or two."
 
@@ -244,6 +246,37 @@ async def wait_in_queue(database: Database) -> None:
             await inbox.append(rows, ADMIN_SUBJECT, lane, arrivals, RETENTION[lane].events)
 
 
+async def storms(own: Ours) -> list[Delays]:
+    """All clients lose their connections at once and come back at once, each for what its channel told meanwhile.
+
+    Of each storm: from its beginning until each client has heard all; the largest is the time it takes as a whole.
+    """
+    return [await storm(own, number) for number in range(STORMS)]
+
+
+async def storm(own: Ours, number: int) -> Delays:
+    names = [f"topic:storm-{number}-{client}" for client in range(STORM)]
+    sockets = await in_parts([lambda n=name: own.listener(n) for name in names])  # type: ignore[misc]
+    told = await asyncio.gather(*(own.log.append(name, [news() for _ in range(MISSED)]) for name in names))
+    await closed(sockets)
+    epochs = [one.epoch for one in told]
+    began = time.perf_counter()
+    times: list[float] = []
+
+    async def come_back(name: str, epoch: str) -> Socket:
+        socket = await conversing(own.server.port, KEY, resume=[{"ch": name, "epoch": epoch, "seq": 0}])
+        heard = 0
+        while not (message := await socket.next()).startswith(b'{"t":"live"'):
+            heard += message.startswith(EVENT)
+        times.append((time.perf_counter() - began) * 1000)
+        if heard != MISSED:
+            raise RuntimeError(f"{heard} events came and not {MISSED}")
+        return socket
+
+    await closed(await asyncio.gather(*map(come_back, names, epochs)))
+    return Delays.of(f"return of {STORM} clients at once", times, STORM)
+
+
 class FanOut(msgspec.Struct):
     application: str
     round: int
@@ -424,6 +457,9 @@ async def measure(own: Server, bares: dict[str, Server], settings: dict[str, str
         await database.open()
         delays.append(await returning(ours, database))
         await database.close()
+    if "storm" in options.only:
+        print("storm", file=sys.stderr, flush=True)
+        delays += await storms(ours)
     if "fan-out" in options.only:
         fans = await fan_outs(ours, bares, options.rounds, options.seconds)
     if "idle" in options.only:
@@ -453,8 +489,6 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5)
     parser.add_argument("--idle", type=int, default=2000)
-    parser.add_argument(
-        "--only", type=lambda names: names.split(","), default=["latency", "recovery", "queue", "fan-out", "idle"]
-    )
+    parser.add_argument("--only", type=lambda names: names.split(","), default=PARTS)
     parser.add_argument("--store", choices=["redis", "file"], default="redis")
     main(parser.parse_args())
