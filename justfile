@@ -31,6 +31,10 @@ test *args:
 test-faults *args:
     uv run --all-extras pytest tests/faults "$@"
 
+# Load for ten minutes while processes are restarted: nothing is lost, and nothing grows
+soak seconds="600":
+    SOAK_SECONDS={{seconds}} uv run --all-extras pytest -s tests/faults/test_soak.py
+
 # Pure tests only: seconds
 test-fast *args:
     uv run pytest tests/unit "$@"

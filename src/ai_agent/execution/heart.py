@@ -8,6 +8,7 @@ from uuid import UUID
 
 import structlog
 
+from ai_agent.background import cancel_and_wait
 from ai_agent.domain.errors import AIAgentError
 from ai_agent.execution.runs import Runs
 from ai_agent.storage.leases import Claim, Held
@@ -32,9 +33,7 @@ class Heart:
         self._beating = asyncio.create_task(self._beat())
 
     async def close(self) -> None:
-        if self._beating is not None:
-            self._beating.cancel()
-            await asyncio.wait([self._beating])
+        await cancel_and_wait(self._beating)
 
     def hold(self, claim: Claim, stop: Callable[[str], None]) -> None:
         """Keeps the lease; `stop(why)` is called when it is `lost`, or when somebody has `cancelled` the run."""

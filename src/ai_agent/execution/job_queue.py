@@ -20,6 +20,7 @@ from litestar_queues import QueueConfig, QueueService, Worker, WorkerConfig
 from litestar_queues.exceptions import QueueConfigurationError
 from litestar_queues.task import Task
 
+from ai_agent.background import cancel_and_wait
 from ai_agent.domain.fields import now
 from ai_agent.storage.redis import ANSWER_SECONDS
 
@@ -105,12 +106,7 @@ class LitestarJobQueue:
         if self._worker is not None:
             await self._worker.stop()
             await asyncio.wait(self._tasks[:1])
-        # The library swallows a cancel that meets its start: it is repeated until it is heard.
-        left = set(self._tasks)
-        while left:
-            for task in left:
-                task.cancel()
-            _, left = await asyncio.wait(left, timeout=1)
+        await cancel_and_wait(*self._tasks)
         with self._outage:
             await self._service.close()
         if self._redis is not None:

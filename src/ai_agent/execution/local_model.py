@@ -11,6 +11,7 @@ import time
 import msgspec
 import structlog
 
+from ai_agent.background import cancel_and_wait
 from ai_agent.domain.errors import ExternalServiceError
 
 MODEL_NAME = "smollm2-135m"
@@ -112,10 +113,7 @@ class LocalModel:
     async def close(self) -> None:
         """Ends the process, within 5 s."""
         self._closing = True
-        for task in (self._starting, self._watcher):
-            if task is not None:
-                task.cancel()
-                await asyncio.wait([task])
+        await cancel_and_wait(self._starting, self._watcher)
         if self._process is not None:
             await _end(self._process)
 

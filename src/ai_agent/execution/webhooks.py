@@ -14,6 +14,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
+from ai_agent.background import cancel_and_wait
 from ai_agent.domain.deliveries import DeliveryStatus
 from ai_agent.domain.fields import new_id, now
 from ai_agent.execution.webhook_post import ATTEMPT_SECONDS, Result
@@ -59,15 +60,10 @@ class Webhooks:
 
     async def close(self) -> None:
         """Gives attempts that are under way a moment; what is cut off is tried again, here or elsewhere."""
-        if self._looking is None:
-            return
-        self._looking.cancel()
-        await asyncio.wait([self._looking])
+        await cancel_and_wait(self._looking)
         if self._attempts:
-            _, late = await asyncio.wait(self._attempts, timeout=CLOSE_SECONDS)
-            for attempt in late:
-                attempt.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+            await asyncio.wait(self._attempts, timeout=CLOSE_SECONDS)
+            await cancel_and_wait(*self._attempts)
 
     async def announce(self, rows: Connection, owner: str, execution_id: UUID, url: str | None) -> None:
         """In the transaction that has ended a run: what its `callback_url` is told; nothing where there is none."""

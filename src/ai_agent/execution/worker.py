@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
+from ai_agent.background import cancel_and_wait
 from ai_agent.domain.agents import ModelConfig
 from ai_agent.domain.errors import AIAgentError, OperationTimeout, ServiceUnavailable
 from ai_agent.domain.executions import ExecutionError, ExecutionStatus
@@ -61,15 +62,12 @@ class Worker:
         """Waits for live runs to the end of the window; what is left goes back to the queue's rows."""
         self.drain()
         assert self._drain_end is not None  # noqa: S101  # set by drain()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.wait([self._sweeper])
+        await cancel_and_wait(self._sweeper)
         if live := list(self._live.values()):
             await asyncio.wait(live, timeout=max(0.0, self._drain_end - time.monotonic()))
         for execution_id in list(self._live):
             self._stop(execution_id, "stopping")
-        if live := list(self._live.values()):
-            await asyncio.wait(live)
+        await cancel_and_wait(*self._live.values())
         await self._queue.close()
         await self._heart.close()
 

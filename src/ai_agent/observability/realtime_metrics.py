@@ -47,6 +47,7 @@ ACKNOWLEDGE_SECONDS = Histogram(
     buckets=(0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 3600, 86_400),
 )
 UNACKNOWLEDGED = Gauge("ai_agent_inbox_unacknowledged", "Events of users' queues that wait; NaN: unknown")
+CHANNELS = Gauge("ai_agent_event_channels", "Channels that somebody in this process follows")
 BROKER_RECONNECTS = Counter("ai_agent_event_broker_reconnects", "Times that the log's connection to Redis was lost")
 OUTBOX_LAG = Gauge("ai_agent_outbox_lag_seconds", "Age of the oldest event that the log may not have; NaN: unknown")
 

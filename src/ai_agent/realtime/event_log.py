@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from ai_agent.domain.events import EventFrame, NewEvent
+from ai_agent.observability.realtime_metrics import CHANNELS
 
 BUFFERED_EVENTS = 1000
 BUFFERED_BYTES = 1024 * 1024
@@ -203,12 +204,14 @@ class Subscribers:
     def add(self, channel: str, news: Callable[[], None] | None) -> Subscription:
         subscription = Subscription(news)
         self._of.setdefault(channel, set()).add(subscription)
+        CHANNELS.set(len(self._of))
         return subscription
 
     def remove(self, channel: str, subscription: Subscription) -> None:
         self._of[channel].discard(subscription)
         if not self._of[channel]:
             del self._of[channel]
+            CHANNELS.set(len(self._of))
 
     def deliver(self, channel: str, heard: Heard) -> None:
         if subscriptions := self._of.get(channel):

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from ai_agent.background import cancel_and_wait
 from ai_agent.domain.channels import queue_of, queued_for
 from ai_agent.domain.errors import AIAgentError
 from ai_agent.domain.events import TERMINAL, EventType, NewEvent
@@ -76,9 +77,7 @@ class Publisher:
     async def close(self) -> None:
         if not self._tasks:
             return
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.wait(self._tasks)
+        await cancel_and_wait(*self._tasks)
         with suppress(AIAgentError):  # Else another process publishes them, or finds them published already.
             await self._publish_all(list(self._unpublished))
             await self._confirm()

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, cast
 
 import structlog
 
+from ai_agent.background import cancel_and_wait
 from ai_agent.domain.channels import Retention, retention
 from ai_agent.domain.errors import ServiceUnavailable
 from ai_agent.domain.events import NewEvent
@@ -51,9 +52,7 @@ class RedisLog:
         self._watch = asyncio.create_task(self._watch_for_ever())
 
     async def close(self) -> None:
-        if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.wait([self._watch])
+        await cancel_and_wait(self._watch)
         await self._news.close()
         self._appends.close()
         self._reads.close()

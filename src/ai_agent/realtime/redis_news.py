@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 
+from ai_agent.background import cancel_and_wait
 from ai_agent.domain.errors import ServiceUnavailable
 from ai_agent.observability.realtime_metrics import BROKER_RECONNECTS
 from ai_agent.storage.redis import RedisError, RedisSocket, Reply
@@ -52,9 +53,7 @@ class RedisNews:
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await cancel_and_wait(self._task)
 
     @contextlib.asynccontextmanager
     async def listening(self, name: str) -> AsyncIterator[None]:

@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
+from ai_agent.background import cancel_and_wait
 from ai_agent.domain.channels import CONTROL
 from ai_agent.domain.errors import AIAgentError
 from ai_agent.domain.events import NewEvent
@@ -46,9 +47,7 @@ class SocketOrders:
             self._task = asyncio.create_task(self._follow())
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await cancel_and_wait(self._task)
 
     async def close_connection(self, connection_id: UUID, code: CloseCode) -> None:
         """Raises ServiceUnavailable when no other node can be told."""

@@ -12,6 +12,7 @@ from datetime import timedelta
 
 import structlog
 
+from ai_agent.background import cancel_and_wait
 from ai_agent.domain.fields import now
 from ai_agent.storage import credential_changes
 from ai_agent.storage.database import Database
@@ -43,9 +44,7 @@ class CredentialChanges:
         self._following = asyncio.create_task(self._follow())
 
     async def close(self) -> None:
-        if self._following is not None:
-            self._following.cancel()
-            await asyncio.wait([self._following])
+        await cancel_and_wait(self._following)
 
     async def look(self) -> None:
         """Reads all that is new."""

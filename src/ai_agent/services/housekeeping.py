@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
+from ai_agent.background import cancel_and_wait
 from ai_agent.storage.database import Connection, Database
 
 SECONDS = 600.0
@@ -35,9 +36,7 @@ class Housekeeping:
         self._task = asyncio.create_task(self._run())
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait([self._task])
+        await cancel_and_wait(self._task)
 
     async def _run(self) -> None:
         while True:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Coroutine
 from contextvars import Context
 from typing import Any, Generic, NamedTuple, TypeVar
 
+from ai_agent.background import cancel_and_wait
+
 Result = TypeVar("Result")
 
 
@@ -36,10 +38,7 @@ class SingleFlight(Generic[Result]):
         self._flights.clear()
 
     async def close(self) -> None:
-        if self._tasks:
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.wait(self._tasks)
+        await cancel_and_wait(*self._tasks)
 
     def _begin(self, key: str) -> _Flight[Result]:
         # A context of its own: the work is no part of the first one's request, who may be gone before it ends.

@@ -5,6 +5,7 @@ from contextvars import Context
 
 import structlog
 
+from ai_agent.background import cancel_and_wait
 from ai_agent.domain.rate_limits import Hit, Strategy, Verdict
 from ai_agent.observability.metrics import LIMITER_CHANGES, LIMITER_ON_MEMORY
 from ai_agent.storage.limiter import MemoryLimiter
@@ -63,7 +64,5 @@ class ResilientLimiter:
         return None
 
     async def close(self) -> None:
-        if self._prober is not None:
-            self._prober.cancel()
-            await asyncio.wait([self._prober])
+        await cancel_and_wait(self._prober)
         self._redis.close()

@@ -11,6 +11,7 @@ import structlog
 from ai_agent.api.websocket.auth import Authenticator
 from ai_agent.api.websocket.credential_review import CredentialReview
 from ai_agent.api.websocket.errors import LimitReached
+from ai_agent.background import cancel_and_wait
 from ai_agent.domain.connections import ConnectionInfo
 from ai_agent.domain.errors import AIAgentError
 from ai_agent.domain.frames import CloseCode
@@ -65,9 +66,7 @@ class ConnectionManager:
         self._keeping = asyncio.create_task(self._keep())
 
     async def close(self) -> None:
-        if self._keeping is not None:
-            self._keeping.cancel()
-            await asyncio.wait([self._keeping])
+        await cancel_and_wait(self._keeping)
         await self.review.close()
 
     def enter(self, connection: "Connection") -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from ai_agent.api.websocket.auth import Authenticator, Login
 from ai_agent.api.websocket.subscriptions import Subscription
+from ai_agent.background import cancel_and_wait
 from ai_agent.domain.errors import AIAgentError, AuthenticationError, AuthorizationError
 from ai_agent.domain.frames import CloseCode
 
@@ -35,10 +36,7 @@ class CredentialReview:
                 task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+        await cancel_and_wait(*self._tasks)
 
     async def look(self, connection: "Connection") -> None:
         """Whether its credentials hold, and what they allow now."""
