@@ -121,7 +121,7 @@ class QueueSubscription:
         self.filling = True
         while True:
             try:
-                self._read = await self._look()
+                read = self._read = await self._look()
             except ServiceUnavailable as error:
                 log.warning("queue_cannot_be_read", reason=error.message)
                 await asyncio.sleep(RETRY_SECONDS)
@@ -129,7 +129,7 @@ class QueueSubscription:
                 self.filling = False
                 self._ready(self)
                 break
-        await self._count(self._read.events)
+        await self._count(read.events)
 
     async def acknowledge(self, lane: int | None, seq: int | None, eids: Collection[UUID]) -> int:
         """All of a lane up to a number, or single events; how many waited. Raises BadFrame for neither, or both."""
