@@ -152,7 +152,8 @@ class QueueSubscription:
 
     async def hold(self, eid: UUID, seconds: float) -> bool:
         """Lets an event come again, not before so many seconds; false when it waits no more."""
-        waits = await self._inbox.hold(self._user, eid, seconds)
+        async with self._writing:  # Behind the counting of the try that it answers.
+            waits = await self._inbox.hold(self._user, eid, seconds)
         if waits and eid in self._sent:
             self._sent[eid] = self._sent[eid]._replace(due=self._later(seconds))
             self._arm()
@@ -197,7 +198,7 @@ class QueueSubscription:
         if not events:
             return
         try:
-            async with self._writing:  # Two that change the same rows might wait for each other.
+            async with self._writing:  # Two that change the same rows might wait for each other, or overtake.
                 await self._inbox.sent(events)
         except ServiceUnavailable as error:
             log.warning("tries_not_counted", channel=self.name, reason=error.message)
