@@ -113,7 +113,7 @@ def test_a_late_farewell_hides_nobody_who_has_come_again(nodes: Nodes, channel: 
         tabs = [[sockets.enter_context(conversing(node, token=key)) for _ in range(4)] for node in both]
         for here, there in zip(*tabs, strict=True):
             for ends, begins in ((here, there), (there, here)) * 5:
-                begins.send({"t": "subscribe", "ch": channel})
+                begins.send({"t": "subscribe", "ch": channel, "types": ["nothing"]})
                 ends.send({"t": "unsubscribe", "ch": channel})
             assert users(here, channel) == {ADMIN: False, user: False}
             assert all_told(admin)[-1] == ("joined", user)
@@ -179,7 +179,7 @@ def test_typing_falls_back_after_ten_seconds(nodes: Nodes, channel: str, user: s
         enter(own, channel)
         assert who(admin, 2) == [("joined", ADMIN), ("joined", user)]
         assert users(own, channel, typing=True)[user]
-        time.sleep(3)
+        time.sleep(2)
         assert users(own, channel, typing=True)[user]
         renewed = time.monotonic()
         assert told(admin, 1) == [("presence.typing", {"user_id": user, "typing": True})]
