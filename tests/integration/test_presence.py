@@ -1,15 +1,19 @@
 """Who is in a session, and who is typing: seen on every node, told once for each user, and true in the end."""
 
+import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack
 from typing import Any
+from unittest.mock import ANY
 from uuid import uuid4
 
 import httpx
 import pytest
 
-from tests.conftest import Nodes
+from ai_agent.client import Event, RealtimeClient, Refused, Subscription
+from ai_agent.domain.event_data import PresenceJoinedData, PresenceLeftData, PresenceTypingData
+from tests.conftest import KEY, Nodes
 from tests.sockets import Socket, conversing, opened
 
 ADMIN = "admin"
@@ -222,6 +226,40 @@ def test_who_comes_back_with_the_connection_is_there_again(nodes: Nodes, channel
             assert again.connect(key, resume=[resume])["resumed"][0]["recovered"]
             assert who(admin, 1) == [("joined", user)]
             assert who(again, 3) == [("joined", user), ("left", user), ("joined", user)]
+
+
+def test_the_client_hears_of_others_looks_and_types(nodes: Nodes, channel: str, user: str, key: str) -> None:
+    session_id = channel.removeprefix("presence:")
+
+    async def scenario() -> None:
+        async with RealtimeClient(nodes.first.url, KEY) as admin, RealtimeClient(nodes.second.url, key) as own:
+            heard = events(admin.subscribe(channel))
+            assert await anext(heard) == PresenceJoinedData(ADMIN, ANY)
+            with pytest.raises(Refused, match="Subscribe"):
+                await own.typing(session_id)
+            async with own.subscribe(channel) as listening:
+                assert await anext(events(listening)) == PresenceJoinedData(user, ANY)
+                assert await anext(heard) == PresenceJoinedData(user, ANY)
+                there = await own.typing(session_id)
+                assert [(one.user_id, one.typing) for one in there] == [(ADMIN, False), (user, True)]
+                assert await anext(heard) == PresenceTypingData(user, True)
+                assert await admin.presence(session_id) == there
+                await own.typing(session_id, False)
+                assert await anext(heard) == PresenceTypingData(user, False)
+            assert await anext(heard) == PresenceLeftData(user)
+            assert [one.user_id for one in await own.presence(session_id)] == [ADMIN]
+
+    async def run() -> None:
+        async with asyncio.timeout(20):
+            await scenario()
+
+    asyncio.run(run())
+
+
+async def events(subscription: Subscription) -> AsyncIterator[object]:
+    async for notice in subscription:
+        if isinstance(notice, Event):
+            yield notice.data
 
 
 def test_nobody_is_in_a_session_that_is_deleted(nodes: Nodes, channel: str, key: str) -> None:
