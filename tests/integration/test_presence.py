@@ -192,9 +192,9 @@ def test_typing_falls_back_after_ten_seconds(nodes: Nodes, channel: str, user: s
         assert users(admin, channel) == {ADMIN: False, user: False}
 
 
-def test_others_neither_listen_nor_look(nodes: Nodes, api: httpx.Client, channel: str, key: str) -> None:
+def test_others_neither_listen_nor_look(nodes: Nodes, api: httpx.Client, channel: str, user: str, key: str) -> None:
     stranger = key_of(api, f"user-{uuid4()}", "sessions:read")
-    blind = key_of(api, f"user-{uuid4()}", "agents:read")
+    blind = key_of(api, user, "agents:read")
     absent = f"presence:{uuid4()}"
     for token, where in ((stranger, channel), (blind, channel), (key, absent), (key, "presence:somewhere")):
         with conversing(nodes.second, token=token) as socket:
