@@ -144,7 +144,8 @@ def test_what_the_log_cannot_take_is_told_later_as_it_is_then(monkeypatch: pytes
         assert await users(presence) == {"bob": False}
         presence.enter(S, 1, "ada", "web")
         presence.enter(S, 3, "cy", "web")
-        assert await users(presence) == {"bob": False, "ada": False, "cy": False}
+        presence.types(S, 3, typing=True)
+        assert await users(presence) == {"bob": False, "ada": False, "cy": True}
         presence.leave(S, 3)
         await asyncio.sleep(0.1)
         log.away = False

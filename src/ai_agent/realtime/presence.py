@@ -26,8 +26,8 @@ TYPING_SECONDS = 10.0
 KEEP_SECONDS = 2.0
 SLICES = 5
 """Each time another fifth of the sessions is said again."""
-TRIES = 3
-"""So often nodes may overtake each other. A channel that was forgotten refuses every time."""
+TRIES = 10
+"""So often others may overtake a node with news of the same session. A channel that was forgotten refuses each time."""
 CLOSING_SECONDS = 2.0
 
 log = structlog.get_logger()
@@ -67,7 +67,6 @@ class Presence:
         self._alone = False
         self._closing = False
         self._turn = 0
-
         self._saying: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -207,14 +206,14 @@ class Presence:
     def _told(self, session_id: str, changes: Collection[Change], users: Collection[Present]) -> Iterator[NewEvent]:
         here = {one.user_id: one for one in users}
         for user_id, what in sorted(changes):
-            if user_id not in here:
+            one = here.get(user_id)
+            if what == "presence" and one is None:
                 yield NewEvent.of(EventType.PRESENCE_LEFT, PresenceLeftData(user_id))
             elif what == "presence":
-                client = self._client(session_id, user_id)
-                yield NewEvent.of(EventType.PRESENCE_JOINED, PresenceJoinedData(user_id, client))
-            else:
-                typing = here[user_id].typing
-                yield NewEvent.of(EventType.PRESENCE_TYPING, PresenceTypingData(user_id, typing))
+                joined = PresenceJoinedData(user_id, self._client(session_id, user_id))
+                yield NewEvent.of(EventType.PRESENCE_JOINED, joined)
+            elif one is not None:
+                yield NewEvent.of(EventType.PRESENCE_TYPING, PresenceTypingData(user_id, one.typing))
 
     def _client(self, session_id: str, user_id: str) -> str | None:
         sockets = self._here.get(session_id, {}).values()
