@@ -65,7 +65,7 @@ class Wire:
             settings=Settings(**settings),
             authenticator=everybody,
             manager=Alone(),  # type: ignore[arg-type]
-            channels=Channels(everybody, log, None, None),  # type: ignore[arg-type]  # no executions and no queues here
+            channels=Channels(everybody, log, None, None, None),  # type: ignore[arg-type]  # no executions and no queues here
             calls=None,  # type: ignore[arg-type]  # no methods here
         )
         scope: Any = {"correlation_id": "c1", "client_address": "127.0.0.1", "extensions": {WRITE: self._write}}

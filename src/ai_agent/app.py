@@ -59,6 +59,7 @@ from ai_agent.realtime.connection_registry import ConnectionRegistry
 from ai_agent.realtime.inbox import Inbox
 from ai_agent.realtime.log_backend import LogBackend
 from ai_agent.realtime.plugin import RealtimePlugin
+from ai_agent.realtime.presence import Presence
 from ai_agent.realtime.publisher import Publisher
 from ai_agent.realtime.socket_orders import SocketOrders
 from ai_agent.security.api_keys import REFRESH_TOKEN, TICKET, KeyHasher
@@ -147,6 +148,7 @@ class _Server:
         wait, most = settings.ws_ack_wait_seconds, settings.ws_max_deliver
         inbox = self._inbox = Inbox(self.database, self._log, try_seconds=wait, most_tries=most)
         self._connections = ConnectionRegistry(backends.connections_of(settings))
+        self._presence = Presence(backends.presence_of(settings), self._log)
         self._orders = SocketOrders(self._log, shared=settings.shares_runs)
         self.housekeeping = Housekeeping(
             {
@@ -186,7 +188,7 @@ class _Server:
             settings=self.settings,
             authenticator=self._authenticator,
             manager=self._manager,
-            channels=Channels(ChannelAccess(self.database), self._log, self._streams, self._inbox),
+            channels=Channels(ChannelAccess(self.database), self._log, self._streams, self._inbox, self._presence),
             calls=Calls(self._executions, self._approvals, self._messages, self.rate_limits),
         )
 
@@ -225,10 +227,12 @@ class _Server:
     async def serving(self, *, worker: bool) -> AsyncIterator[None]:
         """All that answers requests, and the worker unless others do its part."""
         async with self._ground(), contextlib.AsyncExitStack() as ends:
-            for room in (self._api_keys, self._limiter, self.identity, self._connections, self._orders, self._manager):
+            limits, nodes = (self._api_keys, self._limiter, self.identity), (self._connections, self._orders)
+            for room in (*limits, *nodes, self._presence, self._manager):
                 ends.push_async_callback(room.close)
             await self._limiter.start()
             await self._orders.start()
+            self._presence.start()
             self._manager.start()
             await first_start(self.settings, self._api_keys, self._agents)
             await self.identity.start()

@@ -9,6 +9,7 @@ from ai_agent.storage.connections import RedisConnections
 from ai_agent.storage.database import Database
 from ai_agent.storage.engine import create_database
 from ai_agent.storage.limiter import Limiter, MemoryLimiter
+from ai_agent.storage.presence import RedisPresence
 from ai_agent.storage.redis import connect
 from ai_agent.storage.redis_limiter import RedisLimiter
 from ai_agent.storage.resilient_limiter import ResilientLimiter
@@ -46,6 +47,12 @@ def connections_of(settings: Settings) -> RedisConnections | None:
     if settings.redis_url is None or not settings.shares_runs:
         return None
     return RedisConnections(connect(settings.redis_url, answer_seconds=1, reconnect=True), _deployment(settings))
+
+
+def presence_of(settings: Settings) -> RedisPresence | None:
+    if settings.redis_url is None or not settings.shares_runs:
+        return None
+    return RedisPresence(connect(settings.redis_url), _deployment(settings))
 
 
 def limiter_of(settings: Settings) -> Limiter:

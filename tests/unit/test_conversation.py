@@ -18,7 +18,7 @@ from ai_agent.client.errors import Refused
 from ai_agent.client.events import Event
 from ai_agent.client.seen import REMEMBERED_EVENTS
 from ai_agent.domain.event_data import TokenData
-from ai_agent.domain.frames import Call, ClientInfo, History, Subscribe
+from ai_agent.domain.frames import Call, ClientInfo, History, Presence, Subscribe
 
 TRANSCRIPT = Path(__file__).parents[1] / "contract" / "realtime_transcript.jsonl"
 Line = dict[str, Any]
@@ -76,6 +76,7 @@ class Replay:
             "unsubscribe": lambda: self.conversation.unsubscribe(options["ch"]),
             "call": lambda: self.conversation.command(msgspec.convert({"t": "call", **options}, Call)),
             "history": lambda: self.conversation.command(msgspec.convert({"t": "history", **options}, History)),
+            "presence": lambda: self.conversation.command(msgspec.convert({"t": "presence", **options}, Presence)),
             "token": lambda: self.conversation.renew(options["token"]),
         }
         actions[what]()

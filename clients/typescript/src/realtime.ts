@@ -24,6 +24,13 @@ export interface HistoryPage<E = KnownEvent | ApplicationEvent> {
   events: E[];
 }
 
+/** Somebody who is in a session; `since` is milliseconds since the epoch. */
+export interface Present {
+  user_id: string;
+  since: number;
+  typing: boolean;
+}
+
 const PROTOCOL = "aiagent.v1.json";
 /** A socket that has not opened, and been welcomed, after this long is given up. */
 const WELCOME_MS = 15_000;
@@ -100,6 +107,24 @@ export class RealtimeClient {
   /** Events of a channel behind a position, without a subscription: 50 unless told, at most 200. */
   async history<const C extends string>(ch: C, since: Since, limit?: number): Promise<HistoryPage<EventOf<C>>> {
     return (await this.#command(() => this.#session.history(ch, since, limit))) as HistoryPage<EventOf<C>>;
+  }
+
+  /** Who is in a session, in the order in which they came: all whose clients are subscribed to its `presence:…`. */
+  async presence(session_id: string): Promise<Present[]> {
+    return await this.#present(session_id);
+  }
+
+  /**
+   * Lets all in a session know whether the user is typing there, for ten seconds; who is there. It fails as
+   * `bad_channel` unless this client is subscribed to the session's `presence:…`.
+   */
+  async typing(session_id: string, typing = true): Promise<Present[]> {
+    return await this.#present(session_id, typing);
+  }
+
+  async #present(session_id: string, typing?: boolean): Promise<Present[]> {
+    const answer = await this.#command(() => this.#session.presence(`presence:${session_id}`, typing));
+    return (answer as { users: Present[] }).users;
   }
 
   /** Ends the connection, and all subscriptions with it; what was acknowledged is told before. */

@@ -160,6 +160,10 @@ export class Session {
     return this.#command({ t: "history", ch, since, ...(limit !== undefined && { limit }) });
   }
 
+  presence(ch: string, typing?: boolean): number {
+    return this.#command({ t: "presence", ch, ...(typing !== undefined && { typing }) });
+  }
+
   /** Renews the credentials in place. */
   renew(token: string): void {
     if (this.ready) this.#commands.set(this.#send({ t: "auth", token }), "auth");

@@ -890,14 +890,131 @@ export interface Pong {
   id?: number | null;
 }
 
-/** Says that the client is here. */
+/** Asks who is in a session; `typing` says that the client's user types there, or does not. */
 export interface Presence {
   /** What this frame is */
   t: "presence";
   /** The channel, such as `execution:<id>` */
   ch: string;
+  /** Whether your user types there, for ten seconds; when absent nothing is said of it */
+  typing?: boolean | null;
   /** Your own number of a command; what answers it carries the same */
   id?: number | null;
+}
+
+/** Somebody is in the session, who was not: with one of their clients, null where nobody knows which. */
+export interface PresenceJoinedData {
+  /** Who it is, as `welcome` calls them */
+  user_id: string;
+  /** The client that they came with; null when nobody knows it any more */
+  client: string | null;
+}
+
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
+export interface PresenceJoinedEvent {
+  /** What this frame is */
+  t: "event";
+  /** The channel, `execution:<id>` */
+  ch: string;
+  /** Grows by one in its channel */
+  seq: number;
+  /** The event's own id, UUIDv7 */
+  eid: string;
+  /** What happened */
+  type: "presence.joined";
+  /** When, in milliseconds since the epoch */
+  ts: number;
+  /** What there is to say of it */
+  data: PresenceJoinedData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
+  /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
+  prev?: number;
+}
+
+/** The last of somebody's clients has left the session. */
+export interface PresenceLeftData {
+  /** Who it is, as `welcome` calls them */
+  user_id: string;
+}
+
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
+export interface PresenceLeftEvent {
+  /** What this frame is */
+  t: "event";
+  /** The channel, `execution:<id>` */
+  ch: string;
+  /** Grows by one in its channel */
+  seq: number;
+  /** The event's own id, UUIDv7 */
+  eid: string;
+  /** What happened */
+  type: "presence.left";
+  /** When, in milliseconds since the epoch */
+  ts: number;
+  /** What there is to say of it */
+  data: PresenceLeftData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
+  /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
+  prev?: number;
+}
+
+/** Somebody in the session begins to type, or has stopped. */
+export interface PresenceTypingData {
+  /** Who it is, as `welcome` calls them */
+  user_id: string;
+  /** Whether they are typing now */
+  typing: boolean;
+}
+
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
+export interface PresenceTypingEvent {
+  /** What this frame is */
+  t: "event";
+  /** The channel, `execution:<id>` */
+  ch: string;
+  /** Grows by one in its channel */
+  seq: number;
+  /** The event's own id, UUIDv7 */
+  eid: string;
+  /** What happened */
+  type: "presence.typing";
+  /** When, in milliseconds since the epoch */
+  ts: number;
+  /** What there is to say of it */
+  data: PresenceTypingData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
+  /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
+  prev?: number;
 }
 
 /** The step that begins: one request to the model, and the tools that it asks for. `steps` is the bound. */
@@ -1032,7 +1149,7 @@ export interface ReasoningEvent {
 export interface Reply {
   /** What this frame is */
   t: "reply";
-  /** What the command answers: of `call` what its REST twin does, of `history` `{epoch, top, floor, events}`, of `auth` `{expires_at}` */
+  /** What the command answers: of `call` what its REST twin does, of `history` `{epoch, top, floor, events}`, of `auth` `{expires_at}`, of `presence` `{users: [{user_id, since, typing}]}` */
   data: unknown;
   /** Your own number of a command; what answers it carries the same */
   id?: number;
@@ -1636,6 +1753,9 @@ export type KnownEvent =
   | AgentCreatedEvent
   | AgentUpdatedEvent
   | AgentDeletedEvent
+  | PresenceJoinedEvent
+  | PresenceLeftEvent
+  | PresenceTypingEvent
   | NotificationEvent;
 
 /** What the server says. */
@@ -1678,5 +1798,8 @@ export type ServerFrame =
   | AgentCreatedEvent
   | AgentUpdatedEvent
   | AgentDeletedEvent
+  | PresenceJoinedEvent
+  | PresenceLeftEvent
+  | PresenceTypingEvent
   | NotificationEvent
   | ApplicationEvent;

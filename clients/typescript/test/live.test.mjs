@@ -145,6 +145,27 @@ test("a session's channel is told on, over a cut, to who listens to several", as
   client.close();
 });
 
+test("who is in a session and types is seen by others, also behind a cut", async () => {
+  const session = await rest("POST", "/sessions", {});
+  const [here, there] = [proxy.url, url].map((url) => new RealtimeClient({ url, token }));
+  const told = there.subscribe(`presence:${session.id}`).events();
+  assert.equal((await told.next()).value.type, "presence.joined");
+  here.subscribe(`presence:${session.id}`);
+  const [present] = await here.typing(session.id);
+  assert.deepEqual([present.user_id, present.typing], ["admin", true]);
+  assert.deepEqual((await told.next()).value.data, { user_id: "admin", typing: true });
+  proxy.cut();
+  assert.deepEqual((await told.next()).value.data, { user_id: "admin", typing: false });
+  await here.typing(session.id);
+  assert.deepEqual((await told.next()).value.data, { user_id: "admin", typing: true });
+  assert.deepEqual(await there.presence(session.id), [present]);
+  here.close();
+  there.close();
+  const looking = new RealtimeClient({ url, token });
+  await assert.rejects(looking.typing(session.id), { code: "bad_channel" });
+  looking.close();
+});
+
 test("what is refused is told", async () => {
   const client = new RealtimeClient({ url, token });
   const refused = client.subscribe(`session:${crypto.randomUUID()}`);

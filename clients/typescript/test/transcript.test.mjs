@@ -31,12 +31,13 @@ class Replay {
     assert.deepEqual([...this.frames, ...this.notices], []);
   }
 
-  #do({ do: action, ch, method, params, since, limit, token, ...options }) {
+  #do({ do: action, ch, method, params, since, limit, token, typing, ...options }) {
     const { session } = this;
     if (action === "subscribe") session.subscribe(ch, { ...(since && { since }), ...options });
     else if (action === "unsubscribe") session.unsubscribe(ch);
     else if (action === "call") session.call(method, params);
     else if (action === "history") session.history(ch, since, limit);
+    else if (action === "presence") session.presence(ch, typing);
     else if (action === "token") session.renew(token);
     else assert.fail(action);
   }

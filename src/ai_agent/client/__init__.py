@@ -6,6 +6,7 @@ from ai_agent.client.notices import EpochChanged, Gap, Live, Notice
 from ai_agent.client.realtime import HistoryPage, RealtimeClient
 from ai_agent.client.rest import Client
 from ai_agent.client.subscription import Subscription
+from ai_agent.domain.presence import Present
 
 __all__ = [
     "Client",
@@ -17,6 +18,7 @@ __all__ = [
     "HistoryPage",
     "Live",
     "Notice",
+    "Present",
     "RealtimeClient",
     "Refused",
     "Subscription",

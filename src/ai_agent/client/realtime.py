@@ -18,8 +18,9 @@ from ai_agent.client.events import Event, EventMap
 from ai_agent.client.link import CLOSING_SECONDS, Link
 from ai_agent.client.subscription import Subscription
 from ai_agent.client.waits import share
-from ai_agent.domain.channels import user_channel
-from ai_agent.domain.frames import Call, ClientInfo, Frame, History, Since, Subscribe
+from ai_agent.domain.channels import presence_channel, user_channel
+from ai_agent.domain.frames import Call, ClientInfo, Frame, History, Presence, Since, Subscribe
+from ai_agent.domain.presence import Present
 
 Token = str | Callable[[], Awaitable[str]]
 
@@ -168,6 +169,22 @@ class RealtimeClient:
         data = await self._ask(History(ch=channel, since=since or Since(0), limit=limit))
         page = msgspec.convert(data, _Page)
         return HistoryPage(page.epoch, page.top, page.floor, [event.typed(page.epoch) for event in page.events])
+
+    async def presence(self, session_id: str) -> list[Present]:
+        """Who is in a session, in the order in which they came: all whose clients are subscribed to its
+        `presence:{session_id}`. Raises Refused, Closed, Unreachable.
+        """
+        return await self._present(Presence(ch=presence_channel(session_id)))
+
+    async def typing(self, session_id: str, typing: bool = True) -> list[Present]:
+        """Lets all in a session know whether the user is typing there, for ten seconds; who is there.
+
+        Refused, as `bad_channel`, unless this client is subscribed to `presence:{session_id}`.
+        """
+        return await self._present(Presence(ch=presence_channel(session_id), typing=typing))
+
+    async def _present(self, frame: Presence) -> list[Present]:
+        return msgspec.convert((await self._ask(frame))["users"], list[Present])
 
     async def _ask(self, frame: Frame) -> Any:
         await self._ready()

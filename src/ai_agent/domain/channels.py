@@ -56,6 +56,10 @@ def agent_channel(agent_id: UUID) -> str:
     return f"agent:{agent_id}"
 
 
+def presence_channel(session_id: UUID | str) -> str:
+    return f"presence:{session_id}"
+
+
 def user_channel(subject: str) -> str:
     """Of a user's queue. A name cannot hold every subject: of others it holds the SHA-256, in hex behind a `~`."""
     name = _QUEUE + subject
@@ -88,6 +92,8 @@ _RETENTION = {
     ChannelKind.AGENT: Retention(2000, _DAY),
     ChannelKind.TOPIC: Retention(500, 3600.0),
     ChannelKind.SYSTEM: Retention(500, _DAY),
+    # Who comes back later asks who is there.
+    ChannelKind.PRESENCE: Retention(100, 60.0),
     # Only that there is something new in the queue, which is in the database.
     ChannelKind.USER: Retention(1, 60.0),
 }

@@ -82,6 +82,26 @@ class NotificationData(msgspec.Struct):
     data: JsonObject
 
 
+class PresenceJoinedData(msgspec.Struct):
+    """Somebody is in the session, who was not: with one of their clients, null where nobody knows which."""
+
+    user_id: str
+    client: str | None
+
+
+class PresenceLeftData(msgspec.Struct):
+    """The last of somebody's clients has left the session."""
+
+    user_id: str
+
+
+class PresenceTypingData(msgspec.Struct):
+    """Somebody in the session begins to type, or has stopped."""
+
+    user_id: str
+    typing: bool
+
+
 class ProgressData(msgspec.Struct):
     """The step that begins: one request to the model, and the tools that it asks for. `steps` is the bound."""
 

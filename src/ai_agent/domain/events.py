@@ -20,6 +20,9 @@ from ai_agent.domain.event_data import (
     MessageData,
     MessageDeletedData,
     NotificationData,
+    PresenceJoinedData,
+    PresenceLeftData,
+    PresenceTypingData,
     ProgressData,
     QueuedData,
     ReasoningData,
@@ -61,6 +64,9 @@ class EventType(StrEnum):
     AGENT_CREATED = "agent.created"
     AGENT_UPDATED = "agent.updated"
     AGENT_DELETED = "agent.deleted"
+    PRESENCE_JOINED = "presence.joined"
+    PRESENCE_LEFT = "presence.left"
+    PRESENCE_TYPING = "presence.typing"
     NOTIFICATION = "notification"
     APPLICATION = "application.event"
 
@@ -113,6 +119,9 @@ DATA: dict[EventType, type[msgspec.Struct]] = {
     EventType.AGENT_CREATED: AgentData,
     EventType.AGENT_UPDATED: AgentData,
     EventType.AGENT_DELETED: DeletedData,
+    EventType.PRESENCE_JOINED: PresenceJoinedData,
+    EventType.PRESENCE_LEFT: PresenceLeftData,
+    EventType.PRESENCE_TYPING: PresenceTypingData,
     EventType.NOTIFICATION: NotificationData,
 }
 """What the `data` of each type holds."""

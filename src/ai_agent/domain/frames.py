@@ -180,9 +180,10 @@ class Auth(Frame, tag="auth"):
 
 
 class Presence(Frame, tag="presence"):
-    """Says that the client is here."""
+    """Asks who is in a session; `typing` says that the client's user types there, or does not."""
 
     ch: ChannelName
+    typing: bool | None = None
 
 
 class Ping(Frame, tag="ping"):

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from ai_agent.domain.agents import Agent, AgentStatus
-from ai_agent.domain.channels import agent_channel, execution_channel, session_channel
+from ai_agent.domain.channels import agent_channel, execution_channel, presence_channel, session_channel
 from ai_agent.domain.event_data import DeletedData, EndedData, MessageDeletedData, shown
 from ai_agent.domain.events import TERMINAL, EventType
 from ai_agent.domain.executions import Usage
@@ -89,6 +89,7 @@ class Announcements:
     def session_deleted(self, rows: Connection, session_id: UUID) -> None:
         farewell = (EventType.SESSION_DELETED, DeletedData(session_id))
         self._publisher.forget(rows, session_channel(session_id), farewell)
+        self._publisher.forget(rows, presence_channel(session_id), farewell)
 
     async def session_is(self, rows: Connection, session_id: UUID, status: SessionStatus) -> None:
         """Sets the status, and tells of it when it was another one."""

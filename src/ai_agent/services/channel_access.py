@@ -16,12 +16,14 @@ _NEEDED = {
     ChannelKind.EXECUTION: Scope.AGENTS_READ,
     ChannelKind.AGENT: Scope.AGENTS_READ,
     ChannelKind.SESSION: Scope.SESSIONS_READ,
+    ChannelKind.PRESENCE: Scope.SESSIONS_READ,
     ChannelKind.TOPIC: Scope.TOPICS_READ,
 }
 _OWNER: dict[ChannelKind, Callable[[Reader, UUID], Awaitable[str | None]]] = {
     ChannelKind.EXECUTION: executions.owner,
     ChannelKind.AGENT: agents.owner,
     ChannelKind.SESSION: sessions.owner,
+    ChannelKind.PRESENCE: sessions.owner,
 }
 _WITH_RUNS = {ChannelKind.SESSION, ChannelKind.USER}
 _OF_RUNS = ("execution.", "tool.", "approval.")

@@ -39,7 +39,7 @@ EXAMPLES: dict[type, dict[str, Any]] = {
     frames.History: {"t": "history", "id": 6, "ch": CHANNEL, "since": {"seq": 0}, "limit": 200},
     frames.Call: {"t": "call", "id": 7, "method": "execution.cancel", "params": {"execution_id": EXECUTION}},
     frames.Auth: {"t": "auth", "id": 8, "token": "sk-production-…"},
-    frames.Presence: {"t": "presence", "id": 9, "ch": f"presence:{SESSION}"},
+    frames.Presence: {"t": "presence", "id": 9, "ch": f"presence:{SESSION}", "typing": True},
     frames.Ping: {"t": "ping", "id": 10},
     frames.Pong: {"t": "pong"},
     frames.Welcome: {
@@ -115,6 +115,9 @@ DATA_EXAMPLES: dict[EventType, dict[str, Any]] = {
     EventType.AGENT_CREATED: RESOURCES[Agent],
     EventType.AGENT_UPDATED: RESOURCES[Agent],
     EventType.AGENT_DELETED: {"id": AGENT},
+    EventType.PRESENCE_JOINED: {"user_id": "ada", "client": "web:01J9ZK"},
+    EventType.PRESENCE_LEFT: {"user_id": "ada"},
+    EventType.PRESENCE_TYPING: {"user_id": "ada", "typing": True},
     EventType.NOTIFICATION: {"title": "Your report is ready", "body": None, "data": {"report": 7}},
 }
 

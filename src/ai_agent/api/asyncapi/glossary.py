@@ -39,6 +39,7 @@ GLOSSARY = {
     "Ack.seq": "All of the lane up to this one",
     "eids": "These events",
     "delay_ms": "Milliseconds after which it comes again",
+    "Presence.typing": "Whether your user types there, for ten seconds; when absent nothing is said of it",
     "limit": "Most events of the page",
     "method": "`execution.cancel`, `execution.approve`, `agent.execute` or `message.create`",
     "params": "Path parameters and body of its REST twin, in one object",
@@ -66,7 +67,7 @@ GLOSSARY = {
     "to": "The last that is gone",
     "GapFrame.reason": "Why: too old, expired, or of an epoch that nobody remembers",
     "Reply.data": "What the command answers: of `call` what its REST twin does, of `history` "
-    "`{epoch, top, floor, events}`, of `auth` `{expires_at}`",
+    "`{epoch, top, floor, events}`, of `auth` `{expires_at}`, of `presence` `{users: [{user_id, since, typing}]}`",
     "ErrorFrame.field": "The field that is wrong",
     "retry_after_ms": "Milliseconds after which to try again",
     "in_ms": "Milliseconds until they end",
@@ -77,6 +78,12 @@ GLOSSARY = {
     "Bye.code": "The code that the socket is closed with",
     "Bye.reason": "The same in a word",
     "reconnect": "Whether to connect again",
+    **dict.fromkeys(
+        ("PresenceJoinedData.user_id", "PresenceLeftData.user_id", "PresenceTypingData.user_id"),
+        "Who it is, as `welcome` calls them",
+    ),
+    "PresenceJoinedData.client": "The client that they came with; null when nobody knows it any more",
+    "PresenceTypingData.typing": "Whether they are typing now",
     "FailedData.code": "What is wrong, for programs",
 }
 

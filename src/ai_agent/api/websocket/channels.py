@@ -15,17 +15,18 @@ from ai_agent.domain.channels import Channel, ChannelKind, parse
 from ai_agent.domain.events import EventFrame
 from ai_agent.domain.frames import OnGap, Since, Subscribed
 from ai_agent.domain.identity import Principal
+from ai_agent.domain.presence import Present
 from ai_agent.realtime.event_log import EventLog, Position
 from ai_agent.realtime.follow import following
 from ai_agent.realtime.inbox import Inbox
 from ai_agent.realtime.log_reads import LogReads
+from ai_agent.realtime.presence import Presence
 from ai_agent.services.channel_access import ChannelAccess, Hidden
 from ai_agent.services.execution_reader import oldest
 from ai_agent.services.execution_streams import ExecutionStreams
 
 CHECKS_AT_ONCE = 4
 """Of all sockets: those of a node that died come to the others at once, and requests need the database, too."""
-_NOT_YET = {ChannelKind.PRESENCE}
 
 
 class Wanted(msgspec.Struct, frozen=True):
@@ -48,11 +49,14 @@ class History(msgspec.Struct):
 
 
 class Channels:
-    def __init__(self, access: ChannelAccess, log: EventLog, streams: ExecutionStreams, inbox: Inbox):
+    def __init__(
+        self, access: ChannelAccess, log: EventLog, streams: ExecutionStreams, inbox: Inbox, presence: Presence
+    ):
         self._access = access
         self._log = log
         self._streams = streams
         self._inbox = inbox
+        self._presence = presence
         self._reads = LogReads(log)
         self._checks = asyncio.Semaphore(CHECKS_AT_ONCE)
 
@@ -69,7 +73,11 @@ class Channels:
         try:
             source = self._source(channel, wanted.ch, since, subscription.news)
             subscription.source = await subscription.ends.enter_async_context(source)
-            return subscription, await subscription.begin(asked=wanted.since is not None)
+            told = await subscription.begin(asked=wanted.since is not None)
+            if channel.kind is ChannelKind.PRESENCE:
+                self._presence.enter(channel.key, subscription, principal.subject, client)
+                subscription.ends.callback(self._presence.leave, channel.key, subscription)
+            return subscription, told
         except BaseException:
             await subscription.close()
             raise
@@ -111,6 +119,24 @@ class Channels:
         shown = Shown(hidden=hidden)
         return History(page.epoch, page.top, page.floor, [event for event in events if event in shown])
 
+    async def present(
+        self, principal: Principal, name: str, subscription: Subscription | None, typing: bool | None
+    ) -> list[Present]:
+        """Who is in a session; says before whether the subscription's user types there.
+
+        Raises BadChannel, AuthorizationError, ServiceUnavailable.
+        """
+        channel = _parsed(name)
+        if channel.kind is not ChannelKind.PRESENCE:
+            raise BadChannel("Who is there is known of presence:{session_id}")
+        if subscription is None:
+            await self._check(principal, channel)
+        if typing is not None:
+            if subscription is None:
+                raise BadChannel("Subscribe to a session's presence before you type there")
+            self._presence.types(channel.key, subscription, typing=typing)
+        return await self._presence.users(channel.key)
+
     async def _check(self, principal: Principal, channel: Channel) -> Hidden:
         async with self._checks:
             return await self._access.check(principal, channel)
@@ -136,9 +162,6 @@ class Channels:
 
 def _parsed(name: str) -> Channel:
     try:
-        channel = parse(name)
+        return parse(name)
     except ValueError:
         raise BadChannel("This is no name of a channel") from None
-    if channel.kind in _NOT_YET:
-        raise Unsupported(f"Channels {channel.kind}:… cannot be listened to yet", field="ch")
-    return channel

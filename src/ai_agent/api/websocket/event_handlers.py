@@ -9,7 +9,7 @@ from msgspec import UNSET, UnsetType
 from ai_agent.api.websocket.auth import Login
 from ai_agent.api.websocket.channels import Wanted
 from ai_agent.api.websocket.credential_review import renew
-from ai_agent.api.websocket.errors import AlreadyConnected, AlreadySubscribed, BadChannel, LimitReached, Unsupported
+from ai_agent.api.websocket.errors import AlreadyConnected, AlreadySubscribed, BadChannel, LimitReached
 from ai_agent.api.websocket.queue_subscription import QueueSubscription
 from ai_agent.api.websocket.subscriptions import Subscription
 from ai_agent.domain.errors import AIAgentError, AuthenticationError, AuthorizationError
@@ -122,7 +122,7 @@ async def _subscribed(connection: "Connection", wanted: Wanted) -> tuple[Subscri
     try:
         made = await connection.rooms.channels.subscribe(principal, wanted, connection.ready, _client(connection))
         if connection.principal is not principal:  # The review of others has passed over this one.
-            await connection.rooms.channels.review(connection.principal, made[0])
+            await _review(connection, made[0])
     except BaseException:
         del known[wanted.ch]
         raise
@@ -131,6 +131,14 @@ async def _subscribed(connection: "Connection", wanted: Wanted) -> tuple[Subscri
         RECOVERIES.labels(str(made[1].recovered).lower()).inc()
     connection.rooms.manager.changed(connection)
     return made
+
+
+async def _review(connection: "Connection", subscription: Subscription) -> None:
+    try:
+        await connection.rooms.channels.review(connection.principal, subscription)
+    except BaseException:
+        await subscription.close()
+        raise
 
 
 async def unsubscribe(connection: "Connection", frame: Unsubscribe) -> None:
@@ -193,8 +201,12 @@ def _client(connection: "Connection") -> str:
     return named[:255] or connection.conn_id
 
 
-async def unsupported(_: "Connection", frame: Presence) -> None:
-    raise Unsupported("This is not known yet", field="t", frame_id=frame.id)
+async def presence(connection: "Connection", frame: Presence) -> None:
+    """Answers who is in a session."""
+    subscription = connection.subscriptions.get(frame.ch)
+    users = await connection.rooms.channels.present(connection.principal, frame.ch, subscription, frame.typing)
+    if frame.id is not None:
+        connection.put(Reply(id=frame.id, data={"users": users}))
 
 
 def _ends(principal: Principal) -> int | None:
@@ -217,6 +229,6 @@ HANDLERS: dict[type, Handler] = {
     Auth: auth,
     Ack: acknowledge,
     Nack: refuse_event,
-    Presence: unsupported,
+    Presence: presence,
 }
 """Pings and pongs are answered where they are read."""

@@ -30,6 +30,7 @@ LOOK_SECONDS = 5.0
 
 _FAREWELLS = {
     ChannelKind.SESSION: EventType.SESSION_DELETED,
+    ChannelKind.PRESENCE: EventType.SESSION_DELETED,
     ChannelKind.AGENT: EventType.AGENT_DELETED,
 }
 
