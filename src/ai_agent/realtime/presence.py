@@ -12,6 +12,7 @@ from zlib import crc32
 import msgspec
 import structlog
 
+from ai_agent.background import cancel_and_wait
 from ai_agent.domain.channels import presence_channel
 from ai_agent.domain.errors import ServiceUnavailable
 from ai_agent.domain.event_data import PresenceJoinedData, PresenceLeftData, PresenceTypingData
@@ -83,9 +84,8 @@ class Presence:
                 self.leave(session_id, socket)
         self._closing = True
         self._news.set()
-        if not (await asyncio.wait([self._saying], timeout=CLOSING_SECONDS))[0]:
-            self._saying.cancel()
-            await asyncio.wait([self._saying])
+        await asyncio.wait([self._saying], timeout=CLOSING_SECONDS)
+        await cancel_and_wait(self._saying)
         if self._shared is not None:
             self._shared.close()
 
