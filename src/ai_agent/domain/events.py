@@ -30,6 +30,7 @@ from ai_agent.domain.event_data import (
     StartedData,
     TokenData,
     ToolEndedData,
+    ToolProgressData,
     ToolStartedData,
 )
 from ai_agent.domain.executions import ExecutionError, ExecutionStatus, Usage
@@ -50,6 +51,7 @@ class EventType(StrEnum):
     FAILED = "execution.failed"
     CANCELLED = "execution.cancelled"
     TOOL_STARTED = "tool.started"
+    TOOL_PROGRESS = "tool.progress"
     TOOL_COMPLETED = "tool.completed"
     TOOL_FAILED = "tool.failed"
     APPROVAL_REQUESTED = "approval.requested"
@@ -105,6 +107,7 @@ DATA: dict[EventType, type[msgspec.Struct]] = {
     EventType.FAILED: FailedData,
     EventType.CANCELLED: EndedData,
     EventType.TOOL_STARTED: ToolStartedData,
+    EventType.TOOL_PROGRESS: ToolProgressData,
     EventType.TOOL_COMPLETED: ToolEndedData,
     EventType.TOOL_FAILED: ToolEndedData,
     EventType.APPROVAL_REQUESTED: ApprovalRequestedData,

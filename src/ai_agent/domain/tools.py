@@ -9,7 +9,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from ai_agent.domain.errors import FieldError
-from ai_agent.domain.fields import Description, Input, JsonObject, StoredObject, check_metadata
+from ai_agent.domain.fields import Description, Input, JsonObject, StoredJson, StoredObject, check_metadata
 from ai_agent.domain.json_schema import check_schema
 from ai_agent.domain.pages import Filter, Page
 from ai_agent.domain.resources import Resource
@@ -49,10 +49,15 @@ BUILTINS = {
 ToolName = Annotated[str, Meta(pattern=r"^\s*[a-zA-Z0-9_-]{1,64}\s*$", max_length=255)]
 
 
+TOOL_SECONDS = 30.0
+"""How long a call may take that says nothing else."""
+
+
 class ToolSpec(msgspec.Struct, frozen=True):
     """What a run needs to know of a tool that the owner registered.
 
-    One that is `idempotent` may be called again when nobody knows what came of the first time.
+    One that is `idempotent` may be called again when nobody knows what came of the first time. `secrets` are sealed,
+    bound to the `id`; what opens them is the kind that uses them.
     """
 
     name: str
@@ -62,6 +67,16 @@ class ToolSpec(msgspec.Struct, frozen=True):
     requires_approval: bool = False
     idempotent: bool = False
     enabled: bool = True
+    timeout_seconds: float = TOOL_SECONDS
+    id: UUID | None = None
+    config: JsonObject = {}
+    secrets: StoredJson = msgspec.Raw(b"{}")
+    mcp_server_id: UUID | None = None
+
+
+def is_idempotent(kind: ToolKind) -> bool:
+    """Whether a call may be made again when nobody knows what came of the first time."""
+    return kind is ToolKind.BUILTIN
 
 
 class Tool(Resource):

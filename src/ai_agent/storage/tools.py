@@ -6,8 +6,9 @@ from uuid import UUID
 import msgspec
 import sqlalchemy as sa
 
+from ai_agent.domain.fields import StoredJson
 from ai_agent.domain.search import fold
-from ai_agent.domain.tools import Tool, ToolKind, ToolSpec
+from ai_agent.domain.tools import TOOL_SECONDS, Tool, ToolKind, ToolSpec, is_idempotent
 from ai_agent.storage.database import Connection, Reader
 from ai_agent.storage.functions import among
 from ai_agent.storage.keyset import Listing, containing
@@ -20,10 +21,25 @@ _COLUMNS = [tools.c[name] for name in (*Tool.__struct_fields__, VERSION)]
 _MINE = (tools.c.id == sa.bindparam("tool_id"), tools.c.owner_id == sa.bindparam("owner"))
 _GET = Statement(sa.select(*_COLUMNS).where(*_MINE), Tool)
 _GET_FOR_UPDATE = Statement(sa.select(*_COLUMNS).where(*_MINE).with_for_update(), Tool)
-_NAMED = Statement(
-    sa.select(*_COLUMNS).where(tools.c.owner_id == sa.bindparam("owner"), among(tools.c.name, sa.bindparam("names"))),
-    Tool,
-)
+
+
+class _Row(msgspec.Struct):
+    """What a run needs of a tool."""
+
+    id: UUID
+    name: str
+    kind: ToolKind
+    description: str | None
+    schema: StoredJson
+    config: StoredJson
+    secrets: StoredJson
+    mcp_server_id: UUID | None
+    requires_approval: bool
+    enabled: bool
+
+
+_SPEC = sa.select(*(tools.c[name] for name in _Row.__struct_fields__)).where(tools.c.owner_id == sa.bindparam("owner"))
+_NAMED = Statement(_SPEC.where(among(tools.c.name, sa.bindparam("names"))), _Row)
 _INSERT: Statement[None] = Statement(
     sa.insert(tools).values({name: sa.bindparam(name) for name in (*Tool.__struct_fields__, "owner_id", "search_text")})
 )
@@ -49,18 +65,24 @@ async def get(connection: Reader, owner: str, tool_id: UUID, *, for_update: bool
 
 async def named(connection: Reader, owner: str, names: Sequence[str]) -> list[ToolSpec]:
     """Those of the names that are registered, also when they are disabled; in no order."""
-    return [_spec(tool) for tool in await connection.all(_NAMED, owner=owner, names=list(names))]
+    return [_spec(row) for row in await connection.all(_NAMED, owner=owner, names=list(names))]
 
 
-def _spec(tool: Tool) -> ToolSpec:
+def _spec(row: _Row) -> ToolSpec:
+    config = msgspec.json.decode(row.config)
     return ToolSpec(
-        tool.name,
-        tool.kind,
-        tool.description,
-        msgspec.json.decode(tool.schema),
-        tool.requires_approval,
-        tool.kind is ToolKind.BUILTIN,
-        tool.enabled,
+        name=row.name,
+        kind=row.kind,
+        description=row.description,
+        schema=msgspec.json.decode(row.schema),
+        requires_approval=row.requires_approval,
+        idempotent=is_idempotent(row.kind),
+        enabled=row.enabled,
+        timeout_seconds=config.get("timeout_seconds", TOOL_SECONDS),
+        id=row.id,
+        config=config,
+        secrets=row.secrets,
+        mcp_server_id=row.mcp_server_id,
     )
 
 
