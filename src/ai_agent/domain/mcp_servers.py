@@ -1,4 +1,4 @@
-"""MCP servers: where tools come from that others have built. Source: Model Context Protocol, 2025-11-25 and 2026-07-28."""
+"""MCP servers: where tools come from that others have built."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -217,7 +217,6 @@ class McpServerHealth(msgspec.Struct):
     latency_ms: float | None
     last_error: str | None
     last_seen_at: datetime | None
-    checked_at: datetime
 
 
 class McpServerTest(msgspec.Struct):

@@ -19,6 +19,7 @@ class ToolKind(StrEnum):
     """`builtin` runs in the server; a `client` tool is run by the client, which posts the result."""
 
     BUILTIN = "builtin"
+    MCP = "mcp"
     CLIENT = "client"
 
 
@@ -158,4 +159,5 @@ class PatchTool(Input):
 class ToolFilter(Filter, frozen=True, kw_only=True):
     enabled: bool | None = None
     kind: ToolKind | None = None
+    mcp_server_id: UUID | None = None
     search: str | None = None

@@ -4,6 +4,7 @@ Where it does not, the entry `Struct.name` or `operationId.name` comes first.
 """
 
 from ai_agent.api.openapi.glossary_of_admin import ADMINISTRATION
+from ai_agent.api.openapi.glossary_of_mcp import MCP_SERVERS
 from ai_agent.api.openapi.glossary_of_queues import QUEUES
 
 GLOSSARY = {
@@ -194,12 +195,12 @@ GLOSSARY = {
     "without references to elsewhere; `builtin` tools have their own",
     "kind": "Who runs it: the server (`builtin`), or the client (`client`), which posts the result",
     "config": "Settings of its kind; `builtin` and `client` have none",
-    "mcp_server_id": "The MCP server that it comes from; null for all others",
     "enabled": "Whether agents may call it",
     "requires_approval": "Whether each call waits until somebody allows it",
     "listTools.search": "Only tools whose name or description contains this, in any case",
     "listTools.kind": "Only tools of this kind",
     "listTools.enabled": "Only tools that are enabled, or only those that are not",
+    **MCP_SERVERS,
     **ADMINISTRATION,
     **QUEUES,
     # Events

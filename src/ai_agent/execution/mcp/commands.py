@@ -6,11 +6,11 @@ import msgspec
 
 from ai_agent.domain.errors import ConfigurationError
 
-_HINT = 'As TOML or JSON: {"time": {"command": "/usr/bin/mcp-server-time", "arguments": [], "environment": ["HOME"]}}'
+_HINT = 'As JSON, or the same in TOML: {"time": {"command": "/usr/bin/mcp-server-time", "arguments": []}}'
 
 
 class StdioCommand(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`environment` names the variables of the server's own that the program is given, besides PATH and the language."""
+    """`environment` names variables that the program is given, besides PATH and the language."""
 
     command: str
     arguments: list[str] = []

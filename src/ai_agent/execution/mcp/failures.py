@@ -1,4 +1,4 @@
-"""What can go wrong with an MCP server. Each message is for users, and holds nothing that a server has said unbounded."""
+"""What can go wrong with an MCP server. Each message is for users; what the server itself said is bounded in it."""
 
 SAID_CHARACTERS = 1000
 

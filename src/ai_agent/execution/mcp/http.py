@@ -85,6 +85,9 @@ class HttpLink:
         if "mcp-method" not in headers:  # Of a stateless revision; there, that the stream was closed says it.
             self._in_background(self.notify(notification, headers))
 
+    async def ended(self) -> None:
+        await asyncio.Event().wait()  # Between requests there is no connection that could end.
+
     async def close(self) -> None:
         if self._session is not None:
             self._in_background(self._end_session())

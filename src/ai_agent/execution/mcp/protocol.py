@@ -1,7 +1,7 @@
 """The Model Context Protocol, as far as tools go: negotiation, list, call. Links carry the messages.
 
-Revision 2026-07-28 is stateless: each request says who asks. Those before begin with a handshake. Both are JSON-RPC 2.0.
-Source: modelcontextprotocol.io/specification, 2025-11-25 and 2026-07-28.
+Revision 2026-07-28 is stateless: each request says who asks. Those before it begin with a handshake.
+Source: modelcontextprotocol.io/specification.
 """
 
 import asyncio
@@ -13,6 +13,7 @@ from typing import Any, Protocol
 
 from ai_agent.domain.fields import JsonObject
 from ai_agent.execution.mcp.failures import McpLost, McpRefused, said
+from ai_agent.execution.run_state import Progress
 
 STATELESS = "2026-07-28"
 HANDSHAKE = "2025-11-25"
@@ -32,6 +33,8 @@ _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 
 Hear = Callable[[JsonObject], None]
 """Is told the notifications that come before an answer."""
+Tell = Callable[[Progress], None]
+"""Is told how far a call is."""
 
 
 class Link(Protocol):
@@ -48,13 +51,11 @@ class Link(Protocol):
     def farewell(self, notification: JsonObject, headers: Mapping[str, str]) -> None:
         """Sends a notification in the background, as well as it goes."""
 
+    async def ended(self) -> None:
+        """Waits until the server has gone, where that shows."""
+
     async def close(self) -> None:
         """Ends the link, and what it has begun; quickly, also when it is cancelled."""
-
-
-class Progress(Protocol):
-    def __call__(self, progress: float, total: float | None, message: str | None) -> None:
-        """Hears how far a call is."""
 
 
 class Connection:
@@ -120,16 +121,18 @@ class Connection:
                 return found
         raise McpLost(f"The server's list has more than {MOST_PAGES} pages")
 
-    async def call_tool(
-        self, name: str, schema: JsonObject, arguments: JsonObject, progress: Progress | None
-    ) -> JsonObject:
+    async def call_tool(self, name: str, schema: JsonObject, arguments: JsonObject, tell: Tell | None) -> JsonObject:
         """What the server makes of a call. `schema` is the tool's; a revision wants some arguments as headers, too."""
         headers = {"mcp-name": _header_value(name), **_parameter_headers(schema, arguments)}
         params = {"name": name, "arguments": arguments}
-        result = await self._ask("tools/call", params, self.version, headers, progress)
+        result = await self._ask("tools/call", params, self.version, headers, tell)
         if result.get("resultType", "complete") != "complete":
             raise McpRefused("The server wants more of its user, which an agent cannot give")
         return result
+
+    async def ended(self) -> None:
+        """Waits until the server has gone, where that shows."""
+        await self._link.ended()
 
     async def close(self) -> None:
         await self._link.close()
@@ -140,17 +143,17 @@ class Connection:
         params: JsonObject,
         version: str,
         headers: Mapping[str, str] | None = None,
-        progress: Progress | None = None,
+        tell: Tell | None = None,
     ) -> JsonObject:
         number = next(self._ids)
-        meta: JsonObject = {} if progress is None else {"progressToken": number}
+        meta: JsonObject = {} if tell is None else {"progressToken": number}
         told = {"mcp-protocol-version": version} if version else {}
         if version == STATELESS:
             meta |= {f"{_META}protocolVersion": version, f"{_META}clientInfo": _US, f"{_META}clientCapabilities": {}}
             told |= {"mcp-method": method, **(headers or {})}
         request = _message(method, params | ({"_meta": meta} if meta else {})) | {"id": number}
         try:
-            response = await self._link.exchange(request, told, _hearing(number, progress))
+            response = await self._link.exchange(request, told, _hearing(number, tell))
         except asyncio.CancelledError:
             if method not in {"initialize", "server/discover"}:
                 self._link.farewell(_message("notifications/cancelled", {"requestId": number}), told)
@@ -183,15 +186,15 @@ def _list_of(result: JsonObject, name: str) -> list[Any]:
     return value
 
 
-def _hearing(number: int, progress: Progress | None) -> Hear:
+def _hearing(number: int, tell: Tell | None) -> Hear:
     def hear(notification: JsonObject) -> None:
         params = notification.get("params")
-        if progress is None or notification.get("method") != "notifications/progress" or not isinstance(params, dict):
+        if tell is None or notification.get("method") != "notifications/progress" or not isinstance(params, dict):
             return
         done, total, message = params.get("progress"), params.get("total"), params.get("message")
         if params.get("progressToken") == number and isinstance(done, int | float):
             known = total if isinstance(total, int | float) else None
-            progress(done, known, said(message) if isinstance(message, str) else None)
+            tell(Progress(done, known, said(message) if isinstance(message, str) else None))
 
     return hear
 

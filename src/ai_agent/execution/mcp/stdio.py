@@ -25,6 +25,7 @@ LOGGED_BYTES = 64 * 1024
 """Of what a child says on its standard error; the rest is read and forgotten."""
 STOP_SECONDS = 1.0
 """How long a child has to end when its input has ended, and as long again after SIGTERM."""
+LOOK_SECONDS = 0.01
 
 _KEPT = ("PATH", "LANG", "LC_ALL", "TZ")
 
@@ -127,7 +128,7 @@ class StdioLink:
                 hear(message)
 
     def _end(self, why: str) -> None:
-        """Nothing comes any more: who waits hears why, and the group is killed with what is left of it."""
+        """Nothing comes any more, and who waits hears why."""
         if self._ended is not None:
             return
         self._ended = why
@@ -143,6 +144,9 @@ class StdioLink:
             if left > 0:
                 log.info("mcp_stderr", command=self._name, said=part[:left].decode(errors="replace"))
                 left -= len(part)
+
+    async def ended(self) -> None:
+        await asyncio.wait(self._tasks[:1])
 
     async def close(self) -> None:
         """Ends the child within two seconds: by the end of its input, by SIGTERM, by SIGKILL to all of its group."""
@@ -161,9 +165,10 @@ class StdioLink:
 
     async def _exit_within(self, seconds: float) -> None:
         """Looks at the code: `wait` waits for the ends of pipes, too, which a child of the child may hold."""
-        deadline = asyncio.get_running_loop().time() + seconds
-        while self._process.returncode is None and asyncio.get_running_loop().time() < deadline:
-            await asyncio.sleep(0.01)
+        for _ in range(round(seconds / LOOK_SECONDS)):
+            if self._process.returncode is not None:
+                return
+            await asyncio.sleep(LOOK_SECONDS)
 
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError, PermissionError):
