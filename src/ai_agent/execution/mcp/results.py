@@ -26,7 +26,7 @@ def _words(part: JsonObject) -> str:
         case {"type": "text", "text": str(text)}:
             return text
         case {"type": "image" | "audio" as kind, "data": str(data)}:
-            return f"[{kind}, {said(part.get('mimeType'))}, {len(data) * 3 // 4} bytes]"
+            return f"[{kind}, {said(part.get('mimeType'))}, {len(data.rstrip('=')) * 3 // 4} bytes]"
         case {"type": "resource", "resource": {"text": str(text)}}:
             return text
         case {"type": "resource", "resource": {"uri": uri}}:
