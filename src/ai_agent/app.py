@@ -47,6 +47,7 @@ from ai_agent.api.websocket.origins import Origins
 from ai_agent.api.websocket.routes import ROUTES
 from ai_agent.domain.tools import ToolKind
 from ai_agent.execution.builtin_tools import BuiltinTools
+from ai_agent.execution.http_tools import HttpTools
 from ai_agent.execution.local_model import LocalModel
 from ai_agent.execution.model_access import ModelAccess
 from ai_agent.execution.prices import Prices
@@ -174,7 +175,9 @@ class _Server:
         self._runs = Runs(self.database, self._publisher, self._queue, self._webhooks, settings)
         self._local_model = LocalModel()
         access = ModelAccess(settings, self._local_model, agent_secrets, guard, Prices.load(settings.model_prices))
-        self._toolbox = Toolbox({ToolKind.BUILTIN: BuiltinTools()})
+        self._tool_secrets = SecretFields(SecretBox(settings.secret, settings.secret_key_fallbacks), "tools")
+        http_tools = HttpTools(guard, self._tool_secrets)
+        self._toolbox = Toolbox({ToolKind.BUILTIN: BuiltinTools(self.database), ToolKind.HTTP: http_tools})
         self._worker = Worker(settings, self._runs, self._queue, access, self._toolbox)
         self._agents = AgentService(self.database, self._pager, announcements, agent_secrets, guard)
         self._messages = MessageService(self.database, self._pager, announcements)
@@ -211,7 +214,7 @@ class _Server:
             "queues": given(QueueService(self.database, self._pager, self._inbox)),
             "streams": given(self._streams),
             "approvals": given(self._approvals),
-            "tools": given(ToolService(self.database, self._pager)),
+            "tools": given(ToolService(self.database, self._pager, self._tool_secrets, self._guard, self._toolbox)),
             "rate_limits": given(self.rate_limits),
             "api_keys": given(self._api_keys),
             "audit": given(AuditService(self._pager)),
