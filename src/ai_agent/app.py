@@ -48,6 +48,7 @@ from ai_agent.api.websocket.origins import Origins
 from ai_agent.api.websocket.routes import ROUTES
 from ai_agent.domain.tools import ToolKind
 from ai_agent.execution.builtin_tools import BuiltinTools
+from ai_agent.execution.http_tools import HttpTools
 from ai_agent.execution.local_model import LocalModel
 from ai_agent.execution.mcp.commands import load_commands
 from ai_agent.execution.mcp.health import McpHealth
@@ -189,8 +190,13 @@ class _Server:
         self._mcp_servers = McpServerService(
             self.database, self._pager, announcements, mcp_secrets, guard, links, pool, self._mcp_health
         )
+        self._tool_secrets = SecretFields(box, "tools")
         self._toolbox = Toolbox(
-            {ToolKind.BUILTIN: BuiltinTools(), ToolKind.MCP: McpTools(self.database, self._mcp_pool)}
+            {
+                ToolKind.BUILTIN: BuiltinTools(self.database),
+                ToolKind.HTTP: HttpTools(guard, self._tool_secrets),
+                ToolKind.MCP: McpTools(self.database, pool),
+            }
         )
         self._worker = Worker(settings, self._runs, self._queue, access, self._toolbox)
         self._agents = AgentService(self.database, self._pager, announcements, agent_secrets, guard)
@@ -229,7 +235,7 @@ class _Server:
             "streams": given(self._streams),
             "approvals": given(self._approvals),
             "mcp_servers": given(self._mcp_servers),
-            "tools": given(ToolService(self.database, self._pager)),
+            "tools": given(ToolService(self.database, self._pager, self._tool_secrets, self._guard, self._toolbox)),
             "rate_limits": given(self.rate_limits),
             "api_keys": given(self._api_keys),
             "audit": given(AuditService(self._pager)),

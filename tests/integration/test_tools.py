@@ -73,15 +73,16 @@ def test_a_builtin_tool_shows_its_own_schema(clean: httpx.Client, name: str) -> 
 
 def test_a_builtin_tool_is_one_there_is_and_brings_its_schema(api: httpx.Client) -> None:
     unknown = errors(api.post("/tools", json={"name": "weather", "kind": "builtin"}))
-    assert unknown == {"name": "A builtin tool is one of current_time, calculator"}
+    assert unknown == {"name": "A builtin tool is one of current_time, calculator, search_messages"}
     given = {"name": "calculator", "kind": "builtin", "schema": SCHEMA}
     assert list(errors(api.post("/tools", json=given))) == ["schema"]
 
 
 def test_kinds_that_there_are_not_are_refused_with_those_that_there_are(api: httpx.Client) -> None:
-    for kind in ("http", "mcp", "nonsense"):
-        refused = errors(api.post("/tools", json=body("other", kind=kind)))
-        assert refused == {"kind": "Must be one of builtin, client"}
+    refused = errors(api.post("/tools", json=body("other", kind="nonsense")))
+    assert refused == {"kind": "Must be one of builtin, http, mcp, client"}
+    refused = errors(api.post("/tools", json=body("other", kind="mcp")))
+    assert refused == {"kind": "Tools of kind mcp are made by a sync of their server"}
 
 
 @pytest.mark.parametrize("name", ["", " ", "two words", "dots.in.it", "grün", "x" * 65, "a\nb", None])
@@ -290,7 +291,7 @@ def test_lists_are_filtered_sorted_and_paged(clean: httpx.Client) -> None:
 
 
 def test_lists_refuse_what_they_do_not_know(api: httpx.Client) -> None:
-    for query in ("kind=http", "enabled=perhaps", "sort_by=kind", "mcp_server_id=x"):
+    for query in ("kind=nonsense", "enabled=perhaps", "sort_by=kind", "mcp_server_id=x"):
         assert list(errors(api.get(f"/tools?{query}"))) == [query.partition("=")[0]]
 
 

@@ -50,6 +50,7 @@ from ai_agent.security.outbound import OutboundGuard
 from ai_agent.security.secret_box import SecretBox
 from ai_agent.security.secret_fields import SecretFields
 from ai_agent.settings import Settings
+from ai_agent.storage.engine import create_database
 from tests.model_server import Call, ModelServer, Reply
 
 CLIENT_TOOL = ToolSpec(
@@ -113,7 +114,8 @@ class Stage:
             anthropic_base_url=model.url,
         )
         secrets = SecretFields(SecretBox("s" * 40, ()), "agents")
-        self.toolbox = Toolbox({ToolKind.BUILTIN: BuiltinTools()})
+        database = create_database("sqlite:///unused.db", pool_size=1, statement_timeout=5)
+        self.toolbox = Toolbox({ToolKind.BUILTIN: BuiltinTools(database)})
         self.access = ModelAccess(settings, LocalModel(), secrets, OutboundGuard(()))
 
     def run(self, answers: Sequence[Answered] = (), interrupted: frozenset[str] = frozenset()) -> Finished | Waiting:
@@ -297,7 +299,7 @@ def test_an_output_that_is_too_long_is_cut_and_marked(stage: Stage) -> None:
     call = stage.last_calls()[0]
     assert call.truncated
     assert len(msgspec.json.encode(call.output)) <= 256 * 1024
-    assert call.output.endswith("[cut: the output had 600002 bytes]")
+    assert call.output.endswith("[cut: the output was longer than 262144 bytes]")
 
 
 def test_call_ids_that_a_provider_repeats_are_told_apart(stage: Stage) -> None:

@@ -14,9 +14,11 @@ from ai_agent.domain.tools import ToolKind, ToolSpec
 from ai_agent.execution.builtin_tools import BuiltinTools
 from ai_agent.execution.calculator import Incalculable, calculate
 from ai_agent.execution.tools import BUILTIN_SPECS, Call, Toolbox, Toolset, perform
+from ai_agent.storage.engine import create_database
 from tests.model_server import ModelServer
 
-TOOLBOX = Toolbox({ToolKind.BUILTIN: BuiltinTools()})
+DATABASE = create_database("sqlite:///unused.db", pool_size=1, statement_timeout=5)
+TOOLBOX = Toolbox({ToolKind.BUILTIN: BuiltinTools(DATABASE)})
 
 
 @pytest.mark.parametrize(

@@ -1651,14 +1651,16 @@ export interface ToolFailedEvent {
   prev?: number;
 }
 
-/** `builtin` runs in the server; a `client` tool is run by the client, which posts the result. */
-export type ToolKind = "builtin" | "client" | "mcp";
+/** `builtin` runs in the server, which sends the request of an `http` tool; a `client` tool is run by the client.
+ * 
+ *     An `mcp` tool is one of an MCP server, made by a sync. */
+export type ToolKind = "builtin" | "client" | "http" | "mcp";
 
 /** How far a call is, where its tool says so; at most ten times a second, and lost where nobody hears it. */
 export interface ToolProgressData {
   /** The model's own name of the call */
   call_id: string;
-  /** Unique among the agents of their owner; stripped of outer white space */
+  /** The tool */
   name: string;
   /** How far the call is; it grows */
   progress: number;
@@ -1705,7 +1707,7 @@ export interface ToolStartedData {
   call_id: string;
   /** The tool */
   name: string;
-  /** Who runs it: the server (`builtin`), or the client (`client`), which posts the result */
+  /** Who runs it: the server (`builtin`), the server by a request of its own (`http`), an MCP server (`mcp`), or the client (`client`), which posts the result */
   kind: ToolKind;
   /** What the tool is called with */
   arguments: Record<string, unknown>;

@@ -6,12 +6,18 @@ from zoneinfo import ZoneInfo
 from ai_agent.domain.fields import JsonObject
 from ai_agent.domain.tools import ToolSpec
 from ai_agent.execution.calculator import Incalculable, calculate
+from ai_agent.execution.message_search import MessageSearch
 from ai_agent.execution.tools import Call, Operation, ToolFailed
+from ai_agent.storage.database import Database
 
 
 class BuiltinTools:
-    def __init__(self) -> None:
-        self._operations: dict[str, Operation] = {"current_time": _current_time, "calculator": _calculator}
+    def __init__(self, database: Database):
+        self._operations: dict[str, Operation] = {
+            "current_time": _current_time,
+            "calculator": _calculator,
+            "search_messages": MessageSearch(database),
+        }
 
     def operation(self, spec: ToolSpec) -> Operation | None:
         return self._operations.get(spec.name)

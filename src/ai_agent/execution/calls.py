@@ -20,7 +20,7 @@ from ai_agent.execution.run_state import (
     Rejected,
     Run,
 )
-from ai_agent.execution.tools import Call, Tool, Toolset, cut, perform
+from ai_agent.execution.tools import INTERRUPTED, Call, Tool, Toolset, cut, perform
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -61,7 +61,7 @@ def plan(asked: Asked, step: int, tools: Toolset, answer: Answered | None, *, in
             _end(record, ToolCallStatus.EXPIRED, f"Nobody {waited} in time")
             return Plan(record)
     if interrupted and not (tool and tool.idempotent):
-        _end(record, ToolCallStatus.INTERRUPTED, "The call was interrupted: whether it took effect is not known")
+        _end(record, ToolCallStatus.INTERRUPTED, INTERRUPTED)
         return Plan(record)
     return _plan_new(record, asked, tool, answer)
 

@@ -9,10 +9,15 @@ import jsonschema_rs
 import msgspec
 import structlog
 
+from ai_agent.domain.errors import CircuitBreakerOpen
 from ai_agent.domain.fields import JsonObject
 from ai_agent.domain.tool_calls import MAX_OUTPUT_BYTES
 from ai_agent.domain.tools import BUILTINS, TOOL_SECONDS, ToolKind, ToolSpec
+from ai_agent.execution.breaker import Breaker, Breakers
 from ai_agent.execution.run_state import Progress
+from ai_agent.observability.tool_metrics import CALLS, DURATION
+
+INTERRUPTED = "The call was interrupted: whether it took effect is not known"
 
 _MOST_FAULTS = 10
 
@@ -21,6 +26,10 @@ log = structlog.get_logger()
 
 class ToolFailed(Exception):
     """A tool could not do it, and says why in words for the model. Other errors are not shown to it."""
+
+
+class ToolUnavailable(ToolFailed):
+    """What stands behind a tool did not answer, or not as it should: after five in a row it is left alone a while."""
 
 
 async def _nobody_listens(_: Progress) -> None:
@@ -61,6 +70,7 @@ class Tool(msgspec.Struct, frozen=True):
     requires_approval: bool = False
     idempotent: bool = False
     timeout_seconds: float = TOOL_SECONDS
+    breaker: Breaker | None = None
 
     def faults(self, arguments: JsonObject) -> str | None:
         """What is wrong with arguments, each with its path, for the model to mend."""
@@ -78,6 +88,7 @@ class Toolbox:
 
     def __init__(self, kinds: Mapping[ToolKind, Operations]):
         self._kinds = kinds
+        self._breakers = Breakers()
 
     def tool(self, spec: ToolSpec) -> Tool | None:
         """None for what cannot be called: disabled, or nothing that this server knows to do."""
@@ -100,6 +111,7 @@ class Toolbox:
             requires_approval=spec.requires_approval,
             idempotent=spec.idempotent,
             timeout_seconds=spec.timeout_seconds,
+            breaker=self._breakers.of(str(spec.mcp_server_id or spec.id)) if spec.id else None,
         )
 
 
@@ -156,17 +168,16 @@ async def perform(tool: Tool, call: Call) -> Outcome:
     begun = time.monotonic()
     output, is_error = await _called(tool, call)
     kept, truncated = cut(output)
-    return Outcome(kept, is_error, truncated, int((time.monotonic() - begun) * 1000))
+    seconds = time.monotonic() - begun
+    CALLS.labels(tool.kind.value, "failed" if is_error else "completed").inc()
+    DURATION.labels(tool.kind.value).observe(seconds)
+    return Outcome(kept, is_error, truncated, int(seconds * 1000))
 
 
 async def _called(tool: Tool, call: Call) -> tuple[Any, bool]:
-    assert tool.operation is not None  # noqa: S101  # only such a tool is called
     try:
-        async with asyncio.timeout(tool.timeout_seconds):
-            output = await tool.operation(call)
+        output = await _answered(tool, call)
         msgspec.json.encode(output)
-    except TimeoutError:
-        return f"The tool took longer than {tool.timeout_seconds:g} s", True
     except ToolFailed as error:
         return str(error), True
     except Exception:
@@ -175,13 +186,40 @@ async def _called(tool: Tool, call: Call) -> tuple[Any, bool]:
     return output, False
 
 
+async def _answered(tool: Tool, call: Call) -> Any:
+    """Raises ToolFailed, also for one that was unavailable so often that it is not asked."""
+    assert tool.operation is not None  # noqa: S101  # only such a tool is called
+    breaker = tool.breaker or Breaker(tool.name)
+    try:
+        breaker.admit()
+    except CircuitBreakerOpen as error:
+        raise ToolFailed("The tool has failed again and again: it is not called for up to half a minute") from error
+    try:
+        async with asyncio.timeout(tool.timeout_seconds):
+            output = await tool.operation(call)
+    except TimeoutError as error:
+        breaker.failed()
+        raise ToolFailed(f"The tool took longer than {tool.timeout_seconds:g} s") from error
+    except ToolUnavailable:
+        breaker.failed()
+        raise
+    except ToolFailed:
+        breaker.succeeded()
+        raise
+    except BaseException:
+        breaker.abandoned()
+        raise
+    breaker.succeeded()
+    return output
+
+
 def cut(output: Any) -> tuple[Any, bool]:
     """At most 256 KiB of JSON; what is cut becomes text that says so."""
     encoded = msgspec.json.encode(output)
     if len(encoded) <= MAX_OUTPUT_BYTES:
         return output, False
     text = output.encode() if isinstance(output, str) else encoded
-    mark = f"\n[cut: the output had {len(encoded)} bytes]"
+    mark = f"\n[cut: the output was longer than {MAX_OUTPUT_BYTES} bytes]"
     kept = text[: MAX_OUTPUT_BYTES - len(mark) - 16]
     while len(msgspec.json.encode(kept.decode(errors="ignore"))) + len(mark) + 2 > MAX_OUTPUT_BYTES:
         kept = kept[: len(kept) * 3 // 4]  # Quotes and controls take more room in JSON.

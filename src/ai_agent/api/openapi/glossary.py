@@ -106,7 +106,7 @@ GLOSSARY = {
     **{
         f"{struct}.name": "The tool"
         for struct in (
-            *("ToolCall", "ToolStartedData", "ToolEndedData"),
+            *("ToolCall", "ToolStartedData", "ToolProgressData", "ToolEndedData"),
             *("ApprovalRequestedData", "ApprovalResolvedData", "ApprovalExpiredData"),
         )
     },
@@ -193,8 +193,14 @@ GLOSSARY = {
     },
     "schema": "JSON Schema 2020-12 of the arguments: at most 64 KiB encoded and 32 levels deep, of type `object`, and "
     "without references to elsewhere; `builtin` tools have their own",
-    "kind": "Who runs it: the server (`builtin`), or the client (`client`), which posts the result",
-    "config": "Settings of its kind; `builtin` and `client` have none",
+    "kind": "Who runs it: the server (`builtin`), the server by a request of its own (`http`), an MCP server "
+    "(`mcp`), or the client (`client`), which posts the result",
+    "config": "Settings of its kind: of `http` `{method, url, headers?, body?, timeout_seconds?}`; of `mcp` "
+    "`name`, the server's own name of it, and `annotations`, its hints; of others none",
+    "InvokeTool.arguments": "What the tool is called with, as its schema wants it",
+    "ToolOutput.output": "What came of the call, as a model hears it",
+    "ToolOutput.duration_ms": "Milliseconds that the tool took",
+    "ToolOutput.truncated": "Whether the output was longer than 256 KiB; then it is text",
     "enabled": "Whether agents may call it",
     "requires_approval": "Whether each call waits until somebody allows it",
     "listTools.search": "Only tools whose name or description contains this, in any case",

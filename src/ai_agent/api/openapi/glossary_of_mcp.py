@@ -6,7 +6,15 @@ MCP_SERVERS = {
     "mcp_server_id": "The MCP server that it comes from; null for all others",
     **{
         f"{operation}.mcp_server_id": "The MCP server"
-        for operation in ("getMcpServer", "replaceMcpServer", "patchMcpServer", "deleteMcpServer")
+        for operation in (
+            "getMcpServer",
+            "replaceMcpServer",
+            "patchMcpServer",
+            "deleteMcpServer",
+            "syncMcpServer",
+            "getMcpServerHealth",
+            "listMcpServerTools",
+        )
     },
     **{
         f"{struct}.{name}": text
@@ -48,6 +56,7 @@ MCP_SERVERS = {
     "unchanged": "How many tools are as they were",
     "FailedTool.name": "The server's own name of the tool, or its place in the list",
     "FailedTool.error": "Why it cannot be used",
+    "listTools.mcp_server_id": "Only tools of this MCP server",
     "listMcpServers.search": "Only servers whose name or description contains this, in any case",
     "listMcpServers.status": "Only servers that were so when they were asked last",
     "listMcpServers.transport": "Only servers that are spoken to like this",

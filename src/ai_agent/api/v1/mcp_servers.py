@@ -11,6 +11,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from ai_agent.api.answers import expected
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
+from ai_agent.api.idempotency import LEASED
 from ai_agent.api.openapi import may_answer
 from ai_agent.api.pages import linked
 from ai_agent.api.parameters import Cursor, Limit, Offset, SortOrder
@@ -84,7 +85,7 @@ class McpServerController(Controller):
         page = PageRequest(limit, cursor, offset, include_total, sort_by, sort_order == "desc")
         return linked(request, await mcp_servers.list(request.user, wanted, page))
 
-    @post("/test", status_code=200, opt=needs(Scope.MCP_WRITE))
+    @post("/test", status_code=200, opt=needs(Scope.MCP_WRITE) | LEASED)
     async def test_mcp_server(
         self, request: Caller, data: JSONBody[CreateMcpServer], mcp_servers: NamedDependency[McpServerService]
     ) -> McpServerTest:
@@ -144,7 +145,7 @@ class McpServerController(Controller):
         """
         await mcp_servers.delete(request.user, mcp_server_id, expected(request))
 
-    @post("/{mcp_server_id:uuid}/sync", status_code=200, opt=needs(Scope.MCP_WRITE) | may_answer(409, 503))
+    @post("/{mcp_server_id:uuid}/sync", status_code=200, opt=needs(Scope.MCP_WRITE) | LEASED | may_answer(409, 503))
     async def sync_mcp_server(
         self, request: Caller, mcp_server_id: FromPath[UUID], mcp_servers: NamedDependency[McpServerService]
     ) -> McpSync:

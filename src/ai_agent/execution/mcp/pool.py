@@ -18,8 +18,7 @@ import structlog
 from ai_agent.background import cancel_and_wait
 from ai_agent.domain.fields import JsonObject
 from ai_agent.domain.mcp_servers import Transport
-from ai_agent.execution.breaker import Breakers
-from ai_agent.execution.mcp.failures import McpFailed, McpLost, McpRefused
+from ai_agent.execution.mcp.failures import McpFailed, McpLost
 from ai_agent.execution.mcp.protocol import Connection, Link, Tell
 from ai_agent.storage.mcp_servers import Configuration
 
@@ -111,7 +110,6 @@ class McpPool:
         self._connect = connect
         self._members: dict[UUID, _Member] = {}
         self._owners: set[asyncio.Task[None]] = set()
-        self._breakers = Breakers()
         self._closing = False
 
     async def listing(self, asked: Configuration, *, keep: bool = True) -> Listing:
@@ -139,28 +137,14 @@ class McpPool:
     ) -> JsonObject:
         """The result of a tool. When the connection was lost the call is made once more where that is safe.
 
-        That is when it surely never began, or may be made `again`. Raises McpFailed, CircuitBreakerOpen.
+        That is when it surely never began, or may be made `again`. Raises McpFailed.
         """
-        breaker = self._breakers.of(asked.name, str(asked.id))
-        breaker.admit()
         try:
-            try:
-                result = await self._call_once(asked, name, schema, arguments, tell)
-            except McpLost as lost:
-                if not (lost.unsent or again):
-                    raise
-                result = await self._call_once(asked, name, schema, arguments, tell)
-        except McpLost:
-            breaker.failed()
-            raise
-        except McpRefused:
-            breaker.succeeded()
-            raise
-        except BaseException:
-            breaker.abandoned()
-            raise
-        breaker.succeeded()
-        return result
+            return await self._call_once(asked, name, schema, arguments, tell)
+        except McpLost as lost:
+            if not (lost.unsent or again):
+                raise
+        return await self._call_once(asked, name, schema, arguments, tell)
 
     async def _call_once(
         self, asked: Configuration, name: str, schema: JsonObject, arguments: JsonObject, tell: Tell

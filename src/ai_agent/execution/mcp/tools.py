@@ -5,13 +5,12 @@ from functools import partial
 from typing import Any
 
 from ai_agent.background import cancel_and_wait
-from ai_agent.domain.errors import CircuitBreakerOpen
 from ai_agent.domain.tools import ToolSpec
-from ai_agent.execution.mcp.failures import McpFailed
+from ai_agent.execution.mcp.failures import McpFailed, McpLost
 from ai_agent.execution.mcp.pool import McpPool
 from ai_agent.execution.mcp.results import output_of
 from ai_agent.execution.run_state import Progress
-from ai_agent.execution.tools import Call, Operation, ToolFailed
+from ai_agent.execution.tools import Call, Operation, ToolFailed, ToolUnavailable
 from ai_agent.storage import mcp_servers
 from ai_agent.storage.database import Database
 
@@ -34,10 +33,10 @@ class McpTools:
             result = await self._pool.call(
                 asked, spec.config["name"], spec.schema, call.arguments, again=spec.idempotent, tell=teller.hear
             )
+        except McpLost as error:
+            raise ToolUnavailable(f"{asked.name}: {error}") from error
         except McpFailed as error:
             raise ToolFailed(f"{asked.name}: {error}") from error
-        except CircuitBreakerOpen as error:
-            raise ToolFailed(error.message) from error
         finally:
             await teller.close()
         output, failed = output_of(result)
