@@ -652,14 +652,15 @@ export type McpServerStatus = "connected" | "degraded" | "disabled" | "unknown" 
 
 /** `mcp_server.status`: what an MCP server has become. */
 export interface McpServerStatusData {
-  /** The MCP server that it comes from; null for all others */
+  /** The MCP server */
   mcp_server_id: string;
   /** Its name */
   name: string;
   /** What it is now */
   status: McpServerStatus;
+  /** What it was before */
   previous: McpServerStatus;
-  /** Why it was of no use when it was asked last; null when it was */
+  /** Why it was of no use; null when it was */
   last_error: string | null;
 }
 

@@ -42,6 +42,8 @@ class McpServerStatus(StrEnum):
 
 
 class AuthenticationType(StrEnum):
+    """What an MCP server wants to be shown."""
+
     NONE = "none"
     BEARER = "bearer"
     HEADERS = "headers"

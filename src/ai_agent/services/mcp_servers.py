@@ -175,6 +175,8 @@ class McpServerService:
         configured = _configured(await mcp_servers.configuration(rows, principal.subject, present.id))
         secrets = self._secrets.seal(present.id, wanted.authentication.secrets, configured.secrets)
         server = _server(present.id, present.created_at, wanted)
+        if _is_reached_alike(server, present) and bytes(secrets) == bytes(configured.secrets):
+            server.status, server.last_error = present.status, present.last_error
         with _name_taken(wanted.name):
             written = found(await mcp_servers.update(rows, principal.subject, server, secrets))
         if written.status is not present.status:
@@ -211,6 +213,13 @@ def _server(server_id: UUID, created_at: datetime, wanted: CreateMcpServer) -> M
         created_at=created_at,
         updated_at=now(),
     )
+
+
+def _is_reached_alike(one: McpServer, other: McpServer) -> bool:
+    """Whether what is known of how one server is holds for the other."""
+    same = ("transport", "endpoint", "command", "health_check_url", "enabled")
+    alike = msgspec.json.decode(one.authentication) == msgspec.json.decode(other.authentication)
+    return alike and all(getattr(one, name) == getattr(other, name) for name in same)
 
 
 def _configuration(server_id: UUID, owner: str, wanted: CreateMcpServer, secrets: StoredJson) -> Configuration:
