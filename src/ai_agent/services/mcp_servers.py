@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from datetime import datetime
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -99,6 +100,7 @@ class McpServerService:
             await _expected(rows, principal, server_id, versions)
             await mcp_tools.delete(rows, principal.subject, server_id)
             await mcp_servers.delete(rows, principal.subject, server_id)
+            rows.after_commit(partial(self._pool.forget, server_id))
 
     async def health(self, principal: Principal, server_id: UUID) -> McpServerHealth:
         """Asks the server now; one that is disabled is left alone."""
@@ -179,6 +181,7 @@ class McpServerService:
             server.status, server.last_error = present.status, present.last_error
         with _name_taken(wanted.name):
             written = found(await mcp_servers.update(rows, principal.subject, server, secrets))
+        rows.after_commit(partial(self._pool.forget, present.id))
         if written.status is not present.status:
             self._announce.mcp_server(rows, principal.subject, written, present.status)
         return written

@@ -25,7 +25,7 @@ from ai_agent.storage.mcp_servers import Checked, Configuration, Standing
 
 CHECK_SECONDS = 60.0
 """From one check to the next while a server answers."""
-RETRY_SECONDS = 5.0
+RETRY_SECONDS = 2.0
 """Behind the first check that fails; each wait is twice the one before, up to ten minutes."""
 MAX_RETRY_SECONDS = 600.0
 PATIENCE = 3

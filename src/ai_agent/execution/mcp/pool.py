@@ -192,6 +192,10 @@ class McpPool:
             raise McpLost(f"There are {MOST_CHILDREN} processes of MCP servers already, and all are busy", unsent=True)
         self._drop(min(idle, key=lambda key: children[key].used_at))
 
+    async def forget(self, server_id: UUID) -> None:
+        """Closes what is open to a server that was changed or deleted; other processes do when it is idle."""
+        self._drop(server_id)
+
     def _drop(self, server_id: UUID) -> None:
         if (member := self._members.pop(server_id, None)) is not None:
             member.let_go()
