@@ -25,35 +25,57 @@ LOGGED_BYTES = 64 * 1024
 """Of what a child says on its standard error; the rest is read and forgotten."""
 STOP_SECONDS = 1.0
 """How long a child has to end when its input has ended, and as long again after SIGTERM."""
-LOOK_SECONDS = 0.01
+LAST_WORDS_SECONDS = 0.1
+"""How long what a child has said is read when it has ended."""
 
 _KEPT = ("PATH", "LANG", "LC_ALL", "TZ")
 
 log = structlog.get_logger()
 
+ENDED = "The server's process has ended"
+
+
+class _Child(asyncio.subprocess.SubprocessStreamProtocol):
+    """Tells of the end of the process itself: a child of its own may hold its pipes for ever."""
+
+    def __init__(self) -> None:
+        super().__init__(MAX_BYTES, asyncio.get_running_loop())
+        self.exited = asyncio.Event()
+
+    def process_exited(self) -> None:
+        super().process_exited()
+        self.exited.set()
+
 
 class StdioLink:
     stateless_first = False
 
-    def __init__(self, process: asyncio.subprocess.Process, name: str):
-        self._process = process
+    def __init__(self, transport: asyncio.SubprocessTransport, child: _Child, name: str):
+        self._transport = transport
+        self._pid = transport.get_pid()
+        self._exited = child.exited
+        self._process = asyncio.subprocess.Process(transport, child, asyncio.get_running_loop())
         self._name = name
         self._waiting: dict[Any, tuple[asyncio.Future[JsonObject], Hear]] = {}
         self._ended: str | None = None
-        self._tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._log_errors())]
+        self._tasks = [
+            asyncio.create_task(self._watch()),
+            asyncio.create_task(self._read()),
+            asyncio.create_task(self._log_errors()),
+        ]
 
     @classmethod
     async def start(cls, name: str, command: StdioCommand) -> "StdioLink":
         """Raises McpLost."""
         kept = (*_KEPT, *command.environment)
         try:
-            process = await asyncio.create_subprocess_exec(
+            transport, child = await asyncio.get_running_loop().subprocess_exec(
+                _Child,
                 command.command,
                 *command.arguments,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
-                limit=MAX_BYTES,
                 # Nothing of the server's secrets, and not the terminal's Ctrl-C either.
                 env={name: os.environ[name] for name in kept if name in os.environ},
                 cwd="/",
@@ -62,7 +84,7 @@ class StdioLink:
         except OSError as error:
             log.warning("mcp_command_failed", command=name, error=str(error))
             raise McpLost(f"The command {name} cannot be started", unsent=True) from error
-        return cls(process, name)
+        return cls(transport, child, name)
 
     async def exchange(self, request: JsonObject, headers: Mapping[str, str], hear: Hear) -> JsonObject:  # noqa: ARG002
         number = request["id"]
@@ -96,10 +118,15 @@ class StdioLink:
         assert self._process.stdin is not None  # noqa: S101  # a pipe was asked for
         return self._process.stdin
 
+    async def _watch(self) -> None:
+        await self._exited.wait()
+        await asyncio.sleep(LAST_WORDS_SECONDS)
+        self._end(ENDED)
+
     async def _read(self) -> None:
         stdout = self._process.stdout
         assert stdout is not None  # noqa: S101  # a pipe was asked for
-        why = "The server's process has ended"
+        why = ENDED
         try:
             while line := await stdout.readline():
                 self._take(line)
@@ -146,14 +173,14 @@ class StdioLink:
                 left -= len(part)
 
     async def ended(self) -> None:
-        await asyncio.wait(self._tasks[:1])
+        await asyncio.wait(self._tasks[:2], return_when=asyncio.FIRST_COMPLETED)
 
     async def close(self) -> None:
         """Ends the child within two seconds: by the end of its input, by SIGTERM, by SIGKILL to all of its group."""
         try:
             self._stdin.close()
             await self._exit_within(STOP_SECONDS)
-            if self._process.returncode is None:
+            if not self._exited.is_set():
                 self._signal(signal.SIGTERM)
                 await self._exit_within(STOP_SECONDS)
         finally:
@@ -161,18 +188,16 @@ class StdioLink:
             self._end("The connection was closed")
             await cancel_and_wait(*self._tasks)
             await self._exit_within(STOP_SECONDS)
-            self._process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001  # a child's child may hold the pipes
+            self._transport.close()
 
     async def _exit_within(self, seconds: float) -> None:
-        """Looks at the code: `wait` waits for the ends of pipes, too, which a child of the child may hold."""
-        for _ in range(round(seconds / LOOK_SECONDS)):
-            if self._process.returncode is not None:
-                return
-            await asyncio.sleep(LOOK_SECONDS)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._exited.wait()
 
     def _signal(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, number)
+            os.killpg(self._pid, number)
 
 
 def _hashable(number: Any) -> Any:
