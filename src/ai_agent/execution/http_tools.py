@@ -123,7 +123,7 @@ def _text(content: bytes, charset: str | None) -> str | None:
         return None
     try:
         text = codec.incrementaldecoder().decode(content, final=len(content) <= MAX_OUTPUT_BYTES)
-    except UnicodeDecodeError:
+    except UnicodeError:
         return None
     return None if "\0" in text else text
 
@@ -132,6 +132,6 @@ def _json(text: str) -> Any:
     """The value; the text where it is none, or one that others could not read."""
     try:
         value = msgspec.json.decode(text)
-    except (msgspec.MsgspecError, RecursionError, ValueError):
+    except (msgspec.MsgspecError, RecursionError):
         return text
     return value if depth(value) <= MAX_DEPTH else text
