@@ -13,7 +13,7 @@ from tests.conftest import Nodes
 from tests.http_peer import Peer, answers
 from tests.model_server import Call, ModelServer, Reply
 from tests.runs import ended, events, make_agent, reaches, start
-from tests.sockets import Frame, conversing
+from tests.sockets import MSGPACK, Frame, conversing
 
 SETTINGS = {"AI_AGENT_OUTBOUND_ALLOW": "127.0.0.0/8", "AI_AGENT_EXECUTION_LEASE_SECONDS": "2"}
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -203,3 +203,18 @@ def test_a_call_whose_worker_was_killed_is_made_again_only_if_that_is_safe(
         assert words in heard_by(model)["a"]
     assert len(peer.got(path)) == calls
     assert told[-1] == ("tool.completed" if method == "GET" else "tool.failed")
+
+
+def test_numbers_that_messagepack_has_not_reach_its_readers(
+    nodes: Nodes, api: httpx.Client, model: ModelServer, peer: Peer, path: str
+) -> None:
+    tool = http_tool(api, peer.at(path, answers({"n": 10**30})))
+    model.script(Reply(calls=[Call(tool, {"city": "x"}, "a")]), Reply("Large."))
+    run = start(api, make_agent(api, tools=[tool]))["id"]
+    ended(api, run)
+    with conversing(nodes.second, codec=MSGPACK) as socket:
+        socket.ask("subscribe", ch=f"execution:{run}", **{"from": "earliest"})
+        told = [frame for frame in socket.until("live") if frame.get("type") == "tool.completed"]
+        page = socket.ask("history", ch=f"execution:{run}", since={"seq": 0}, limit=50)
+    assert told[0]["data"]["output"] == {"n": 1e30}
+    assert page["t"] == "reply", page
