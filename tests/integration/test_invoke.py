@@ -184,7 +184,9 @@ def peer_name() -> str:
 def test_a_tool_is_called_with_arguments_that_fit(api: httpx.Client, peer: Peer) -> None:
     peer.at("/weather/Kyoto", answers({"sun": True}))
     address = make(api, f"{peer.url}/weather/{{city}}?days={{days}}")
-    answer = invoke(api, address, city="Kyoto", days=3)
+    response = api.post(f"{address}/invoke", json={"arguments": {"city": "Kyoto", "days": 3}})
+    assert '"tool_invoke"' in response.headers["ratelimit-policy"]
+    answer = response.json()
     assert 0 <= answer.pop("duration_ms") < 2000
     assert answer == {"output": {"sun": True}, "is_error": False, "truncated": False}
     assert peer.got("/weather/Kyoto")[0].target == "/weather/Kyoto?days=3"

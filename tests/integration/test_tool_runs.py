@@ -164,6 +164,17 @@ def test_a_disabled_tool_is_not_offered_and_the_run_goes_on(api: httpx.Client, m
     assert "tools" not in model.requests[-1]
 
 
+def test_a_run_searches_the_messages_of_its_owner(api: httpx.Client, model: ModelServer) -> None:
+    word = uuid.uuid4().hex
+    session = api.post("/sessions", json={}).json()["id"]
+    api.post(f"/sessions/{session}/messages", json={"content": f"The word is {word}, remember"})
+    model.script(Reply(calls=[Call("search_messages", {"query": word}, "a")]), Reply("Found."))
+    run = start(api, make_agent(api, tools=["search_messages"]))["id"]
+    assert ended(api, run)["status"] == "completed"
+    (found,) = calls_of(api, run)["a"]["output"]["messages"]
+    assert (found["session_id"], found["snippet"]) == (session, f"The word is {word}, remember")
+
+
 def test_a_cancel_in_the_middle_of_a_call_leaves_its_server_within_a_second(
     api: httpx.Client, model: ModelServer, peer: Peer, path: str
 ) -> None:

@@ -215,6 +215,11 @@ def test_all_that_a_request_may_have_is_accepted() -> None:
     assert check_http(config | {"timeout_seconds": 120}, SCHEMA) == []
 
 
+@pytest.mark.parametrize("config", [{}, {"method": "GET", "url": "https://e.com/../"}, {"method": "GET", "later": 1}])
+def test_settings_of_another_release_are_no_tool_and_break_nothing(config: dict[str, Any]) -> None:
+    assert toolbox().tool(ToolSpec("tool", ToolKind.HTTP, id=uuid4(), config=config)) is None
+
+
 # What is sent
 
 

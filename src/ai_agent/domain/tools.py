@@ -86,7 +86,7 @@ class ToolSpec(msgspec.Struct, frozen=True):
 
 def is_idempotent(kind: ToolKind, config: JsonObject) -> bool:
     """Whether a call may be made again when nobody knows what came of the first time."""
-    return kind is ToolKind.BUILTIN or (kind is ToolKind.HTTP and config["method"] in IDEMPOTENT)
+    return kind is ToolKind.BUILTIN or (kind is ToolKind.HTTP and config.get("method") in IDEMPOTENT)
 
 
 class Tool(Resource):
