@@ -309,6 +309,20 @@ def test_a_run_finds_its_owners_tools_by_name(clean: httpx.Client, database_url:
     assert asyncio.run(named(database_url, "somebody")) == []
 
 
+@pytest.mark.parametrize(
+    ("given", "seconds"), [({}, 30), ({"timeout_seconds": None}, 30), ({"timeout_seconds": 2.5}, 2.5)]
+)
+@pytest.mark.parametrize(("method", "idempotent"), [("GET", True), ("POST", False)])
+def test_a_run_is_told_of_an_http_tools_time_and_whether_it_may_call_twice(
+    clean: httpx.Client, database_url: str, given: dict[str, Any], seconds: float, method: str, idempotent: bool
+) -> None:
+    config = {"method": method, "url": "https://example.com/{city}", **given}
+    made = make(clean, "mine", kind="http", config=config)
+    (spec,) = asyncio.run(named(database_url, "admin"))
+    assert (spec.timeout_seconds, spec.idempotent, str(spec.id)) == (seconds, idempotent, made["id"])
+    assert spec.config == config
+
+
 async def named(database_url: str, owner: str) -> list[ToolSpec]:
     database = create_database(database_url, pool_size=1, statement_timeout=5)
     await database.open()

@@ -34,7 +34,7 @@ from ai_agent.domain.event_data import (
     ToolStartedData,
 )
 from ai_agent.domain.executions import ExecutionError, ExecutionStatus, Usage
-from ai_agent.domain.fields import StoredJson, new_id, to_json
+from ai_agent.domain.fields import StoredJson, new_id, packed_json, to_json
 from ai_agent.domain.mcp_servers import McpServerStatusData
 from ai_agent.domain.pages import Page
 from ai_agent.domain.sessions import Session
@@ -184,7 +184,7 @@ class EventFrame(msgspec.Struct, frozen=True, tag_field="t", tag="event", dict=T
     @cached_property
     def msgpack(self) -> bytes:
         """The same map in MessagePack; ids and times are strings there, too."""
-        return msgspec.msgpack.encode(msgspec.json.decode(self.json))
+        return packed_json(self.json)
 
     @cached_property
     def messages(self) -> dict[str, dict[str, Any]]:

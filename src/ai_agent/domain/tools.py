@@ -91,8 +91,9 @@ class ToolSpec(msgspec.Struct, frozen=True):
 def is_idempotent(kind: ToolKind, config: JsonObject) -> bool:
     """Whether a call may be made again when nobody knows what came of the first time."""
     if kind is ToolKind.MCP:
-        return any(config["annotations"].get(hint) for hint in ("readOnlyHint", "idempotentHint"))
-    return kind is ToolKind.BUILTIN or (kind is ToolKind.HTTP and config["method"] in IDEMPOTENT)
+        hints = config.get("annotations", {})
+        return bool(hints.get("readOnlyHint") or hints.get("idempotentHint"))
+    return kind is ToolKind.BUILTIN or (kind is ToolKind.HTTP and config.get("method") in IDEMPOTENT)
 
 
 class Tool(Resource):

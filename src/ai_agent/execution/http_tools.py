@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
+from ai_agent.domain.errors import InvalidFields
 from ai_agent.domain.fields import depth
 from ai_agent.domain.http_tools import HttpConfig, Unfillable, filled_body, filled_url, header_field
 from ai_agent.domain.tool_calls import MAX_OUTPUT_BYTES
@@ -41,8 +42,11 @@ class HttpTools:
         self._guard = guard
         self._secrets = secrets
 
-    def operation(self, spec: ToolSpec) -> Operation:
-        return partial(self._send, spec, msgspec.convert(spec.config, HttpConfig))
+    def operation(self, spec: ToolSpec) -> Operation | None:
+        try:
+            return partial(self._send, spec, msgspec.convert(spec.config, HttpConfig))
+        except (msgspec.ValidationError, InvalidFields):  # Written by another release.
+            return None
 
     async def _send(self, spec: ToolSpec, config: HttpConfig, call: Call) -> Any:
         import httpx2
@@ -123,7 +127,7 @@ def _text(content: bytes, charset: str | None) -> str | None:
         return None
     try:
         text = codec.incrementaldecoder().decode(content, final=len(content) <= MAX_OUTPUT_BYTES)
-    except UnicodeDecodeError:
+    except UnicodeError:
         return None
     return None if "\0" in text else text
 
@@ -132,6 +136,6 @@ def _json(text: str) -> Any:
     """The value; the text where it is none, or one that others could not read."""
     try:
         value = msgspec.json.decode(text)
-    except (msgspec.MsgspecError, RecursionError, ValueError):
+    except (msgspec.MsgspecError, RecursionError):
         return text
     return value if depth(value) <= MAX_DEPTH else text

@@ -86,7 +86,7 @@ def _spec(row: _Row) -> ToolSpec:
         requires_approval=row.requires_approval,
         idempotent=is_idempotent(row.kind, config),
         enabled=row.enabled,
-        timeout_seconds=config.get("timeout_seconds", TOOL_SECONDS),
+        timeout_seconds=config.get("timeout_seconds") or TOOL_SECONDS,
         id=row.id,
         config=config,
         secrets=row.secrets,
