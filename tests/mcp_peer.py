@@ -67,6 +67,7 @@ class Peer:
         self.page = 1000
         self.token: str | None = None
         self.greeting_hangs = False
+        self.redirect: str | None = None
         self.list_garbage: bytes | None = None
         self.requests: list[Request] = []
         self.notifications: list[Request] = []
@@ -164,6 +165,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """A stream that goes on, or the health check."""
+        if self._redirected():
+            return
         late = self.peer.late.pop(self.headers.get("last-event-id", ""), None)
         if late is None:
             self._send(200 if self.path == "/health" else 405)
@@ -172,6 +175,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         raw = self.rfile.read(int(self.headers["content-length"]))
+        if self._redirected():
+            return
         if self.path == "/token":
             self._token(raw)
             return
@@ -192,6 +197,15 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(message["id"], request)
             except (BrokenPipeError, ConnectionResetError):
                 self.peer.left += 1
+
+    def _redirected(self) -> bool:
+        if self.peer.redirect is None:
+            return False
+        self.send_response(307)
+        self.send_header("location", self.peer.redirect)
+        self.send_header("content-length", "0")
+        self.end_headers()
+        return True
 
     def _token(self, raw: bytes) -> None:
         self.peer.token_form = {

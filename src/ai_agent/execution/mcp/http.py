@@ -157,8 +157,8 @@ class HttpLink:
     async def _stream(
         self, method: str, headers: Mapping[str, str], body: bytes | None
     ) -> AsyncIterator[httpx2.Response]:
-        request = self._http.build_request(method, self._endpoint, headers=dict(headers), content=body)
         with _in_words():
+            request = self._http.build_request(method, self._endpoint, headers=dict(headers), content=body)
             answer = await self._http.send(request, stream=True)
         try:
             yield answer
