@@ -62,7 +62,7 @@ class Peer:
         self.left: list[str] = []
         """Paths at which a client went away while it was kept waiting."""
         self.sent: dict[str, int] = defaultdict(int)
-        """Bytes of an endless answer, by path."""
+        """Bytes that were poured, by path, into all connections together."""
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._socket.getsockname()[1])
         self.url = f"http://127.0.0.1:{self.port}"
@@ -100,8 +100,11 @@ class Peer:
 
         def pour(connection: socket.socket) -> None:
             connection.sendall(head)
-            while self.sent[path] < size:
-                self.sent[path] += connection.send(b"x" * 65536)
+            left = size
+            while left > 0:
+                sent = connection.send(b"x" * min(left, 65536))
+                self.sent[path] += sent
+                left -= sent
 
         return self.at(path, pour)
 

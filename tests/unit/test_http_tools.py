@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import msgspec
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -374,6 +375,23 @@ def test_a_call_that_is_cancelled_leaves_its_server(peer: Peer) -> None:
 
     asyncio.run(scenario())
     assert peer.was_left("/cancelled", 1)
+
+
+def test_calls_leave_nothing_open_however_they_end(peer: Peer) -> None:
+    ends = [answers("x"), answers("x", 500), resets, says(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nx")]
+    urls = [peer.at(f"/ends{number}", does) for number, does in enumerate(ends)]
+    urls += [peer.hangs("/ends-hang"), peer.pours("/ends-pour", 2**24, b"HTTP/1.1 200 OK\r\n\r\n")]
+
+    async def scenario() -> tuple[int, int]:
+        async def once() -> int:
+            await asyncio.gather(*(calling(http_tool(url, timeout_seconds=0.3)) for url in urls * 5))
+            await asyncio.sleep(0.2)  # The peer, which is in this process, closes its sides.
+            return len(asyncio.all_tasks()) * 1000 + int(psutil.Process().num_fds())
+
+        return await once(), await once()
+
+    first, second = asyncio.run(scenario())
+    assert second == first
 
 
 # Servers that are down
