@@ -17,6 +17,7 @@ from ai_agent.domain.fields import now, to_json
 from ai_agent.domain.mcp_servers import McpServer, McpServerStatus
 from ai_agent.execution.mcp.failures import McpFailed, McpLost
 from ai_agent.execution.mcp.pool import Listing, McpPool
+from ai_agent.observability.tool_metrics import MCP_CHECKS
 from ai_agent.realtime.announcements import Announcements
 from ai_agent.security.outbound import OutboundGuard, OutboundRefused
 from ai_agent.storage import mcp_servers
@@ -141,6 +142,7 @@ class McpHealth:
                 return None
             checked: Checked = made(before)
             server = await mcp_servers.keep(rows, asked, checked, wait_seconds(checked.failures))
+            MCP_CHECKS.labels(checked.status.value).inc()
             if server is not None and server.status is not before.status:
                 log.info("mcp_server_status", mcp_server_id=str(asked.id), status=server.status)
                 self._announce.mcp_server(rows, asked.owner_id, server, before.status)
