@@ -44,6 +44,10 @@ class Told:
         self._left = asyncio.Event()
         self._ends = ends
 
+    @property
+    def ended(self) -> bool:
+        return self._ends and not self._batches
+
     async def next(self) -> Batch | None:
         if self._batches:
             return Batch(EPOCH, self._batches.pop(0))

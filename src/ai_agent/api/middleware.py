@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -31,6 +31,9 @@ _SECURITY_HEADERS = [
 ]
 _SECURED = {name for name, _ in _SECURITY_HEADERS}
 
+_ELSEWHERE = (b"connection", b"close")
+"""While the server drains: the client's next connection leads to another one."""
+
 _STAY_SECURE = (b"strict-transport-security", b"max-age=31536000")
 
 
@@ -41,9 +44,10 @@ RAW = "raw"
 class OuterWrapper:
     """Correlation, access log, security headers, time, HEAD. Around routing, so that 404 and 405 pass it too."""
 
-    def __init__(self, app: ASGIApp, proxies: TrustedProxies, *, timing: bool):
+    def __init__(self, app: ASGIApp, proxies: TrustedProxies, draining: Callable[[], bool], *, timing: bool):
         self._app = app
         self._proxies = proxies
+        self._draining = draining
         self._timing = timing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,7 +90,10 @@ class OuterWrapper:
             nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *_headers(scope, started, message["headers"])]
+                added = _headers(scope, started, message["headers"])
+                if self._draining() and scope["http_version"] < "2":
+                    added.append(_ELSEWHERE)
+                message["headers"] = [*message["headers"], *added]
             elif message["type"] == "http.response.body":
                 size += len(message["body"])
             return send(message)
