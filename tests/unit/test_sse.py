@@ -129,6 +129,18 @@ def test_a_reader_leaves_with_its_client() -> None:
     assert asyncio.run(answered(Told([], ends=False), "http.request", "http.disconnect"))
 
 
+def test_streams_that_are_ended_together_come_back_one_after_the_other() -> None:
+    def pause() -> int:
+        *_, last, end = asyncio.run(answered(Told([], ends=False), "http.disconnect"))
+        assert end["more_body"] is False
+        assert last["body"].endswith(b"\n\n")
+        return int(last["body"].removeprefix(b"retry: "))
+
+    pauses = {pause() for _ in range(20)}
+    assert len(pauses) > 10
+    assert all(250 <= pause <= 2000 for pause in pauses)
+
+
 @pytest.mark.parametrize(
     ("position", "place"),
     [(None, ("", 0)), ("", ("", 0)), ("7", ("", 7)), ("0", ("", 0)), ("other:7", ("other", 7)), ("a:0", ("a", 0))],
