@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from socket import create_connection
 
 import httpx
 import pytest
 from websockets.exceptions import ConnectionClosed
 
-from tests.conftest import QUICK, FreshServer, Server
+from tests.conftest import KEY, QUICK, FreshServer, Server
 from tests.integration.test_executions import SSE
 from tests.model_server import ModelServer, Reply
 from tests.runs import make_agent, start
@@ -183,6 +184,18 @@ def test_a_stream_ends_with_the_time_to_come_back(serve: Callable[..., Server], 
     assert found is not None, rest
     assert 250 <= int(found[1]) <= 2000
     model.go_on.set()
+    assert server.process.wait(5) == 0
+
+
+def test_a_request_that_does_not_end_gets_what_is_left_of_the_window(serve: Callable[..., Server]) -> None:
+    server = serve(AI_AGENT_DRAIN_WINDOW_SECONDS="2")
+    with crowd(server), create_connection(("127.0.0.1", server.port), timeout=10) as stuck:
+        head = f"POST /api/v1/sessions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n"
+        stuck.sendall(f"{head}Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{{".encode())
+        asked = time.monotonic()
+        server.process.send_signal(signal.SIGTERM)
+        assert stuck.recv(65536).startswith(b"HTTP/1.1 503 ")
+        assert CROWD / 25 < time.monotonic() - asked < 3.8, "1.6 s for the sockets, and less than two behind that"
     assert server.process.wait(5) == 0
 
 
