@@ -59,7 +59,7 @@ class Told:
         self._left.set()
 
 
-async def answered(reader: Told, *received: str) -> list[Any]:
+async def answered(reader: Told, *received: str, version: str = "1.1") -> list[Any]:
     """The messages of a stream to a client of whom these are received."""
     messages: list[Any] = []
     types = list(received)
@@ -72,7 +72,7 @@ async def answered(reader: Told, *received: str) -> list[Any]:
 
     app = sse.EventStream(contextlib.nullcontext(reader), RUN).to_asgi_response()
     async with asyncio.timeout(5):
-        await app({}, receive, send)  # type: ignore[arg-type]  # a scope that nobody looks at
+        await app({"http_version": version}, receive, send)  # type: ignore[arg-type]  # all of it that anybody looks at
     return messages
 
 
@@ -123,6 +123,12 @@ def test_no_proxy_may_keep_or_hold_back_a_stream() -> None:
     assert headers[b"cache-control"] == b"no-store"
     assert headers[b"x-accel-buffering"] == b"no"
     assert headers[b"content-location"] == f"/api/v1/executions/{RUN}".encode()
+
+
+@pytest.mark.parametrize(("version", "told"), [("1.1", b"close"), ("2", None)])
+def test_no_request_follows_on_the_connection_of_a_stream(version: str, told: bytes | None) -> None:
+    start, *_ = asyncio.run(answered(Told([]), version=version))
+    assert dict(start["headers"]).get(b"connection") == told
 
 
 def test_a_reader_leaves_with_its_client() -> None:

@@ -90,9 +90,8 @@ class OuterWrapper:
             nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
-                added = _headers(scope, started, message["headers"])
-                if self._draining() and scope["http_version"] < "2":
-                    added.append(_ELSEWHERE)
+                leaves = self._draining() and scope["http_version"] < "2"
+                added = _headers(scope, started, message["headers"], leaves=leaves)
                 message["headers"] = [*message["headers"], *added]
             elif message["type"] == "http.response.body":
                 size += len(message["body"])
@@ -127,7 +126,7 @@ def _correlation_id(scope: Scope) -> str:
     return given if given is not None and _CORRELATION_ID.fullmatch(given) else uuid_utils.uuid7().hex
 
 
-def _headers(scope: HTTPScope, started: float, present: Any) -> list[tuple[bytes, bytes]]:
+def _headers(scope: HTTPScope, started: float, present: Any, *, leaves: bool) -> list[tuple[bytes, bytes]]:
     own = {name for name, _ in present}
     added = [
         (b"x-correlation-id", scope["correlation_id"].encode()),  # type: ignore[typeddict-item]  # ours
@@ -137,6 +136,8 @@ def _headers(scope: HTTPScope, started: float, present: Any) -> list[tuple[bytes
     added += limit_headers(scope)
     if scope["scheme"] == "https":
         added.append(_STAY_SECURE)
+    if leaves and _ELSEWHERE not in present:
+        added.append(_ELSEWHERE)
     if timing := server_timing():
         added.append((b"server-timing", timing.encode()))
     return added

@@ -24,6 +24,8 @@ LARGEST_SEQ = 2**31 - 1
 RETRY_MS = 2000
 COME_BACK_MS = 250, RETRY_MS
 """When all streams of a server end at once, each comes back at another time."""
+CLOSE = (b"connection", b"close")
+"""A stream may end because the server stops, and then no request must follow on its connection."""
 START = Position("", 0)
 
 
@@ -54,8 +56,10 @@ class EventStream(Response[object]):
     def to_asgi_response(self, *_: Any, **__: Any) -> ASGIApp:  # type: ignore[override]  # more than Litestar's own
         return self._answer
 
-    async def _answer(self, _: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
+        if scope["http_version"] < "2":
+            headers.append(CLOSE)
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await _write(send, _retry(RETRY_MS))
         async with self._following as reader:
