@@ -77,7 +77,7 @@ class Worker:
         await self._heart.close()
 
     async def _sweep(self) -> None:
-        while True:
+        while self._drain_end is None:  # The queue's library swallows a cancel now and then.
             try:
                 for execution_id in await self._runs.recover():
                     await self._queue.enqueue(execution_id)
