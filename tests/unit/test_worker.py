@@ -1,6 +1,7 @@
 """What a worker does whatever happens around it."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
@@ -68,11 +69,10 @@ class Deaf:
         return [new_id()]
 
     async def enqueue(self, _: UUID) -> None:
-        self.asked.set()
-        try:
-            await asyncio.sleep(60)
-        except asyncio.CancelledError:
-            return
+        if not self.asked.is_set():
+            self.asked.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
 
     async def work(self, _: object) -> None: ...
 
