@@ -46,10 +46,14 @@ from ai_agent.api.websocket.connection import Rooms
 from ai_agent.api.websocket.connection_manager import ConnectionManager
 from ai_agent.api.websocket.origins import Origins
 from ai_agent.api.websocket.routes import ROUTES
+from ai_agent.domain.tools import ToolKind
+from ai_agent.execution.builtin_tools import BuiltinTools
+from ai_agent.execution.http_tools import HttpTools
 from ai_agent.execution.local_model import LocalModel
 from ai_agent.execution.model_access import ModelAccess
 from ai_agent.execution.prices import Prices
 from ai_agent.execution.runs import Runs
+from ai_agent.execution.tools import Toolbox
 from ai_agent.execution.webhook_post import WebhookPost
 from ai_agent.execution.webhooks import Webhooks
 from ai_agent.execution.worker import Worker
@@ -173,13 +177,16 @@ class _Server:
         self._runs = Runs(self.database, self._publisher, self._queue, self._webhooks, settings)
         self._local_model = LocalModel()
         access = ModelAccess(settings, self._local_model, agent_secrets, guard, Prices.load(settings.model_prices))
-        self._worker = Worker(settings, self._runs, self._queue, access)
+        self._tool_secrets = SecretFields(SecretBox(settings.secret, settings.secret_key_fallbacks), "tools")
+        http_tools = HttpTools(guard, self._tool_secrets)
+        self._toolbox = Toolbox({ToolKind.BUILTIN: BuiltinTools(self.database), ToolKind.HTTP: http_tools})
+        self._worker = Worker(settings, self._runs, self._queue, access, self._toolbox)
         self._agents = AgentService(self.database, self._pager, announcements, agent_secrets, guard)
         self._messages = MessageService(self.database, self._pager, announcements)
         self._executions = ExecutionService(
             self.database, self._streams, announcements, self._queue, self._runs, self._guard
         )
-        self._approvals = ApprovalService(self.database, self._publisher, announcements, self._runs)
+        self._approvals = ApprovalService(self.database, self._publisher, announcements, self._runs, self._toolbox)
         required, origins = settings.auth is Auth.REQUIRED, Origins(settings.origins)
         self._authenticator = Authenticator(self.identity, self.credentials, origins, required=required)
         self._manager = ConnectionManager(settings, self.identity, self._authenticator, self._connections, self._orders)
@@ -209,7 +216,7 @@ class _Server:
             "queues": given(QueueService(self.database, self._pager, self._inbox)),
             "streams": given(self._streams),
             "approvals": given(self._approvals),
-            "tools": given(ToolService(self.database, self._pager)),
+            "tools": given(ToolService(self.database, self._pager, self._tool_secrets, self._guard, self._toolbox)),
             "rate_limits": given(self.rate_limits),
             "api_keys": given(self._api_keys),
             "audit": given(AuditService(self._pager)),

@@ -464,6 +464,9 @@ def test_secrets_follow_a_change_of_the_secret_key(server: Server, own: ModelSer
         path = f"/agents/{agent['id']}"
         api.patch(path, json={"description": "a second version"})
         assert status_of(api, path) == 200
+        config = {"method": "POST", "url": f"{own.url}/tool", "headers": {"X-Key": CANARY}, "body": {}}
+        tool = {"name": "rotated", "kind": "http", "schema": {"type": "object"}, "config": config}
+        invoke = f"/tools/{api.post('/tools', json=tool).json()['id']}/invoke"
     # Without the old key nothing opens, and it says what to do.
     server.environment |= {"AI_AGENT_SECRET_KEY": NEWER}
     restart(server)
@@ -472,6 +475,7 @@ def test_secrets_follow_a_change_of_the_secret_key(server: Server, own: ModelSer
         assert answer.status_code == 502
         assert "AI_AGENT_SECRET_KEY_FALLBACKS" in answer.json()["message"]
         assert api.get(path).status_code == 200
+        assert "cannot be read" in api.post(invoke, json={}).json()["output"]
     refused = server.command("rotate-secrets")
     assert refused.returncode == 1
     assert [line.partition(":")[0] for line in refused.stderr.splitlines()] == ["Error", "Hint"]
@@ -482,7 +486,7 @@ def test_secrets_follow_a_change_of_the_secret_key(server: Server, own: ModelSer
     with server.client() as api:
         assert status_of(api, path) == 200
     done = server.command("rotate-secrets", check=True)
-    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == ["agents", "agent_versions"]
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == ["agents", "agent_versions", "tools"]
     assert not any(line.endswith(" 0 re-encrypted") for line in done.stdout.splitlines())
     again = server.command("rotate-secrets", check=True)
     assert all(line.endswith(" 0 re-encrypted") for line in again.stdout.splitlines())
@@ -494,6 +498,8 @@ def test_secrets_follow_a_change_of_the_secret_key(server: Server, own: ModelSer
         assert status_of(api, path) == 200
         assert api.post(f"{path}/versions/1/restore").status_code == 200
         assert status_of(api, path) == 200
+        assert api.post(invoke, json={}).status_code == 200
+        assert own.requests[-1]["headers"]["x-key"] == CANARY
     assert CANARY not in dump(database_url)
 
 

@@ -26,6 +26,7 @@ BODIES: dict[str, object] = {
     "PUT /agents/{agent_id}": {"name": "x"},
     "POST /tools": {"name": "current_time", "kind": "builtin"},
     "PUT /tools/{tool_id}": {"name": "calculator", "kind": "builtin"},
+    "POST /tools/{tool_id}/invoke": {"arguments": {"expression": "1"}},
     "POST /sessions/bulk-create": [{}],
     "POST /sessions/bulk-delete": [str(uuid.uuid4())],
     "DELETE /sessions/bulk-delete": [str(uuid.uuid4())],

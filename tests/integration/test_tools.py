@@ -73,15 +73,15 @@ def test_a_builtin_tool_shows_its_own_schema(clean: httpx.Client, name: str) -> 
 
 def test_a_builtin_tool_is_one_there_is_and_brings_its_schema(api: httpx.Client) -> None:
     unknown = errors(api.post("/tools", json={"name": "weather", "kind": "builtin"}))
-    assert unknown == {"name": "A builtin tool is one of current_time, calculator"}
+    assert unknown == {"name": "A builtin tool is one of current_time, calculator, search_messages"}
     given = {"name": "calculator", "kind": "builtin", "schema": SCHEMA}
     assert list(errors(api.post("/tools", json=given))) == ["schema"]
 
 
 def test_kinds_that_there_are_not_are_refused_with_those_that_there_are(api: httpx.Client) -> None:
-    for kind in ("http", "mcp", "nonsense"):
+    for kind in ("mcp", "nonsense"):
         refused = errors(api.post("/tools", json=body("other", kind=kind)))
-        assert refused == {"kind": "Must be one of builtin, client"}
+        assert refused == {"kind": "Must be one of builtin, http, client"}
 
 
 @pytest.mark.parametrize("name", ["", " ", "two words", "dots.in.it", "grün", "x" * 65, "a\nb", None])
@@ -290,7 +290,7 @@ def test_lists_are_filtered_sorted_and_paged(clean: httpx.Client) -> None:
 
 
 def test_lists_refuse_what_they_do_not_know(api: httpx.Client) -> None:
-    for query in ("kind=http", "enabled=perhaps", "sort_by=kind", "mcp_server_id=x"):
+    for query in ("kind=nonsense", "enabled=perhaps", "sort_by=kind", "mcp_server_id=x"):
         assert list(errors(api.get(f"/tools?{query}"))) == [query.partition("=")[0]]
 
 
@@ -306,6 +306,20 @@ def test_a_run_finds_its_owners_tools_by_name(clean: httpx.Client, database_url:
     assert (mine.schema, mine.idempotent) == (SCHEMA, False)
     assert (off.name, off.enabled) == ("off", False)
     assert asyncio.run(named(database_url, "somebody")) == []
+
+
+@pytest.mark.parametrize(
+    ("given", "seconds"), [({}, 30), ({"timeout_seconds": None}, 30), ({"timeout_seconds": 2.5}, 2.5)]
+)
+@pytest.mark.parametrize(("method", "idempotent"), [("GET", True), ("POST", False)])
+def test_a_run_is_told_of_an_http_tools_time_and_whether_it_may_call_twice(
+    clean: httpx.Client, database_url: str, given: dict[str, Any], seconds: float, method: str, idempotent: bool
+) -> None:
+    config = {"method": method, "url": "https://example.com/{city}", **given}
+    made = make(clean, "mine", kind="http", config=config)
+    (spec,) = asyncio.run(named(database_url, "admin"))
+    assert (spec.timeout_seconds, spec.idempotent, str(spec.id)) == (seconds, idempotent, made["id"])
+    assert spec.config == config
 
 
 async def named(database_url: str, owner: str) -> list[ToolSpec]:

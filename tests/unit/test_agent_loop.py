@@ -26,8 +26,9 @@ from ai_agent.domain.fields import to_json
 from ai_agent.domain.messages import HistoryEntry, Role
 from ai_agent.domain.tool_calls import ToolCallStatus
 from ai_agent.domain.tools import ToolKind, ToolSpec
-from ai_agent.execution import calls, model_calls, model_providers, tools
+from ai_agent.execution import model_calls, model_providers
 from ai_agent.execution.agent_loop import run_agent
+from ai_agent.execution.builtin_tools import BuiltinTools
 from ai_agent.execution.local_model import LocalEndpoint, LocalModel
 from ai_agent.execution.model_access import ModelAccess
 from ai_agent.execution.prices import Price, Prices
@@ -38,15 +39,18 @@ from ai_agent.execution.run_state import (
     Delivered,
     Expired,
     Finished,
+    Progress,
     Rejected,
     RunInput,
     RunState,
     Waiting,
 )
+from ai_agent.execution.tools import Operation, Toolbox
 from ai_agent.security.outbound import OutboundGuard
 from ai_agent.security.secret_box import SecretBox
 from ai_agent.security.secret_fields import SecretFields
 from ai_agent.settings import Settings
+from ai_agent.storage.engine import create_database
 from tests.model_server import Call, ModelServer, Reply
 
 CLIENT_TOOL = ToolSpec(
@@ -66,6 +70,7 @@ class Recorder:
         self.steps: list[tuple[int, int]] = []
         self.saves: list[tuple[RunState, list[CallRecord]]] = []
         self.events: list[tuple[str, str, ToolCallStatus]] = []
+        self.progress: list[tuple[str, float]] = []
         self._dies_at = dies_at
 
     @property
@@ -82,6 +87,9 @@ class Recorder:
         self.saves.append((copy.deepcopy(state), [copy.deepcopy(call) for call in calls]))
         if len(self.saves) == self._dies_at:
             raise Killed
+
+    async def tool_progresses(self, call: CallRecord, progress: Progress) -> None:
+        self.progress.append((call.call_id, progress.progress))
 
     async def tool_ended(self, call: CallRecord) -> None:
         self.events.append(("ended", call.name, call.status))
@@ -106,6 +114,8 @@ class Stage:
             anthropic_base_url=model.url,
         )
         secrets = SecretFields(SecretBox("s" * 40, ()), "agents")
+        database = create_database("sqlite:///unused.db", pool_size=1, statement_timeout=5)
+        self.toolbox = Toolbox({ToolKind.BUILTIN: BuiltinTools(database)})
         self.access = ModelAccess(settings, LocalModel(), secrets, OutboundGuard(()))
 
     def run(self, answers: Sequence[Answered] = (), interrupted: frozenset[str] = frozenset()) -> Finished | Waiting:
@@ -121,7 +131,7 @@ class Stage:
             secrets=msgspec.Raw(b"{}"),
         )
         given = RunInput(agent, self.branch, "owner", self.specs)
-        return asyncio.run(run_agent(given, self.state, answers, interrupted, self.access, self.recorder))
+        return asyncio.run(run_agent(given, self.state, answers, interrupted, self.access, self.toolbox, self.recorder))
 
     def fails(self, kind: type[Exception]) -> Any:
         with pytest.raises(kind) as raised:
@@ -193,7 +203,7 @@ def test_the_model_is_told_of_the_tools_that_there_are(stage: Stage) -> None:
     assert stage.state.unavailable_tools == ["nothing"]
 
 
-def test_calls_of_a_step_run_side_by_side(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_of_a_step_run_side_by_side(stage: Stage) -> None:
     inside = 0
     most = 0
 
@@ -205,16 +215,26 @@ def test_calls_of_a_step_run_side_by_side(stage: Stage, monkeypatch: pytest.Monk
         inside -= 1
         return "done"
 
-    replace_operation(monkeypatch, slow)
+    does(stage, slow)
     stage.model.script(Reply(calls=[Call("calculator", {"expression": "1"}) for _ in range(3)]), Reply("ok"))
     stage.run()
     assert most == 3
     assert [call.output for call in stage.last_calls()] == ["done"] * 3
 
 
-def replace_operation(monkeypatch: pytest.MonkeyPatch, operation: Any) -> None:
-    changed = msgspec.structs.replace(tools.BUILTINS["calculator"], operation=operation)
-    monkeypatch.setitem(tools.BUILTINS, "calculator", changed)
+class Doing:
+    """Builtin tools that all do the same."""
+
+    def __init__(self, operation: Operation):
+        self._operation = operation
+
+    def operation(self, spec: ToolSpec) -> Operation:
+        return self._operation
+
+
+def does(stage: Stage, operation: Operation) -> None:
+    """Says what the stage's builtin tools do."""
+    stage.toolbox = Toolbox({ToolKind.BUILTIN: Doing(operation)})
 
 
 @pytest.mark.parametrize(
@@ -240,15 +260,15 @@ def test_the_model_hears_what_is_wrong_with_a_call_and_the_run_goes_on(stage: St
 
 
 def test_a_tool_that_crashes_or_hangs_is_a_failed_tool_and_its_secrets_stay_here(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
+    stage: Stage,
 ) -> None:
-    async def crash(arguments: Any) -> str:
-        if arguments["expression"] == "hang":
+    async def crash(call: Any) -> str:
+        if call.arguments["expression"] == "hang":
             await asyncio.sleep(60)
         raise RuntimeError("secret inside")
 
-    replace_operation(monkeypatch, crash)
-    monkeypatch.setattr(calls, "TOOL_SECONDS", 0.1)
+    does(stage, crash)
+    stage.specs = [ToolSpec("calculator", ToolKind.BUILTIN, timeout_seconds=0.1)]
     asked = [Call("calculator", {"expression": text}) for text in ("hang", "crash")]
     stage.model.script(Reply(calls=asked), Reply("Sorry."))
     stage.run()
@@ -256,17 +276,30 @@ def test_a_tool_that_crashes_or_hangs_is_a_failed_tool_and_its_secrets_stay_here
     assert "secret inside" not in json.dumps(stage.model.requests)
 
 
-def test_an_output_that_is_too_long_is_cut_and_marked(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_operation_tells_how_far_it_is(stage: Stage) -> None:
+    async def slow(call: Any) -> str:
+        for part in (1, 2):
+            await call.tell(Progress(part, 2))
+        return str(call.owner_id)
+
+    does(stage, slow)
+    stage.model.script(Reply(calls=[Call("current_time", {}, "c1")]), Reply("ok"))
+    stage.run()
+    assert stage.recorder.progress == [("c1", 1), ("c1", 2)]
+    assert stage.last_calls()[0].output == "owner"
+
+
+def test_an_output_that_is_too_long_is_cut_and_marked(stage: Stage) -> None:
     async def talk(_: Any) -> str:
         return '"' * 300_000
 
-    replace_operation(monkeypatch, talk)
+    does(stage, talk)
     stage.model.script(Reply(calls=[Call("calculator", {"expression": "1"})]), Reply("ok"))
     stage.run()
     call = stage.last_calls()[0]
     assert call.truncated
     assert len(msgspec.json.encode(call.output)) <= 256 * 1024
-    assert call.output.endswith("[cut: the output had 600002 bytes]")
+    assert call.output.endswith("[cut: the output was longer than 262144 bytes]")
 
 
 def test_call_ids_that_a_provider_repeats_are_told_apart(stage: Stage) -> None:
@@ -357,10 +390,9 @@ def test_a_client_tool_that_needs_approval_is_first_approved_and_then_answered(s
 
 @pytest.mark.parametrize(("idempotent", "output"), [(True, {"result": 2}), (False, None)])
 def test_a_call_that_a_crash_interrupted_is_repeated_only_when_that_is_safe(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch, idempotent: bool, output: Any
+    stage: Stage, idempotent: bool, output: Any
 ) -> None:
-    changed = msgspec.structs.replace(tools.BUILTINS["calculator"], idempotent=idempotent)
-    monkeypatch.setitem(tools.BUILTINS, "calculator", changed)
+    stage.specs = [ToolSpec("calculator", ToolKind.BUILTIN, idempotent=idempotent)]
     stage.model.script(Reply(calls=[Call("calculator", {"expression": "1+1"}, "c1")]), Reply("ok"))
     stage.recorder = Recorder(dies_at=1)
     stage.fails(Killed)
@@ -598,7 +630,7 @@ def test_the_oldest_messages_go_when_the_runs_own_fill_the_window(
     async def talk(_: Any) -> str:
         return "x" * 9000
 
-    replace_operation(monkeypatch, talk)
+    does(stage, talk)
     monkeypatch.setattr("ai_agent.execution.model_providers.CLOUD_CONTEXT_TOKENS", 4000)
     stage.tools = ["calculator"]
     stage.branch = [HistoryEntry(Role.USER, "old" * 1000), HistoryEntry(Role.ASSISTANT, "ah"), *stage.branch]

@@ -11,9 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ai_agent.domain.tools import ToolKind, ToolSpec
+from ai_agent.execution.builtin_tools import BuiltinTools
 from ai_agent.execution.calculator import Incalculable, calculate
-from ai_agent.execution.tools import BUILTINS, Toolset
+from ai_agent.execution.tools import BUILTIN_SPECS, Call, Toolbox, Toolset, perform
+from ai_agent.storage.engine import create_database
 from tests.model_server import ModelServer
+
+DATABASE = create_database("sqlite:///unused.db", pool_size=1, statement_timeout=5)
+TOOLBOX = Toolbox({ToolKind.BUILTIN: BuiltinTools(DATABASE)})
 
 
 @pytest.mark.parametrize(
@@ -83,9 +88,9 @@ def test_no_text_takes_long_or_fails_otherwise(text: str) -> None:
 
 
 def run(name: str, arguments: dict[str, Any]) -> Any:
-    operation = BUILTINS[name].operation
-    assert operation is not None
-    return asyncio.run(operation(arguments))  # type: ignore[arg-type]  # operations are coroutines
+    tool = TOOLBOX.tool(BUILTIN_SPECS[name])
+    assert tool is not None
+    return asyncio.run(perform(tool, Call(arguments, "owner"))).output
 
 
 def test_the_time_is_told_where_it_was_asked_for() -> None:
@@ -111,7 +116,7 @@ def test_what_is_no_tool_is_told() -> None:
         client("not_asked_for"),
     ]
     names = ["good", "off", "bad_schema", "unknown_builtin", "nobodys", "calculator", "good"]
-    found = Toolset(names, specs)
+    found = Toolset(names, specs, TOOLBOX)
     assert list(found.tools) == ["good", "calculator"]
     assert found.unavailable == ["off", "bad_schema", "unknown_builtin", "nobodys"]
 
@@ -121,21 +126,21 @@ def test_a_schema_fetches_nothing_from_elsewhere(tmp_path: Path) -> None:
     file.write_text("{}")
     with ModelServer() as server:
         for place in (file.as_uri(), f"{server.url}/schema.json"):
-            assert Toolset(["t"], [client("t", schema={"$ref": place})]).unavailable == ["t"]
+            assert Toolset(["t"], [client("t", schema={"$ref": place})], TOOLBOX).unavailable == ["t"]
         assert server.looks == 0
 
 
 def test_a_row_changes_a_builtin_and_may_switch_it_off() -> None:
     row = ToolSpec("calculator", ToolKind.BUILTIN, description="Sums.", requires_approval=True)
-    tool = Toolset(["calculator"], [row]).tools["calculator"]
-    assert (tool.description, tool.requires_approval, tool.idempotent) == ("Sums.", True, True)
+    tool = Toolset(["calculator"], [row], TOOLBOX).tools["calculator"]
+    assert (tool.description, tool.requires_approval) == ("Sums.", True)
     assert tool.schema["required"] == ["expression"]
     off = ToolSpec("calculator", ToolKind.BUILTIN, enabled=False)
-    assert Toolset(["calculator"], [off]).unavailable == ["calculator"]
+    assert Toolset(["calculator"], [off], TOOLBOX).unavailable == ["calculator"]
 
 
 def test_faults_are_told_with_their_places() -> None:
     schema = {"properties": {"items": {"type": "array", "items": {"type": "object", "required": ["name"]}}}}
-    tool = Toolset(["t"], [client("t", schema=schema)]).tools["t"]
+    tool = Toolset(["t"], [client("t", schema=schema)], TOOLBOX).tools["t"]
     assert tool.faults({"items": [{"name": 1}]}) is None
     assert tool.faults({"items": [{"name": 1}, {}]}) == 'at items[1]: "name" is a required property'

@@ -82,7 +82,7 @@ class Deaf:
 def test_a_worker_stops_also_when_its_sweeper_does_not_hear_of_it() -> None:
     async def scenario() -> None:
         deaf: Any = Deaf()
-        worker = Worker(Settings(execution_sweep_seconds=0.05), deaf, deaf, deaf)
+        worker = Worker(Settings(execution_sweep_seconds=0.05), deaf, deaf, deaf, deaf)
         await worker.start()
         await deaf.asked.wait()
         async with asyncio.timeout(5):

@@ -1604,8 +1604,53 @@ export interface ToolFailedEvent {
   prev?: number;
 }
 
-/** `builtin` runs in the server; a `client` tool is run by the client, which posts the result. */
-export type ToolKind = "builtin" | "client";
+/** `builtin` runs in the server, which sends the request of an `http` tool; a `client` tool is run by the client. */
+export type ToolKind = "builtin" | "client" | "http";
+
+/** How far a call is, where its tool says so; at most ten times a second, and lost where nobody hears it. */
+export interface ToolProgressData {
+  /** The model's own name of the call */
+  call_id: string;
+  /** The tool */
+  name: string;
+  /** How far the call is; it grows */
+  progress: number;
+  /** How far it will be at its end; null when the tool does not know */
+  total: number | null;
+  /** What is being done, in words; null when nothing is said */
+  message: string | null;
+}
+
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
+export interface ToolProgressEvent {
+  /** What this frame is */
+  t: "event";
+  /** The channel, `execution:<id>` */
+  ch: string;
+  /** Grows by one in its channel */
+  seq: number;
+  /** The event's own id, UUIDv7 */
+  eid: string;
+  /** What happened */
+  type: "tool.progress";
+  /** When, in milliseconds since the epoch */
+  ts: number;
+  /** What there is to say of it */
+  data: ToolProgressData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
+  /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
+  prev?: number;
+}
 
 /** The model calls a tool. One of kind `client` is for the client to run, which answers until `expires_at`. */
 export interface ToolStartedData {
@@ -1613,7 +1658,7 @@ export interface ToolStartedData {
   call_id: string;
   /** The tool */
   name: string;
-  /** Who runs it: the server (`builtin`), or the client (`client`), which posts the result */
+  /** Who runs it: the server (`builtin`), the server by a request of its own (`http`), or the client (`client`), which posts the result */
   kind: ToolKind;
   /** What the tool is called with */
   arguments: Record<string, unknown>;
@@ -1739,6 +1784,7 @@ export type KnownEvent =
   | FailedEvent
   | CancelledEvent
   | ToolStartedEvent
+  | ToolProgressEvent
   | ToolCompletedEvent
   | ToolFailedEvent
   | ApprovalRequestedEvent
@@ -1784,6 +1830,7 @@ export type ServerFrame =
   | FailedEvent
   | CancelledEvent
   | ToolStartedEvent
+  | ToolProgressEvent
   | ToolCompletedEvent
   | ToolFailedEvent
   | ApprovalRequestedEvent

@@ -12,6 +12,7 @@ from litestar import Request, Response
 from litestar.types import HTTPResponseBodyEvent, HTTPResponseStartEvent, Receive, Scope, Send
 
 from ai_agent.api.headers import header
+from ai_agent.domain.fields import packed_json
 from ai_agent.domain.resources import Resource, Versions
 
 JSON = "application/json"
@@ -63,29 +64,10 @@ class Answer(Response[_T]):
         body = _encode(self.content)
         media_type = self.media_type or JSON
         if packed:
-            body, media_type = _packed(body), MESSAGEPACK
+            body, media_type = packed_json(body), MESSAGEPACK
         headers.append((b"content-type", media_type.encode()))
         headers.append((b"content-length", b"%d" % len(body)))
         return _Messages(status, headers, body)
-
-
-def _packed(body: bytes) -> bytes:
-    value = msgspec.json.decode(body)
-    try:
-        return msgspec.msgpack.encode(value)
-    except OverflowError:
-        return msgspec.msgpack.encode(_narrowed(value))
-
-
-def _narrowed(value: Any) -> Any:
-    """Integers beyond 64 bits, which MessagePack has not, as what other JSON readers make of them: floats."""
-    if isinstance(value, dict):
-        return {name: _narrowed(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_narrowed(item) for item in value]
-    if isinstance(value, int) and not -(2**63) <= value < 2**64:
-        return float(str(value))
-    return value
 
 
 class _Messages:

@@ -2,10 +2,11 @@
 
 A repeat is given the stored answer, unless the operation's `opt` is ATTACHES: then its service takes the key, because
 what it starts outlives the request, and a repeat attaches to that; or because its answer is a secret, which is never
-stored, and a repeat is refused.
+stored, and a repeat is refused. LEASED is for what takes long: its key is committed before it begins.
 """
 
 import hashlib
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from litestar import Request
@@ -18,8 +19,11 @@ from ai_agent.domain.idempotency import IdempotencyKey
 from ai_agent.services.idempotency import IdempotencyService, KeptAnswer
 
 ATTACHES = {"idempotency": "attaches"}
+LEASED = {"idempotency": "leased"}
 ONCE = {"idempotency": "once"}
 """`opt` of an operation whose answer is a secret: a repeat is refused."""
+
+Once = Callable[[str, IdempotencyKey, Callable[[], Awaitable[KeptAnswer]]], Awaitable[KeptAnswer]]
 
 _KEY = "idempotency_key"
 _REPLAYED = (b"idempotency-replayed", b"true")
@@ -31,33 +35,34 @@ class Idempotency(LeanMiddleware):
 
     async def handle(self, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp) -> None:
         text = header(scope, b"idempotency-key") if scope.get("method") == "POST" else None
-        attaches = "idempotency" in scope["route_handler"].opt
-        if text is None or not (attaches or scope.get("user")):
+        how = scope["route_handler"].opt.get("idempotency")
+        if text is None or not (how or scope.get("user")):
             await next_app(scope, receive, send)
             return
         key = await _key_of(scope, receive, text)
-        if attaches:
-            scope[_KEY] = key  # type: ignore[literal-required]  # ours
-            await next_app(scope, receive, _marking(key, send))
+        scope[_KEY] = key  # type: ignore[literal-required]  # ours
+        if how in (None, "leased"):
+            once = self._service.once_leased if how else self._service.once
+            await self._answer_once(once, key, scope, receive, send, next_app)
         else:
-            await self._answer_once(key, scope, receive, send, next_app)
+            await next_app(scope, receive, _marking(key, send))
 
     async def _answer_once(
-        self, key: IdempotencyKey, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp
+        self, once: Once, key: IdempotencyKey, scope: Scope, receive: Receive, send: Send, next_app: ASGIApp
     ) -> None:
         async def answer() -> KeptAnswer:
             captured = _Captured()
             await next_app(scope, receive, captured.take)
             return captured.answer()
 
-        kept = await self._service.once(scope["user"].subject, key, answer)
+        kept = await once(scope["user"].subject, key, answer)
         headers = [(name.encode(), value.encode("latin-1")) for name, value in kept.headers.items()]
         await _marking(key, send)({"type": "http.response.start", "status": kept.status, "headers": headers})
         await send({"type": "http.response.body", "body": kept.body, "more_body": False})
 
 
 def idempotency_key(request: Request[Any, Any, Any]) -> IdempotencyKey | None:
-    """The key of a request to an operation that ATTACHES."""
+    """The key of a request to an operation that ATTACHES, or is LEASED."""
     key: IdempotencyKey | None = request.scope.get(_KEY)  # type: ignore[assignment]  # ours
     return key
 

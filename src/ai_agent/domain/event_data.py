@@ -122,6 +122,16 @@ class ToolStartedData(msgspec.Struct):
     truncated: bool = False
 
 
+class ToolProgressData(msgspec.Struct):
+    """How far a call is, where its tool says so; at most ten times a second, and lost where nobody hears it."""
+
+    call_id: str
+    name: str
+    progress: float
+    total: float | None = None
+    message: str | None = None
+
+
 class ToolEndedData(msgspec.Struct):
     """What came of a call, as the model hears it. Text over 64 KiB is cut; the execution's tool calls have all."""
 

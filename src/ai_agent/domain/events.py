@@ -30,10 +30,11 @@ from ai_agent.domain.event_data import (
     StartedData,
     TokenData,
     ToolEndedData,
+    ToolProgressData,
     ToolStartedData,
 )
 from ai_agent.domain.executions import ExecutionError, ExecutionStatus, Usage
-from ai_agent.domain.fields import StoredJson, new_id, to_json
+from ai_agent.domain.fields import StoredJson, new_id, packed_json, to_json
 from ai_agent.domain.pages import Page
 from ai_agent.domain.sessions import Session
 
@@ -50,6 +51,7 @@ class EventType(StrEnum):
     FAILED = "execution.failed"
     CANCELLED = "execution.cancelled"
     TOOL_STARTED = "tool.started"
+    TOOL_PROGRESS = "tool.progress"
     TOOL_COMPLETED = "tool.completed"
     TOOL_FAILED = "tool.failed"
     APPROVAL_REQUESTED = "approval.requested"
@@ -105,6 +107,7 @@ DATA: dict[EventType, type[msgspec.Struct]] = {
     EventType.FAILED: FailedData,
     EventType.CANCELLED: EndedData,
     EventType.TOOL_STARTED: ToolStartedData,
+    EventType.TOOL_PROGRESS: ToolProgressData,
     EventType.TOOL_COMPLETED: ToolEndedData,
     EventType.TOOL_FAILED: ToolEndedData,
     EventType.APPROVAL_REQUESTED: ApprovalRequestedData,
@@ -178,7 +181,7 @@ class EventFrame(msgspec.Struct, frozen=True, tag_field="t", tag="event", dict=T
     @cached_property
     def msgpack(self) -> bytes:
         """The same map in MessagePack; ids and times are strings there, too."""
-        return msgspec.msgpack.encode(msgspec.json.decode(self.json))
+        return packed_json(self.json)
 
     @cached_property
     def messages(self) -> dict[str, dict[str, Any]]:

@@ -53,6 +53,26 @@ def to_json(value: object) -> StoredJson:
     return msgspec.Raw(msgspec.json.encode(value))
 
 
+def packed_json(text: bytes) -> bytes:
+    """JSON as MessagePack of the same value."""
+    value = msgspec.json.decode(text)
+    try:
+        return msgspec.msgpack.encode(value)
+    except OverflowError:
+        return msgspec.msgpack.encode(_narrowed(value))
+
+
+def _narrowed(value: Any) -> Any:
+    """Integers beyond 64 bits, which MessagePack has not, as what other JSON readers make of them: floats."""
+    if isinstance(value, dict):
+        return {name: _narrowed(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_narrowed(item) for item in value]
+    if isinstance(value, int) and not -(2**63) <= value < 2**64:
+        return float(str(value))
+    return value
+
+
 class Input(msgspec.Struct, forbid_unknown_fields=True):
     """A request's body. Subclasses check what types cannot say in `check()`; unknown fields are refused."""
 

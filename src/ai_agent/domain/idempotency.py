@@ -15,12 +15,16 @@ _VISIBLE_ASCII = re.compile(r"[!-~]{1,255}")
 
 
 class IdempotencyKey(msgspec.Struct):
-    """The key of one request. `replayed` is set when it turns out to be a repeat."""
+    """The key of one request. `replayed` is set when it turns out to be a repeat.
+
+    `interrupted`: an earlier request of the key was lost while it was worked on; what it did is not known.
+    """
 
     path: str
     text: str
     body_digest: str
     replayed: bool = False
+    interrupted: bool = False
 
     def __post_init__(self) -> None:
         if not _VISIBLE_ASCII.fullmatch(self.text):

@@ -35,7 +35,7 @@ from ai_agent.execution.model_access import ModelAccess
 from ai_agent.execution.model_calls import ModelCalls, Question
 from ai_agent.execution.prices import read_list
 from ai_agent.execution.run_state import Answered, Finished, Run, RunInput, RunState, Waiting
-from ai_agent.execution.tools import Toolset
+from ai_agent.execution.tools import Toolbox, Toolset
 
 _OUTCOMES: dict[ToolCallStatus, Literal["success", "denied"]] = {
     ToolCallStatus.COMPLETED: "success",
@@ -56,6 +56,7 @@ async def run_agent(
     answers: Sequence[Answered],
     interrupted: frozenset[str],
     access: ModelAccess,
+    toolbox: Toolbox,
     run: Run,
 ) -> Finished | Waiting:
     """Answers the last message of the branch; as `RunAgent` has it.
@@ -64,19 +65,28 @@ async def run_agent(
     """
     if given.agent is None or not given.branch:
         raise Conflict("The agent of the execution, or its message, was deleted")
-    loop = _Loop(given.agent, given, state, access, run)
+    loop = _Loop(given.agent, given, state, access, toolbox, run)
     return await loop.run(answers_by_call(answers), interrupted)
 
 
 class _Loop:
-    def __init__(self, agent: AgentContent, given: RunInput, state: RunState, access: ModelAccess, run: Run):
+    def __init__(
+        self,
+        agent: AgentContent,
+        given: RunInput,
+        state: RunState,
+        access: ModelAccess,
+        toolbox: Toolbox,
+        run: Run,
+    ):
         self._config = msgspec.json.decode(agent.model_config, type=ModelConfig)
         self._prompt = agent.system_prompt or ""
         self._branch = given.branch
+        self._owner = given.owner_id
         self._state = state
         self._run = run
         self._calls = ModelCalls(agent, self._config, access)
-        self._tools = _toolset(agent, given, self._calls.provider)
+        self._tools = _toolset(agent, given, toolbox, self._calls.provider)
         self._definitions = [
             ToolDefinition(name=tool.name, description=tool.description, parameters_json_schema=tool.schema)
             for tool in self._tools.tools.values()
@@ -151,7 +161,7 @@ class _Loop:
         """Runs what may run, between two saves: a call that was begun is never begun again unnoticed."""
         if any(each.tool is not None for each in plans):
             await self._save(plans)
-        await carry_out(plans, self._run)
+        await carry_out(plans, self._owner, self._run)
         if results := [_result(each) for each in plans if each.needs is None]:
             self._add_results(results)
         await self._save(plans)
@@ -180,8 +190,8 @@ class _Loop:
         return []
 
 
-def _toolset(agent: AgentContent, given: RunInput, provider: Provider) -> Toolset:
-    tools = Toolset(msgspec.json.decode(agent.tools, type=list[str]), given.tools)
+def _toolset(agent: AgentContent, given: RunInput, toolbox: Toolbox, provider: Provider) -> Toolset:
+    tools = Toolset(msgspec.json.decode(agent.tools, type=list[str]), given.tools, toolbox)
     if provider is Provider.LOCAL:  # It is too small to call tools, and its server refuses requests that offer some.
         tools.withdraw()
     return tools

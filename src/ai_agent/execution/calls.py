@@ -1,15 +1,14 @@
 """The tool calls of one step: which may run now, what each of them does, and what the model hears of it."""
 
 import asyncio
-import time
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import msgspec
-import structlog
 
 from ai_agent.domain.fields import JsonObject, now
-from ai_agent.domain.tool_calls import MAX_OUTPUT_BYTES, ToolCallStatus
+from ai_agent.domain.tool_calls import ToolCallStatus
 from ai_agent.domain.tools import ToolKind
 from ai_agent.execution.run_state import (
     Answered,
@@ -21,11 +20,7 @@ from ai_agent.execution.run_state import (
     Rejected,
     Run,
 )
-from ai_agent.execution.tools import Tool, ToolFailed, Toolset
-
-TOOL_SECONDS = 30.0
-
-log = structlog.get_logger()
+from ai_agent.execution.tools import INTERRUPTED, Call, Tool, Toolset, cut, perform
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -66,7 +61,7 @@ def plan(asked: Asked, step: int, tools: Toolset, answer: Answered | None, *, in
             _end(record, ToolCallStatus.EXPIRED, f"Nobody {waited} in time")
             return Plan(record)
     if interrupted and not (tool and tool.idempotent):
-        _end(record, ToolCallStatus.INTERRUPTED, "The call was interrupted: whether it took effect is not known")
+        _end(record, ToolCallStatus.INTERRUPTED, INTERRUPTED)
         return Plan(record)
     return _plan_new(record, asked, tool, answer)
 
@@ -101,9 +96,9 @@ def answers_by_call(answers: Iterable[Answered]) -> Mapping[str, Answered]:
     return by_call
 
 
-async def carry_out(plans: list[Plan], run: Run) -> None:
+async def carry_out(plans: list[Plan], owner: str, run: Run) -> None:
     """Runs the tools of a step side by side, tells readers, and leaves in each record what the model hears."""
-    tasks = [asyncio.create_task(_carry_out(each)) for each in plans if each.needs is None]
+    tasks = [asyncio.create_task(_carry_out(each, owner, run)) for each in plans if each.needs is None]
     try:
         for done in asyncio.as_completed(tasks):
             await run.tool_ended(await done)
@@ -113,53 +108,24 @@ async def carry_out(plans: list[Plan], run: Run) -> None:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _carry_out(plan: Plan) -> CallRecord:
+async def _carry_out(plan: Plan, owner: str, run: Run) -> CallRecord:
     record = plan.record
     if plan.tool is not None:
-        begun = time.monotonic()
-        status, output = await _call(plan.tool, record)
-        record.duration_ms = int((time.monotonic() - begun) * 1000)
-        _end(record, status, output)
+        outcome = await perform(plan.tool, Call(record.arguments, owner, partial(run.tool_progresses, record)))
+        record.duration_ms = outcome.duration_ms
+        _end(record, ToolCallStatus.FAILED if outcome.is_error else ToolCallStatus.COMPLETED, outcome.output)
+        record.truncated = outcome.truncated
     if plan.changed:
         note = "A human changed the arguments; the call was made with these"
         record.output = {"note": note, "arguments": record.arguments, "output": record.output}
     return record
 
 
-async def _call(tool: Tool, record: CallRecord) -> tuple[ToolCallStatus, Any]:
-    assert tool.operation is not None  # noqa: S101  # only such a call runs
-    try:
-        async with asyncio.timeout(TOOL_SECONDS):
-            output = await tool.operation(record.arguments)
-        msgspec.json.encode(output)
-    except TimeoutError:
-        return ToolCallStatus.FAILED, f"The tool took longer than {TOOL_SECONDS:g} s"
-    except ToolFailed as error:
-        return ToolCallStatus.FAILED, str(error)
-    except Exception:
-        log.exception("tool_crashed", tool=tool.name, call_id=record.call_id)
-        return ToolCallStatus.FAILED, "The tool failed"
-    return ToolCallStatus.COMPLETED, output
-
-
 def _end(record: CallRecord, status: ToolCallStatus, output: Any) -> None:
     record.status = status
     record.is_error = status is not ToolCallStatus.COMPLETED
-    record.output, record.truncated = _cut(output)
+    record.output, record.truncated = cut(output)
     record.finished_at = now()
-
-
-def _cut(output: Any) -> tuple[Any, bool]:
-    """At most 256 KiB of JSON; what is cut becomes text that says so."""
-    encoded = msgspec.json.encode(output)
-    if len(encoded) <= MAX_OUTPUT_BYTES:
-        return output, False
-    text = output.encode() if isinstance(output, str) else encoded
-    mark = f"\n[cut: the output had {len(encoded)} bytes]"
-    kept = text[: MAX_OUTPUT_BYTES - len(mark) - 16]
-    while len(msgspec.json.encode(kept.decode(errors="ignore"))) + len(mark) + 2 > MAX_OUTPUT_BYTES:
-        kept = kept[: len(kept) * 3 // 4]  # Quotes and controls take more room in JSON.
-    return kept.decode(errors="ignore") + mark, True
 
 
 def pending(plans: list[Plan]) -> list[PendingCall]:

@@ -2,17 +2,20 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 
 from ai_agent.domain.errors import AIAgentError
+from ai_agent.domain.event_data import ToolProgressData
 from ai_agent.domain.events import EventType, NewEvent
 from ai_agent.domain.fields import to_json
 from ai_agent.domain.tool_calls import ToolCall, ToolCallStatus
 from ai_agent.domain.tools import ToolKind
+from ai_agent.execution.endings import LostClaim
 from ai_agent.execution.patience import patiently
-from ai_agent.execution.run_state import CallRecord, RunState
+from ai_agent.execution.run_state import CallRecord, Progress, RunState
 from ai_agent.execution.runs import Runs
 from ai_agent.execution.speech import Speech
 from ai_agent.storage.leases import Claim
@@ -24,6 +27,9 @@ _SAID = {
     ToolCallStatus.INTERRUPTED,
 }
 """What is told of a call by the run; of those that wait, `Runs` tells when the run waits."""
+PROGRESS_SECONDS = 0.1
+"""The shortest time between two that are told of a call."""
+
 _ENDED = {ToolCallStatus.COMPLETED, ToolCallStatus.FAILED}
 
 
@@ -33,6 +39,7 @@ class LiveRun:
         self._claim = claim
         self._speech = speech
         self._noting: asyncio.Task[None] | None = None
+        self._progressed: dict[str, float] = {}
         self._told: set[tuple[str, ToolCallStatus]] = set()
 
     @property
@@ -70,6 +77,16 @@ class LiveRun:
         kept = [stored(call) for call in calls if call.kind is not ToolKind.CLIENT or call.status not in _ENDED]
         told = [call for call in kept if self._is_news(call)]
         await patiently(partial(self._runs.save, self._claim, state, kept, told))
+
+    async def tool_progresses(self, call: CallRecord, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._progressed.get(call.call_id, -PROGRESS_SECONDS) < PROGRESS_SECONDS:
+            return  # Some servers tell of each byte.
+        self._progressed[call.call_id] = now
+        data = ToolProgressData(call.call_id, call.name, progress.progress, progress.total, progress.message)
+        # Whose run it is no longer, hears of it when the call has ended.
+        with contextlib.suppress(AIAgentError, LostClaim):
+            await self._runs.speak(self._claim, [NewEvent.of(EventType.TOOL_PROGRESS, data)])
 
     async def tool_ended(self, call: CallRecord) -> None:
         ended = stored(call)

@@ -63,6 +63,14 @@ class CallRecord(msgspec.Struct):
     finished_at: datetime | None = None
 
 
+class Progress(msgspec.Struct, frozen=True):
+    """How far a call of a tool is; it grows, up to `total` where the tool knows one."""
+
+    progress: float
+    total: float | None = None
+    message: str | None = None
+
+
 class PendingCall(msgspec.Struct, frozen=True):
     """A call that waits for a human or for the client; `arguments` as the model gave them."""
 
@@ -121,6 +129,9 @@ class Run(Protocol):
     async def save(self, state: RunState, calls: Sequence[CallRecord]) -> None:
         """Writes down the state and the calls that changed, under the fence. Raises LostClaim."""
 
+    async def tool_progresses(self, call: CallRecord, progress: Progress) -> None:
+        """Hears how far a call is, which nobody waits for."""
+
     async def tool_ended(self, call: CallRecord) -> None:
         """Hears that a call has ended, while others of its step may run on; that it began is in what was saved."""
 
@@ -135,6 +146,7 @@ class RunAgent(Protocol):
         answers: Sequence[Answered],
         interrupted: frozenset[str],
         access: Any,
+        toolbox: Any,
         run: Run,
     ) -> Finished | Waiting:
         """Goes on from `state`, which it changes in place.

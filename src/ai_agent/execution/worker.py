@@ -26,6 +26,7 @@ from ai_agent.execution.patience import patiently
 from ai_agent.execution.run_state import Finished, RunState, Waiting
 from ai_agent.execution.runs import Begun, Runs, partial_outcome
 from ai_agent.execution.speech import Speech
+from ai_agent.execution.tools import Toolbox
 from ai_agent.execution.undisturbed import undisturbed
 from ai_agent.settings import Settings
 
@@ -36,11 +37,12 @@ log = structlog.get_logger()
 
 
 class Worker:
-    def __init__(self, settings: Settings, runs: Runs, queue: JobQueue, models: ModelAccess):
+    def __init__(self, settings: Settings, runs: Runs, queue: JobQueue, models: ModelAccess, toolbox: Toolbox):
         self._settings = settings
         self._runs = runs
         self._queue = queue
         self._models = models
+        self._toolbox = toolbox
         self._name = f"{socket.gethostname()[:40]}:{os.getpid()}:{secrets.token_hex(4)}"
         self._heart = Heart(runs, self._name, settings.execution_heartbeat_seconds)
         self._sweeper: asyncio.Task[None] | None = None
@@ -164,7 +166,8 @@ class Worker:
 
     async def _run_agent(self, begun: Begun, run: LiveRun) -> Finished | Waiting:
         loop = _agent_loop() if _agent_loop.cache_info().currsize else await asyncio.to_thread(_agent_loop)
-        return await loop(begun.given, begun.state, begun.answers, begun.interrupted, self._models, run)
+        where = begun.given, begun.state, begun.answers, begun.interrupted
+        return await loop(*where, self._models, self._toolbox, run)
 
     async def _stopped_run(self, begun: Begun, run: LiveRun, speech: Speech) -> None:
         why = self._stopped.get(begun.claim.id)

@@ -16,7 +16,7 @@ from ai_agent.domain.identity import Principal
 from ai_agent.domain.tool_calls import Decision, ResolveApproval, ToolCall, ToolCalls, ToolCallStatus, ToolResult
 from ai_agent.execution.call_events import call_event
 from ai_agent.execution.runs import Runs
-from ai_agent.execution.tools import Toolset
+from ai_agent.execution.tools import Toolbox, Toolset
 from ai_agent.realtime.announcements import Announcements
 from ai_agent.realtime.publisher import Publisher
 from ai_agent.services.executions import found
@@ -29,11 +29,14 @@ _DECIDED = {Decision.APPROVE: ToolCallStatus.APPROVED, Decision.REJECT: ToolCall
 
 
 class ApprovalService:
-    def __init__(self, database: Database, publisher: Publisher, announcements: Announcements, runs: Runs):
+    def __init__(
+        self, database: Database, publisher: Publisher, announcements: Announcements, runs: Runs, toolbox: Toolbox
+    ):
         self._database = database
         self._publisher = publisher
         self._announce = announcements
         self._runs = runs
+        self._toolbox = toolbox
 
     async def calls(self, principal: Principal, execution_id: UUID) -> ToolCalls:
         """The calls of an execution. Raises NotFound."""
@@ -58,7 +61,7 @@ class ApprovalService:
     async def _resolve(self, rows: Connection, run: Located, call: ToolCall, wanted: ResolveApproval) -> None:
         _expect(run, call, ToolCallStatus.AWAITING_APPROVAL)
         if wanted.arguments is not None:
-            await _check_arguments(rows, run, call, wanted.arguments)
+            await _check_arguments(rows, run, call, wanted.arguments, self._toolbox)
         call.decision = wanted.decision
         call.status = _DECIDED[wanted.decision]
         call.reason = wanted.reason
@@ -116,10 +119,12 @@ def _expect(run: Located, call: ToolCall, status: ToolCallStatus) -> None:
         raise Conflict(f"The tool call does not wait for {wanted}", details=details)
 
 
-async def _check_arguments(rows: Connection, run: Located, call: ToolCall, arguments: JsonObject) -> None:
+async def _check_arguments(
+    rows: Connection, run: Located, call: ToolCall, arguments: JsonObject, toolbox: Toolbox
+) -> None:
     """Raises InvalidFields for arguments that the tool would not take."""
     specs = await tools.named(rows, run.owner_id, [call.name])
-    tool = Toolset([call.name], specs).tools.get(call.name)
+    tool = Toolset([call.name], specs, toolbox).tools.get(call.name)
     if tool is not None and (fault := tool.faults(arguments)) is not None:
         raise InvalidFields([FieldError("arguments", f"Do not fit the tool: {fault}")])
 

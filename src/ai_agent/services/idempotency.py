@@ -1,9 +1,12 @@
 """A request with an Idempotency-Key happens once: the key, the effect and the answer are one transaction.
 
 A crash leaves all of them or none, so a repeat replays or starts afresh, and nobody has to take anything over.
+What takes longer than a transaction may has its key committed first, under a lease: behind its end a repeat takes over.
 An answer that is an error undoes the key with everything else: nothing happened, and the same key may try again.
 """
 
+import asyncio
+import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
@@ -21,6 +24,9 @@ from ai_agent.storage.idempotency import StoredAnswer
 
 WAIT_SECONDS = 1.0
 """How long a repeat waits for the end of the first request."""
+POLL_SECONDS = 0.1
+LEASE_SECONDS = 180.0
+"""Longer than anything takes that is done under a lease."""
 
 
 class KeptAnswer(msgspec.Struct, frozen=True):
@@ -73,6 +79,42 @@ class IdempotencyService:
         except _Undone:
             assert kept is not None  # noqa: S101  # set before it is raised
         return kept
+
+    async def once_leased(
+        self, owner: str, key: IdempotencyKey, answer: Callable[[], Awaitable[KeptAnswer]]
+    ) -> KeptAnswer:
+        """As `once`, without a transaction around `answer`. `key.interrupted` says that an earlier request was lost.
+
+        What is cancelled leaves its key to the end of the lease: nobody knows what it has done.
+        """
+        if (first := await self._claim_leased(owner, key)) is not None:
+            return first
+        kept = await answer()
+        async with self._database.unit_of_work() as rows:
+            if kept.status >= 400:
+                await idempotency.release(rows, owner, key)
+            else:
+                headers = to_json(kept.headers)
+                await idempotency.store(rows, owner, key, status=kept.status, headers=headers, body=kept.body)
+        return kept
+
+    async def _claim_leased(self, owner: str, key: IdempotencyKey) -> KeptAnswer | None:
+        """None when the key is taken now. Raises as `once` does, after a second in which the first has not answered."""
+        until = time.monotonic() + WAIT_SECONDS
+        while True:
+            async with self._database.unit_of_work(lock_seconds=WAIT_SECONDS) as rows:
+                first = await claim(rows, owner, key)
+                if first is None:
+                    await idempotency.lease(rows, owner, key, LEASE_SECONDS)
+                    return None
+                if first.status is not None:
+                    return _replay(first)
+                if await idempotency.take_over(rows, owner, key, LEASE_SECONDS):
+                    key.interrupted, key.replayed = True, False
+                    return None
+            if time.monotonic() > until:
+                raise IdempotencyInProgress
+            await asyncio.sleep(POLL_SECONDS)
 
     async def forget_expired(self) -> int:
         """Removes keys that are kept no longer, and tells how many."""

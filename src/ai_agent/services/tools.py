@@ -1,4 +1,4 @@
-"""Tools: register, read, list, change, delete."""
+"""Tools: register, read, list, change, delete, invoke."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,29 +7,48 @@ from uuid import UUID
 
 import msgspec
 
-from ai_agent.domain.errors import Conflict, InvalidFields, NotFound
-from ai_agent.domain.fields import JsonObject, merge_patch, new_id, now, to_json
+from ai_agent.domain.errors import Conflict, FieldError, InvalidFields, NotFound
+from ai_agent.domain.fields import KEPT_SECRET, JsonObject, StoredJson, merge_patch, new_id, now, to_json
+from ai_agent.domain.http_tools import HttpConfig, header_field
+from ai_agent.domain.idempotency import IdempotencyKey
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.pages import PageRequest
 from ai_agent.domain.resources import Versions
-from ai_agent.domain.tools import CreateTool, PatchTool, ReplaceTool, Tool, ToolFilter, ToolKind, ToolPage
-from ai_agent.domain.validation import field_errors
+from ai_agent.domain.tools import (
+    CreateTool,
+    InvokeTool,
+    PatchTool,
+    ReplaceTool,
+    Tool,
+    ToolFilter,
+    ToolKind,
+    ToolOutput,
+    ToolPage,
+)
+from ai_agent.domain.validation import field_errors, joined
+from ai_agent.execution.tools import INTERRUPTED, Call, Toolbox, path_of, perform
+from ai_agent.security.outbound import OutboundGuard
+from ai_agent.security.secret_fields import NO_SECRETS, SecretFields
 from ai_agent.services.paging import Pager
 from ai_agent.storage import tools
 from ai_agent.storage.database import Connection, Database, UniqueViolation
 
 
 class ToolService:
-    def __init__(self, database: Database, pager: Pager):
+    def __init__(self, database: Database, pager: Pager, secrets: SecretFields, guard: OutboundGuard, toolbox: Toolbox):
         self._database = database
         self._pager = pager
+        self._secrets = secrets
+        self._guard = guard
+        self._toolbox = toolbox
 
     async def create(self, principal: Principal, wanted: CreateTool) -> Tool:
-        """Raises Conflict for a name that is taken; `replace` and `patch`, too."""
+        """Raises Conflict for a name that is taken, InvalidFields; `replace` and `patch`, too."""
         tool = _tool(new_id(), now(), wanted)
+        tool.config, secrets = self._stored(tool.id, wanted, NO_SECRETS)
         async with self._database.unit_of_work() as rows:
             with _name_taken(tool.name):
-                await tools.insert(rows, principal.subject, tool)
+                await tools.insert(rows, principal.subject, tool, secrets)
         return tool
 
     async def get(self, principal: Principal, tool_id: UUID) -> Tool:
@@ -44,7 +63,7 @@ class ToolService:
         """Raises PreconditionFailed when the tool is in none of the `versions`; `patch` and `delete`, too."""
         async with self._database.unit_of_work() as rows:
             present = await _expected(rows, principal, tool_id, versions)
-            return await _write(rows, principal, present, wanted)
+            return await self._write(rows, principal, present, wanted)
 
     async def patch(
         self, principal: Principal, tool_id: UUID, patch: PatchTool, versions: Versions | None = None
@@ -52,12 +71,55 @@ class ToolService:
         """Raises InvalidFields when the result would be refused as a new tool."""
         async with self._database.unit_of_work() as rows:
             present = await _expected(rows, principal, tool_id, versions)
-            return await _write(rows, principal, present, _patched(present, patch))
+            return await self._write(rows, principal, present, _patched(present, patch))
 
     async def delete(self, principal: Principal, tool_id: UUID, versions: Versions | None = None) -> None:
         async with self._database.unit_of_work() as rows:
             await _expected(rows, principal, tool_id, versions)
             await tools.delete(rows, principal.subject, tool_id)
+
+    async def invoke(
+        self, principal: Principal, tool_id: UUID, wanted: InvokeTool, key: IdempotencyKey | None = None
+    ) -> ToolOutput:
+        """Calls a tool for its owner, who needs no approval of their own. What fails in the tool is its output.
+
+        A `key` whose first request was lost calls only what may be called again. Raises NotFound, InvalidFields for
+        arguments that do not fit, and Conflict for a tool that is disabled or that the client runs.
+        """
+        spec = await tools.spec(self._database.reader, principal.subject, tool_id)
+        if spec is None:
+            raise NotFound("Tool not found")
+        tool = self._toolbox.tool(spec)
+        if tool is None or tool.operation is None:
+            why = "The client runs it: there is nothing to call here" if spec.kind is ToolKind.CLIENT else None
+            raise Conflict(why or "The tool is disabled, or not there any more", details={"kind": spec.kind})
+        if faults := tool.all_faults(wanted.arguments):
+            raise InvalidFields([FieldError(joined("arguments", path_of(path)), message) for path, message in faults])
+        if key is not None and key.interrupted and not tool.idempotent:
+            return ToolOutput(INTERRUPTED, is_error=True, truncated=False, duration_ms=0)
+        outcome = await perform(tool, Call(wanted.arguments, principal.subject))
+        return ToolOutput(outcome.output, outcome.is_error, outcome.truncated, outcome.duration_ms)
+
+    async def _write(self, rows: Connection, principal: Principal, present: Tool, wanted: CreateTool) -> Tool:
+        sealed = await tools.secrets(rows, principal.subject, present.id) or NO_SECRETS
+        tool = _tool(present.id, present.created_at, wanted)
+        if wanted.kind is ToolKind.HTTP and present.kind is ToolKind.HTTP:
+            _check_destination(_http(msgspec.json.decode(present.config)), _http(wanted.config))
+        tool.config, secrets = self._stored(present.id, wanted, sealed)
+        with _name_taken(wanted.name):
+            return found(await tools.update(rows, principal.subject, tool, secrets))
+
+    def _stored(self, tool_id: UUID, wanted: CreateTool, present: StoredJson) -> tuple[StoredJson, StoredJson]:
+        """The settings as they are stored and shown, and the sealed secrets."""
+        if wanted.kind is not ToolKind.HTTP:
+            return to_json(wanted.config), NO_SECRETS
+        config = _http(wanted.config)
+        if fault := self._guard.fault(config.url):
+            raise InvalidFields([FieldError("config.url", fault)])
+        given = {header_field(name): value for name, value in config.headers.items()}
+        secrets = self._secrets.seal(tool_id, given, present)
+        shown = {"headers": dict.fromkeys(config.headers, KEPT_SECRET)} if config.headers else {}
+        return to_json(wanted.config | shown), secrets
 
 
 async def _expected(rows: Connection, principal: Principal, tool_id: UUID, versions: Versions | None) -> Tool:
@@ -65,11 +127,6 @@ async def _expected(rows: Connection, principal: Principal, tool_id: UUID, versi
     present = found(await tools.get(rows, principal.subject, tool_id, for_update=True))
     present.expect(versions)
     return present
-
-
-async def _write(rows: Connection, principal: Principal, present: Tool, wanted: CreateTool) -> Tool:
-    with _name_taken(wanted.name):
-        return found(await tools.update(rows, principal.subject, _tool(present.id, present.created_at, wanted)))
 
 
 def _tool(tool_id: UUID, created_at: datetime, wanted: CreateTool) -> Tool:
@@ -87,6 +144,18 @@ def _tool(tool_id: UUID, created_at: datetime, wanted: CreateTool) -> Tool:
         created_at=created_at,
         updated_at=now(),
     )
+
+
+def _http(config: JsonObject) -> HttpConfig:
+    return msgspec.convert(config, HttpConfig)
+
+
+def _check_destination(before: HttpConfig, wanted: HttpConfig) -> None:
+    """Whoever may change a tool could else send its secrets to a server of his own."""
+    kept = [name for name, value in wanted.headers.items() if value == KEPT_SECRET]
+    if kept and wanted.origin != before.origin:
+        why = "Is required anew when it is to go to another address"
+        raise InvalidFields([FieldError(header_field(name), why) for name in kept])
 
 
 def _patched(present: Tool, patch: PatchTool) -> ReplaceTool:

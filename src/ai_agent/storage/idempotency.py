@@ -10,6 +10,7 @@ from sqlalchemy.dialects.postgresql import insert
 from ai_agent.domain.fields import StoredJson
 from ai_agent.domain.idempotency import IdempotencyKey
 from ai_agent.storage.database import Connection
+from ai_agent.storage.functions import seconds_from_now
 from ai_agent.storage.statements import Statement
 from ai_agent.storage.tables import idempotency_keys as keys
 
@@ -62,6 +63,18 @@ _STORE: Statement[None] = Statement(
         body=sa.bindparam("body"),
     )
 )
+_unanswered = keys.c.status.is_(sa.null())
+_LEASE: Statement[None] = Statement(
+    sa.update(keys).where(*_mine, _unanswered).values(lease_until=seconds_from_now(sa.bindparam("lease")))
+)
+_TAKE_OVER = Statement(
+    sa.update(keys)
+    .where(*_mine, _unanswered, keys.c.lease_until < seconds_from_now(sa.literal_column("0")))
+    .values(lease_until=seconds_from_now(sa.bindparam("lease")))
+    .returning(keys.c.key),
+    str,
+)
+_RELEASE: Statement[None] = Statement(sa.delete(keys).where(*_mine, _unanswered))
 _old = keys.alias("old")
 _identity = ("owner_id", "path", "key")
 # Some at a time, and not those that another node removes just now: it must end within a statement's time.
@@ -102,6 +115,22 @@ async def claim(
 
 async def get(connection: Connection, owner: str, key: IdempotencyKey) -> StoredAnswer | None:
     return await connection.first(_GET, owner=owner, path=key.path, key_text=key.text)
+
+
+async def lease(connection: Connection, owner: str, key: IdempotencyKey, seconds: float) -> None:
+    """Says until when a key that was just taken is worked on, in a time that the database measures."""
+    await connection.run(_LEASE, owner=owner, path=key.path, key_text=key.text, lease=seconds)
+
+
+async def take_over(connection: Connection, owner: str, key: IdempotencyKey, seconds: float) -> bool:
+    """Takes a key whose lease has run out without an answer."""
+    of_key = {"owner": owner, "path": key.path, "key_text": key.text}
+    return await connection.first(_TAKE_OVER, **of_key, lease=seconds) is not None
+
+
+async def release(connection: Connection, owner: str, key: IdempotencyKey) -> None:
+    """Gives back a key that has no answer."""
+    await connection.run(_RELEASE, owner=owner, path=key.path, key_text=key.text)
 
 
 async def store(

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from ai_agent.domain.fields import StoredJson
 from ai_agent.storage.database import Connection, Reader
 from ai_agent.storage.statements import Statement
-from ai_agent.storage.tables import Json, agent_versions, agents
+from ai_agent.storage.tables import Json, agent_versions, agents, tools
 
 
 class SealedRow(msgspec.Struct, frozen=True):
@@ -69,4 +69,5 @@ class SealedTable:
 SEALED = (
     SealedTable("agents", agents),
     SealedTable("agents", agent_versions, "agent_id", "version"),
+    SealedTable("tools", tools),
 )

@@ -101,6 +101,7 @@ DATA_EXAMPLES: dict[EventType, dict[str, Any]] = {
     EventType.FAILED: {**_RUN, "code": "external_service_error", "message": "The model is away", "retryable": True},
     EventType.CANCELLED: _ENDED,
     EventType.TOOL_STARTED: {**_CALL, "kind": "client", **_ARGUMENTS, "expires_at": "2026-01-01T12:10:00Z"},
+    EventType.TOOL_PROGRESS: {**_CALL, "progress": 2, "total": 5, "message": "Copying"},
     EventType.TOOL_COMPLETED: {**_TOOL_ENDED, "output": {"refunded": True}},
     EventType.TOOL_FAILED: {**_TOOL_ENDED, "output": "There is no such invoice"},
     EventType.APPROVAL_REQUESTED: {**_ASKED, **_ARGUMENTS, "expires_at": "2026-01-01T12:10:00Z"},

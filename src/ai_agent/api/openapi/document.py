@@ -26,7 +26,7 @@ TAGS = {
     "Executions": "Runs of agents, and their events.",
     "Webhooks": "What is sent to `callback_url` when an execution has ended, signed as Standard Webhooks has it.",
     "Notifications": "What applications tell users and topics, and what became of it.",
-    "Tools": "What agents may do: the server's own tools, and those that the client runs.",
+    "Tools": "What agents may do: the server's own tools, HTTP requests, and those that the client runs.",
     "Rate limits": "How much is allowed, and what is left of it.",
     "Administration": "What belongs to all owners: API keys, sockets, queues, and the audit log.",
     "Auth": "Tokens in place of an API key, and who the caller is.",

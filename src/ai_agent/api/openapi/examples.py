@@ -34,7 +34,7 @@ from ai_agent.domain.messages import CreateMessage, FoundMessage, Message, Patch
 from ai_agent.domain.sessions import CreateSession, ForkSession, PatchSession, ReplaceSession, Session
 from ai_agent.domain.tokens import Me, RefreshToken, Tokens, WebSocketTicket
 from ai_agent.domain.tool_calls import ResolveApproval, ToolCall, ToolCalls, ToolResult
-from ai_agent.domain.tools import CreateTool, PatchTool, ReplaceTool, Tool
+from ai_agent.domain.tools import CreateTool, InvokeTool, PatchTool, ReplaceTool, Tool, ToolOutput
 
 SESSION = "01930e5c-7a10-7000-8000-000000000001"
 QUESTION = "01930e5c-7a10-7000-8000-000000000002"
@@ -115,6 +115,19 @@ _TOOL_CALL = {
     "expires_at": None,
     "created_at": "2026-01-01T12:00:01Z",
     "finished_at": "2026-01-01T12:00:01Z",
+}
+
+_HTTP_TOOL: dict[str, Any] = {
+    "name": "weather",
+    "kind": "http",
+    "description": "Tells the weather of a city.",
+    "schema": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    "config": {
+        "method": "GET",
+        "url": "https://api.example.com/v1/weather?city={city}",
+        "headers": {"Authorization": "Bearer s3cr3t"},
+        "timeout_seconds": 10,
+    },
 }
 
 _EVENT = "01930e5c-7a10-7000-8000-00000000000f"
@@ -256,9 +269,11 @@ EXAMPLES: dict[type, Any] = {
         "created_at": "2026-01-01T11:00:00Z",
         "updated_at": "2026-01-01T11:00:00Z",
     },
-    CreateTool: _TOOL,
+    CreateTool: _HTTP_TOOL,
     ReplaceTool: {"name": "current_time", "kind": "builtin", "requires_approval": True},
     PatchTool: {"enabled": False},
+    InvokeTool: {"arguments": {"city": "Kyoto"}},
+    ToolOutput: {"output": {"temperature": 14}, "is_error": False, "truncated": False, "duration_ms": 120},
     RateLimits: {"tier": "authenticated", "limits": _LIMITS},
     Health: {"status": "ok", "version": "0.1.0", "uptime": 86400.5, "degraded": []},
     ApiKey: _KEY,

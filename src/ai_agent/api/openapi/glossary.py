@@ -87,6 +87,9 @@ GLOSSARY = {
     "and removes its messages",
     "call_id": "The model's own name of the call",
     "step": "The request to the model that it belongs to, from 1",
+    "ToolProgressData.progress": "How far the call is; it grows",
+    "ToolProgressData.total": "How far it will be at its end; null when the tool does not know",
+    "ToolProgressData.message": "What is being done, in words; null when nothing is said",
     "steps": "How many there may be",
     "percent": "How far the run is; null when nobody knows",
     "ProgressData.message": "What is being done, in words; null when nothing is said",
@@ -102,7 +105,7 @@ GLOSSARY = {
     **{
         f"{struct}.name": "The tool"
         for struct in (
-            *("ToolCall", "ToolStartedData", "ToolEndedData"),
+            *("ToolCall", "ToolStartedData", "ToolProgressData", "ToolEndedData"),
             *("ApprovalRequestedData", "ApprovalResolvedData", "ApprovalExpiredData"),
         )
     },
@@ -189,8 +192,13 @@ GLOSSARY = {
     },
     "schema": "JSON Schema 2020-12 of the arguments: at most 64 KiB encoded and 32 levels deep, of type `object`, and "
     "without references to elsewhere; `builtin` tools have their own",
-    "kind": "Who runs it: the server (`builtin`), or the client (`client`), which posts the result",
-    "config": "Settings of its kind; `builtin` and `client` have none",
+    "kind": "Who runs it: the server (`builtin`), the server by a request of its own (`http`), or the client "
+    "(`client`), which posts the result",
+    "config": "Settings of its kind: of `http` `{method, url, headers?, body?, timeout_seconds?}`, of others none",
+    "InvokeTool.arguments": "What the tool is called with, as its schema wants it",
+    "ToolOutput.output": "What came of the call, as a model hears it",
+    "ToolOutput.duration_ms": "Milliseconds that the tool took",
+    "ToolOutput.truncated": "Whether the output was longer than 256 KiB; then it is text",
     "mcp_server_id": "The MCP server that it comes from; null for all others",
     "enabled": "Whether agents may call it",
     "requires_approval": "Whether each call waits until somebody allows it",

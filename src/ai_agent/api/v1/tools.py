@@ -11,14 +11,29 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from ai_agent.api.answers import expected
 from ai_agent.api.dependencies import Caller
 from ai_agent.api.guards import needs
+from ai_agent.api.idempotency import LEASED, idempotency_key
 from ai_agent.api.openapi import may_answer
 from ai_agent.api.pages import linked
 from ai_agent.api.parameters import Cursor, Limit, Offset, SortOrder
+from ai_agent.api.rate_limits import limited
 from ai_agent.domain.identity import Scope
 from ai_agent.domain.pages import PageRequest
+from ai_agent.domain.rate_limits import RouteClass
 from ai_agent.domain.search import checked
-from ai_agent.domain.tools import CreateTool, PatchTool, ReplaceTool, Tool, ToolFilter, ToolKind, ToolPage
+from ai_agent.domain.tools import (
+    CreateTool,
+    InvokeTool,
+    PatchTool,
+    ReplaceTool,
+    Tool,
+    ToolFilter,
+    ToolKind,
+    ToolOutput,
+    ToolPage,
+)
 from ai_agent.services.tools import ToolService
+
+INVOKE = needs(Scope.TOOLS_INVOKE) | limited(RouteClass.TOOL_INVOKE) | LEASED | may_answer(409)
 
 
 class ToolController(Controller):
@@ -31,10 +46,15 @@ class ToolController(Controller):
     ) -> Tool:
         """Register a tool
 
-        Agents call it by its name, unique among the tools of the caller. A `client` tool needs the `schema` of its
-        arguments: JSON Schema 2020-12, of type `object`, without references to elsewhere. A `builtin` tool has the
-        name and the schema of one of the server's own (`current_time`, `calculator`), which agents may name without
-        this: it is registered to be described otherwise, disabled, or called only when it was approved.
+        Agents call it by its name, unique among the tools of the caller. A tool needs the `schema` of its arguments:
+        JSON Schema 2020-12, of type `object`, without references to elsewhere. A `builtin` tool has the name and the
+        schema of one of the server's own (`current_time`, `calculator`, `search_messages`), which agents may name
+        without this: it is registered to be described otherwise, disabled, or called only when it was approved.
+
+        The `config` of an `http` tool is `{method, url, headers?, body?, timeout_seconds?}`. `{name}` in `url`, behind
+        the host, and in the strings of `body`, which is JSON, stands for an argument, a property of the schema. Values
+        of `headers` are write-only, encrypted at rest and shown as `"***"`, which keeps them when it is written; to
+        another scheme, host or port they have to be written anew.
         """
         return await tools.create(request.user, data)
 
@@ -101,8 +121,8 @@ class ToolController(Controller):
     ) -> Tool:
         """Change a tool
 
-        JSON Merge Patch: what is absent stays, null clears, and `schema` and `metadata` are merged member by member.
-        What comes of it must be good as a new tool.
+        JSON Merge Patch: what is absent stays, null clears; `schema`, `config` and `metadata` are merged member by
+        member. What comes of it must be good as a new tool.
         """
         return await tools.patch(request.user, tool_id, data, expected(request))
 
@@ -113,3 +133,23 @@ class ToolController(Controller):
         Agents that name it run without it from then on.
         """
         await tools.delete(request.user, tool_id, expected(request))
+
+    @post("/{tool_id:uuid}/invoke", status_code=200, opt=INVOKE)
+    async def invoke_tool(
+        self,
+        request: Caller,
+        tool_id: FromPath[UUID],
+        data: JSONBody[InvokeTool],
+        tools: NamedDependency[ToolService],
+    ) -> ToolOutput:
+        """Call a tool
+
+        As a model would, within the tool's own time, of up to 120 s. What goes wrong in the tool is its output, with
+        `is_error`; arguments that do not fit the schema are 422, each with its path. Nobody is asked for approval:
+        the caller is there. A `client` tool is 409, because there is nothing here to call, as is one that is disabled.
+
+        A repeat with the same `Idempotency-Key` gets the first one's output. Where the server was lost in the middle,
+        a repeat three minutes later calls again what may be called twice (`builtin`; GET, HEAD, PUT, DELETE), and for
+        all else says that the call was interrupted.
+        """
+        return await tools.invoke(request.user, tool_id, data, idempotency_key(request))

@@ -9,7 +9,7 @@ from ai_agent.api.body import as_json
 from ai_agent.api.websocket.errors import BadFrame, FrameError, Unsupported
 from ai_agent.domain.errors import MalformedRequest
 from ai_agent.domain.events import EventFrame
-from ai_agent.domain.fields import to_json
+from ai_agent.domain.fields import packed_json, to_json
 from ai_agent.domain.frames import (
     COMMAND_BURST,
     JSON_PROTOCOL,
@@ -93,7 +93,7 @@ class Msgpack:
 
     def frame(self, frame: msgspec.Struct) -> Message:
         # By way of JSON, so that ids and times are the same strings in both.
-        return {"type": "websocket.send", "bytes": msgspec.msgpack.encode(_any.decode(to_json(frame)))}
+        return {"type": "websocket.send", "bytes": packed_json(bytes(to_json(frame)))}
 
     def event(self, event: EventFrame) -> Message:
         if (message := event.messages.get(MSGPACK_PROTOCOL)) is None:
