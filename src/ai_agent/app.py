@@ -33,6 +33,7 @@ from ai_agent.api.v1.deliveries import DeliveryController
 from ai_agent.api.v1.execution_history import ExecutionHistoryController
 from ai_agent.api.v1.executions import ExecutionController
 from ai_agent.api.v1.health import HealthController
+from ai_agent.api.v1.mcp_servers import McpServerController
 from ai_agent.api.v1.messages import MessageController
 from ai_agent.api.v1.notifications import NotificationController
 from ai_agent.api.v1.queues import QueueController
@@ -50,6 +51,11 @@ from ai_agent.domain.tools import ToolKind
 from ai_agent.execution.builtin_tools import BuiltinTools
 from ai_agent.execution.http_tools import HttpTools
 from ai_agent.execution.local_model import LocalModel
+from ai_agent.execution.mcp.commands import load_commands
+from ai_agent.execution.mcp.health import McpHealth
+from ai_agent.execution.mcp.links import Links
+from ai_agent.execution.mcp.pool import McpPool
+from ai_agent.execution.mcp.tools import McpTools
 from ai_agent.execution.model_access import ModelAccess
 from ai_agent.execution.prices import Prices
 from ai_agent.execution.runs import Runs
@@ -91,6 +97,7 @@ from ai_agent.services.health import HealthService
 from ai_agent.services.housekeeping import Housekeeping
 from ai_agent.services.idempotency import IdempotencyService
 from ai_agent.services.identity import IdentityService
+from ai_agent.services.mcp_servers import McpServerService
 from ai_agent.services.messages import MessageService
 from ai_agent.services.notifications import NotificationService
 from ai_agent.services.outbox_lag import OutboxLag
@@ -114,6 +121,7 @@ RESOURCES = [
     DeliveryController,
     ExecutionHistoryController,
     ToolController,
+    McpServerController,
     RateLimitController,
     AdminController,
     ConnectionController,
@@ -165,7 +173,8 @@ class _Server:
                 "queues": inbox.forget_old,
             }
         )
-        agent_secrets = SecretFields(SecretBox(settings.secret, settings.secret_key_fallbacks), "agents")
+        box = SecretBox(settings.secret, settings.secret_key_fallbacks)
+        agent_secrets, mcp_secrets = SecretFields(box, "agents"), SecretFields(box, "mcp_servers")
         self.channels = RealtimePlugin(LogBackend(self._log), arbitrary_channels_allowed=True)
         self._publisher = Publisher(self.database, self._log, inbox)
         announcements = self._announcements = Announcements(self._publisher)
@@ -177,9 +186,20 @@ class _Server:
         self._runs = Runs(self.database, self._publisher, self._queue, self._webhooks, settings)
         self._local_model = LocalModel()
         access = ModelAccess(settings, self._local_model, agent_secrets, guard, Prices.load(settings.model_prices))
-        self._tool_secrets = SecretFields(SecretBox(settings.secret, settings.secret_key_fallbacks), "tools")
-        http_tools = HttpTools(guard, self._tool_secrets)
-        self._toolbox = Toolbox({ToolKind.BUILTIN: BuiltinTools(self.database), ToolKind.HTTP: http_tools})
+        links = Links(guard, mcp_secrets, load_commands(settings.mcp_stdio_commands))
+        pool = self._mcp_pool = McpPool(links.connect)
+        self._mcp_health = McpHealth(self.database, pool, guard, announcements)
+        self._mcp_servers = McpServerService(
+            self.database, self._pager, announcements, mcp_secrets, guard, links, pool, self._mcp_health
+        )
+        self._tool_secrets = SecretFields(box, "tools")
+        self._toolbox = Toolbox(
+            {
+                ToolKind.BUILTIN: BuiltinTools(self.database),
+                ToolKind.HTTP: HttpTools(guard, self._tool_secrets),
+                ToolKind.MCP: McpTools(self.database, pool),
+            }
+        )
         self._worker = Worker(settings, self._runs, self._queue, access, self._toolbox)
         self._agents = AgentService(self.database, self._pager, announcements, agent_secrets, guard)
         self._messages = MessageService(self.database, self._pager, announcements)
@@ -216,6 +236,7 @@ class _Server:
             "queues": given(QueueService(self.database, self._pager, self._inbox)),
             "streams": given(self._streams),
             "approvals": given(self._approvals),
+            "mcp_servers": given(self._mcp_servers),
             "tools": given(ToolService(self.database, self._pager, self._tool_secrets, self._guard, self._toolbox)),
             "rate_limits": given(self.rate_limits),
             "api_keys": given(self._api_keys),
@@ -268,7 +289,7 @@ class _Server:
         """What each process has open. What was begun is ended, in the opposite order, also when the start fails."""
         async with contextlib.AsyncExitStack() as ends:
             ends.enter_context(drained_on_signal(drain))
-            for room in (self.database, self._log, self._publisher, self._queue, self.housekeeping):
+            for room in (self.database, self._log, self._publisher, self._queue, self.housekeeping, self._mcp_pool):
                 ends.push_async_callback(room.close)
             await self.database.open()
             await self._log.open()
@@ -280,9 +301,10 @@ class _Server:
     @contextlib.asynccontextmanager
     async def _working(self) -> AsyncIterator[None]:
         async with contextlib.AsyncExitStack() as ends:
-            for room in (self._local_model, self._webhooks, self._worker):
+            for room in (self._local_model, self._webhooks, self._worker, self._mcp_health):
                 ends.push_async_callback(room.close)
             self._webhooks.start()
+            self._mcp_health.start()
             await self._worker.start()
             yield
 

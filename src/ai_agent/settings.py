@@ -179,6 +179,13 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
             "Default: the models that the price list knows."
         ),
     ] = None
+    mcp_stdio_commands: Annotated[
+        Path | None,
+        Meta(
+            description="JSON or TOML file of the programs that may run as MCP servers: "
+            '{"time": {"command": "/usr/bin/mcp-server-time", "arguments": []}}. Default: none.'
+        ),
+    ] = None
     outbound_allow: Annotated[
         tuple[str, ...],
         Meta(description="Private networks that users may name, as 10.0.0.0/8,192.168.1.7/32."),

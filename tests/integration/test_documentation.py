@@ -1,5 +1,6 @@
 """What the documents tell a reader to type does what they say."""
 
+import json
 import re
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import KEY, Server
+from tests.model_server import ModelServer
 from tests.runs import make_agent
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -49,3 +51,25 @@ def test_the_example_of_the_python_client_prints_an_answer(server: Server) -> No
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, cwd=server.folder)
     assert (run.returncode, run.stderr) == (0, "")
     assert run.stdout == "You said: Good morning"
+
+
+def test_the_first_mcp_server_is_connected_as_it_is_written(model: ModelServer, tmp_path: Path) -> None:
+    commands = tmp_path / "commands.json"
+    clock = {"command": str(Path(sys.executable).parent / "mcp-server-time"), "arguments": ["--local-timezone", "UTC"]}
+    commands.write_text(json.dumps({"time": clock}))
+    server = Server(f"sqlite:///{tmp_path}/test.db", tmp_path, AI_AGENT_MCP_STDIO_COMMANDS=str(commands))
+    try:
+        (block,) = re.findall(r"```bash\n(.*?)```", (DOCS / "mcp.md").read_text(), re.DOTALL)
+        with server.client() as api:
+            environment = server.environment | {"KEY": KEY, "AGENT": make_agent(api)}
+        script = block.replace("http://127.0.0.1:8000", server.url)
+        command = ["bash", "-euo", "pipefail", "-c", script]
+        run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60)
+        assert (run.returncode, run.stderr) == (0, "")
+        assert '"error":true' not in run.stdout, run.stdout
+        assert '"ok":true' in run.stdout
+        assert '"added":["get_current_time","convert_time"]' in run.stdout
+        assert run.stdout.endswith("}")
+        assert '"requires_approval":true' in run.stdout
+    finally:
+        server.stop()

@@ -20,6 +20,8 @@ from ai_agent.settings import load_settings
 from tests.conftest import KEY, SECRET, Server
 from tests.integration.test_agents import execute
 
+MCP_SERVER = {"name": "x", "transport": "streamable_http", "endpoint": "https://mcp.invalid", "enabled": False}
+
 BODIES: dict[str, object] = {
     "POST /admin/keys": {"name": "x", "scopes": ["agents:read"]},
     "POST /agents": {"name": "x"},
@@ -27,6 +29,9 @@ BODIES: dict[str, object] = {
     "POST /tools": {"name": "current_time", "kind": "builtin"},
     "PUT /tools/{tool_id}": {"name": "calculator", "kind": "builtin"},
     "POST /tools/{tool_id}/invoke": {"arguments": {"expression": "1"}},
+    "POST /mcp-servers": MCP_SERVER,
+    "POST /mcp-servers/test": MCP_SERVER,
+    "PUT /mcp-servers/{mcp_server_id}": MCP_SERVER,
     "POST /sessions/bulk-create": [{}],
     "POST /sessions/bulk-delete": [str(uuid.uuid4())],
     "DELETE /sessions/bulk-delete": [str(uuid.uuid4())],
@@ -98,6 +103,7 @@ def ids(server: Server, database_url: str) -> dict[str, str]:
         delivery = api.get(f"/executions/{execution}/deliveries").json()["items"][0]["id"]
         execute(database_url, "UPDATE webhook_deliveries SET status = 'failed', next_attempt_at = NULL")
         tool = api.post("/tools", json={"name": "calculator", "kind": "builtin"}).json()["id"]
+        mcp_server = api.post("/mcp-servers", json=MCP_SERVER | {"name": "matrix"}).json()["id"]
         eid = api.post("/notifications", json=BODIES["POST /notifications"]).json()["eid"]
         deadline = time.monotonic() + 5
         while api.get(f"/events/{eid}/delivery").json()["status"] == "accepted" and time.monotonic() < deadline:
@@ -105,6 +111,7 @@ def ids(server: Server, database_url: str) -> dict[str, str]:
         key = new_key(api)
     ids = {"session_id": session, "message_id": message, "agent_id": agent, "execution_id": execution, "key_id": key}
     ids |= {"connection_id": str(uuid.uuid4()), "eid": eid, "name": "news"}
+    ids |= {"mcp_server_id": mcp_server}
     return ids | {"number": "1", "delivery_id": delivery, "tool_id": tool, "call_id": "none"}
 
 
@@ -172,6 +179,8 @@ def test_the_owner_needs_no_more_than_the_operations_scope(
         assert answer.json()["message"] == "Connection not found"
     elif "call_id" in path:
         assert answer.json()["message"] == "The execution has no such tool call"
+    elif path.endswith("/sync"):
+        assert answer.json()["details"] == {"status": "disabled"}
     elif path.endswith("/retry"):
         assert answer.json()["details"] == {"status": "completed"}
     elif method in {"PUT", "PATCH", "DELETE"} and "key_id" not in path:
@@ -263,7 +272,7 @@ def test_the_log_names_who_reads_and_not_the_owner(server: Server, other_admin: 
     assert json.loads(line)["principal"] == "other-admin"
 
 
-@pytest.mark.parametrize("path", ["/sessions", "/agents", "/tools"])
+@pytest.mark.parametrize("path", ["/sessions", "/agents", "/tools", "/mcp-servers"])
 def test_lists_hold_only_ones_own(ids: dict[str, str], stranger: Caller, path: str) -> None:
     assert stranger.http.get(path, params={"include_total": True}).json()["total"] == 0
 

@@ -647,6 +647,54 @@ export interface Live {
   id?: number;
 }
 
+/** `unknown` until it was asked for the first time, `degraded` when it failed to answer lately, but not for long. */
+export type McpServerStatus = "connected" | "degraded" | "disabled" | "unknown" | "unreachable";
+
+/** `mcp_server.status`: what an MCP server has become. */
+export interface McpServerStatusData {
+  /** The MCP server */
+  mcp_server_id: string;
+  /** Its name */
+  name: string;
+  /** What it is now */
+  status: McpServerStatus;
+  /** What it was before */
+  previous: McpServerStatus;
+  /** Why it was of no use; null when it was */
+  last_error: string | null;
+}
+
+/** An event as it is delivered; `ts` is milliseconds since the epoch.
+ * 
+ * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
+ * which time they are sent (`try`), and in milliseconds until when they matter (`exp`). */
+export interface McpServerStatusEvent {
+  /** What this frame is */
+  t: "event";
+  /** The channel, `execution:<id>` */
+  ch: string;
+  /** Grows by one in its channel */
+  seq: number;
+  /** The event's own id, UUIDv7 */
+  eid: string;
+  /** What happened */
+  type: "mcp_server.status";
+  /** When, in milliseconds since the epoch */
+  ts: number;
+  /** What there is to say of it */
+  data: McpServerStatusData;
+  /** 0 is urgent, 1 normal, 2 bulk; each keeps its order */
+  lane?: number;
+  /** True when the event waits in a queue until it is acknowledged */
+  ack?: boolean;
+  /** For which time it is sent, from 1 */
+  try?: number;
+  /** Until when it matters, in milliseconds since the epoch */
+  exp?: number;
+  /** The event before this one that you may see, where events between are hidden from you; absent when it is `seq - 1` */
+  prev?: number;
+}
+
 /** An event as it is delivered; `ts` is milliseconds since the epoch.
  * 
  * Those of a user's queue have its `lane`, which their `seq` counts in, want to be acknowledged (`ack`), and say for
@@ -1604,8 +1652,10 @@ export interface ToolFailedEvent {
   prev?: number;
 }
 
-/** `builtin` runs in the server, which sends the request of an `http` tool; a `client` tool is run by the client. */
-export type ToolKind = "builtin" | "client" | "http";
+/** `builtin` runs in the server, which sends the request of an `http` tool; a `client` tool is run by the client.
+ * 
+ *     An `mcp` tool is one of an MCP server, made by a sync. */
+export type ToolKind = "builtin" | "client" | "http" | "mcp";
 
 /** How far a call is, where its tool says so; at most ten times a second, and lost where nobody hears it. */
 export interface ToolProgressData {
@@ -1658,7 +1708,7 @@ export interface ToolStartedData {
   call_id: string;
   /** The tool */
   name: string;
-  /** Who runs it: the server (`builtin`), the server by a request of its own (`http`), or the client (`client`), which posts the result */
+  /** Who runs it: the server (`builtin`), the server by a request of its own (`http`), an MCP server (`mcp`), or the client (`client`), which posts the result */
   kind: ToolKind;
   /** What the tool is called with */
   arguments: Record<string, unknown>;
@@ -1802,6 +1852,7 @@ export type KnownEvent =
   | PresenceJoinedEvent
   | PresenceLeftEvent
   | PresenceTypingEvent
+  | McpServerStatusEvent
   | NotificationEvent;
 
 /** What the server says. */
@@ -1848,5 +1899,6 @@ export type ServerFrame =
   | PresenceJoinedEvent
   | PresenceLeftEvent
   | PresenceTypingEvent
+  | McpServerStatusEvent
   | NotificationEvent
   | ApplicationEvent;

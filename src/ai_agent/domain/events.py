@@ -35,6 +35,7 @@ from ai_agent.domain.event_data import (
 )
 from ai_agent.domain.executions import ExecutionError, ExecutionStatus, Usage
 from ai_agent.domain.fields import StoredJson, new_id, packed_json, to_json
+from ai_agent.domain.mcp_servers import McpServerStatusData
 from ai_agent.domain.pages import Page
 from ai_agent.domain.sessions import Session
 
@@ -69,6 +70,7 @@ class EventType(StrEnum):
     PRESENCE_JOINED = "presence.joined"
     PRESENCE_LEFT = "presence.left"
     PRESENCE_TYPING = "presence.typing"
+    MCP_SERVER_STATUS = "mcp_server.status"
     NOTIFICATION = "notification"
     APPLICATION = "application.event"
 
@@ -125,6 +127,7 @@ DATA: dict[EventType, type[msgspec.Struct]] = {
     EventType.PRESENCE_JOINED: PresenceJoinedData,
     EventType.PRESENCE_LEFT: PresenceLeftData,
     EventType.PRESENCE_TYPING: PresenceTypingData,
+    EventType.MCP_SERVER_STATUS: McpServerStatusData,
     EventType.NOTIFICATION: NotificationData,
 }
 """What the `data` of each type holds."""

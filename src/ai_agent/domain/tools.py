@@ -17,10 +17,14 @@ from ai_agent.domain.resources import Resource
 
 
 class ToolKind(StrEnum):
-    """`builtin` runs in the server, which sends the request of an `http` tool; a `client` tool is run by the client."""
+    """`builtin` runs in the server, which sends the request of an `http` tool; a `client` tool is run by the client.
+
+    An `mcp` tool is one of an MCP server, made by a sync.
+    """
 
     BUILTIN = "builtin"
     HTTP = "http"
+    MCP = "mcp"
     CLIENT = "client"
 
 
@@ -86,6 +90,9 @@ class ToolSpec(msgspec.Struct, frozen=True):
 
 def is_idempotent(kind: ToolKind, config: JsonObject) -> bool:
     """Whether a call may be made again when nobody knows what came of the first time."""
+    if kind is ToolKind.MCP:
+        hints = config.get("annotations", {})
+        return bool(hints.get("readOnlyHint") or hints.get("idempotentHint"))
     return kind is ToolKind.BUILTIN or (kind is ToolKind.HTTP and config.get("method") in IDEMPOTENT)
 
 
@@ -135,6 +142,8 @@ class CreateTool(Input):
     def _check_config(self) -> list[FieldError]:
         if self.kind is ToolKind.HTTP:
             return check_http(self.config, self.schema)
+        if self.kind is ToolKind.MCP:  # Of what a sync made, nothing of it may be changed.
+            return []
         return [FieldError(f"config.{name}", f"A {self.kind} tool has no such setting") for name in self.config]
 
     def _check_builtin(self) -> list[FieldError]:
@@ -190,4 +199,5 @@ class ToolOutput(msgspec.Struct):
 class ToolFilter(Filter, frozen=True, kw_only=True):
     enabled: bool | None = None
     kind: ToolKind | None = None
+    mcp_server_id: UUID | None = None
     search: str | None = None

@@ -111,7 +111,7 @@ class Toolbox:
             requires_approval=spec.requires_approval,
             idempotent=spec.idempotent,
             timeout_seconds=spec.timeout_seconds,
-            breaker=self._breakers.of(spec.name, str(spec.id)) if spec.id else None,
+            breaker=self._breakers.of(str(spec.mcp_server_id or spec.id)) if spec.id else None,
         )
 
 

@@ -12,6 +12,7 @@ from ai_agent.domain.event_data import DeletedData, EndedData, MessageDeletedDat
 from ai_agent.domain.events import TERMINAL, EventType
 from ai_agent.domain.executions import Usage
 from ai_agent.domain.inbox import Lane
+from ai_agent.domain.mcp_servers import McpServer, McpServerStatus, McpServerStatusData
 from ai_agent.domain.messages import Message
 from ai_agent.domain.sessions import Session, SessionStatus
 from ai_agent.realtime.publisher import Event, Publisher
@@ -103,6 +104,11 @@ class Announcements:
     def agent_deleted(self, rows: Connection, agent_id: UUID) -> None:
         farewell = (EventType.AGENT_DELETED, DeletedData(agent_id))
         self._publisher.forget(rows, agent_channel(agent_id), farewell)
+
+    def mcp_server(self, rows: Connection, owner: str, server: McpServer, previous: McpServerStatus) -> None:
+        """What a server has become, to its owner."""
+        data = McpServerStatusData(server.id, server.name, server.status, previous, server.last_error)
+        self._publisher.queue(rows, owner, Lane.BULK, (EventType.MCP_SERVER_STATUS, data))
 
     async def agent_is(self, rows: Connection, agent_id: UUID, otherwise: AgentStatus) -> None:
         """Sets the status that the agent's runs make, `otherwise` without one, and tells of it when it was another."""

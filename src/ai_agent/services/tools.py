@@ -33,6 +33,9 @@ from ai_agent.services.paging import Pager
 from ai_agent.storage import tools
 from ai_agent.storage.database import Connection, Database, UniqueViolation
 
+_OWNERS = {"enabled", "requires_approval", "metadata"}
+"""What the owner of an MCP server's tool may set."""
+
 
 class ToolService:
     def __init__(self, database: Database, pager: Pager, secrets: SecretFields, guard: OutboundGuard, toolbox: Toolbox):
@@ -44,6 +47,8 @@ class ToolService:
 
     async def create(self, principal: Principal, wanted: CreateTool) -> Tool:
         """Raises Conflict for a name that is taken, InvalidFields; `replace` and `patch`, too."""
+        if wanted.kind is ToolKind.MCP:
+            raise InvalidFields([FieldError("kind", "Tools of kind mcp are made by a sync of their server")])
         tool = _tool(new_id(), now(), wanted)
         tool.config, secrets = self._stored(tool.id, wanted, NO_SECRETS)
         async with self._database.unit_of_work() as rows:
@@ -101,6 +106,9 @@ class ToolService:
         return ToolOutput(outcome.output, outcome.is_error, outcome.truncated, outcome.duration_ms)
 
     async def _write(self, rows: Connection, principal: Principal, present: Tool, wanted: CreateTool) -> Tool:
+        if ToolKind.MCP in (present.kind, wanted.kind):
+            synced = _synced(present, wanted)
+            return found(await tools.update(rows, principal.subject, synced, NO_SECRETS))
         sealed = await tools.secrets(rows, principal.subject, present.id) or NO_SECRETS
         tool = _tool(present.id, present.created_at, wanted)
         if wanted.kind is ToolKind.HTTP and present.kind is ToolKind.HTTP:
@@ -144,6 +152,17 @@ def _tool(tool_id: UUID, created_at: datetime, wanted: CreateTool) -> Tool:
         created_at=created_at,
         updated_at=now(),
     )
+
+
+def _synced(present: Tool, wanted: CreateTool) -> Tool:
+    """A tool of an MCP server with what its owner may set. Raises InvalidFields for what comes from the server."""
+    written, before = msgspec.to_builtins(wanted), _as_written(present)
+    foreign = [name for name in before if name not in _OWNERS and written[name] != before[name]]
+    if foreign:
+        raise InvalidFields([FieldError(name, "Comes from the tool's MCP server") for name in foreign])
+    metadata = to_json(wanted.metadata)
+    own = {"enabled": wanted.enabled, "requires_approval": wanted.requires_approval, "metadata": metadata}
+    return msgspec.structs.replace(present, **own, updated_at=now())
 
 
 def _http(config: JsonObject) -> HttpConfig:

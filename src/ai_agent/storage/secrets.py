@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from ai_agent.domain.fields import StoredJson
 from ai_agent.storage.database import Connection, Reader
 from ai_agent.storage.statements import Statement
-from ai_agent.storage.tables import Json, agent_versions, agents, tools
+from ai_agent.storage.tables import Json, agent_versions, agents, mcp_servers, tools
 
 
 class SealedRow(msgspec.Struct, frozen=True):
@@ -70,4 +70,5 @@ SEALED = (
     SealedTable("agents", agents),
     SealedTable("agents", agent_versions, "agent_id", "version"),
     SealedTable("tools", tools),
+    SealedTable("mcp_servers", mcp_servers),
 )

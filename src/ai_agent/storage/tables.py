@@ -295,6 +295,43 @@ tools = sa.Table(
     sa.UniqueConstraint("owner_id", "name"),
     sa.Index("ix_tools_owner_created_at", "owner_id", "created_at", "id"),
     sa.Index("ix_tools_owner_updated_at", "owner_id", "updated_at", "id"),
+    sa.Index("ix_tools_mcp_server_id", "mcp_server_id", "created_at", "id"),
+)
+
+mcp_servers = sa.Table(
+    "mcp_servers",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    sa.Column("owner_id", sa.String(255), nullable=False),
+    sa.Column("name", sa.String(255), nullable=False),
+    sa.Column("description", sa.Text),
+    sa.Column("transport", sa.String(16), nullable=False),
+    sa.Column("endpoint", sa.Text),
+    sa.Column("command", sa.String(64)),
+    _json("authentication"),
+    _secrets(),
+    _json("capabilities"),
+    sa.Column("protocol_version", sa.String(32)),
+    sa.Column("health_check_url", sa.Text),
+    sa.Column("enabled", sa.Boolean, nullable=False, server_default=sa.true()),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("last_error", sa.Text),
+    _time("last_seen_at", nullable=True),
+    sa.Column("tool_count", sa.Integer, nullable=False, server_default="0"),
+    _json("metadata"),
+    # Checks that failed since the last one that did not.
+    sa.Column("failures", sa.Integer, nullable=False, server_default="0"),
+    # When it is asked next; who asks moves it ahead, and so keeps others from it.
+    _time("next_check_at", nullable=True),
+    # Name and description, folded.
+    sa.Column("search_text", sa.Text, nullable=False, server_default=""),
+    sa.Column("row_version", sa.Integer, nullable=False, server_default="1"),
+    _time("created_at"),
+    _time("updated_at"),
+    sa.UniqueConstraint("owner_id", "name"),
+    sa.Index("ix_mcp_servers_owner_created_at", "owner_id", "created_at", "id"),
+    sa.Index("ix_mcp_servers_owner_updated_at", "owner_id", "updated_at", "id"),
+    sa.Index("ix_mcp_servers_next_check_at", "next_check_at"),
 )
 
 # No more written: the event log keeps events. It goes when no node of a release that reads it is left.

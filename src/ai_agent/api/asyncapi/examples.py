@@ -119,6 +119,13 @@ DATA_EXAMPLES: dict[EventType, dict[str, Any]] = {
     EventType.PRESENCE_JOINED: {"user_id": "ada", "client": "web:01J9ZK"},
     EventType.PRESENCE_LEFT: {"user_id": "ada"},
     EventType.PRESENCE_TYPING: {"user_id": "ada", "typing": True},
+    EventType.MCP_SERVER_STATUS: {
+        "mcp_server_id": EVENT,
+        "name": "issues",
+        "status": "unreachable",
+        "previous": "degraded",
+        "last_error": "The server cannot be reached",
+    },
     EventType.NOTIFICATION: {"title": "Your report is ready", "body": None, "data": {"report": 7}},
 }
 

@@ -15,6 +15,11 @@ GLOSSARY = {
     "recovered": "Whether nothing that followed the position is gone",
     "status": "As the status of a REST answer",
     "SnapshotData.status": "Where the run stands",
+    "McpServerStatusData.mcp_server_id": "The MCP server",
+    "McpServerStatusData.name": "Its name",
+    "McpServerStatusData.status": "What it is now",
+    "McpServerStatusData.previous": "What it was before",
+    "McpServerStatusData.last_error": "Why it was of no use; null when it was",
     "retryable": "Whether trying again may help",
     "message": "What is wrong, in words",
     # Commands

@@ -30,6 +30,17 @@ from ai_agent.domain.inbox import (
     Recipient,
     UserQueue,
 )
+from ai_agent.domain.mcp_servers import (
+    Authentication,
+    CreateMcpServer,
+    FailedTool,
+    McpServer,
+    McpServerHealth,
+    McpServerTest,
+    McpSync,
+    PatchMcpServer,
+    ReplaceMcpServer,
+)
 from ai_agent.domain.messages import CreateMessage, FoundMessage, Message, PatchMessage, ReplaceMessage, Thread
 from ai_agent.domain.sessions import CreateSession, ForkSession, PatchSession, ReplaceSession, Session
 from ai_agent.domain.tokens import Me, RefreshToken, Tokens, WebSocketTicket
@@ -132,6 +143,14 @@ _HTTP_TOOL: dict[str, Any] = {
 
 _EVENT = "01930e5c-7a10-7000-8000-00000000000f"
 _DURATIONS = {"count": 1200, "p50": 0.0025, "p99": 0.01}
+
+_MCP_SERVER = {
+    "name": "issues",
+    "description": "Our tracker",
+    "transport": "streamable_http",
+    "endpoint": "https://mcp.example.com/mcp",
+}
+_FAILED_TOOL = {"name": "merge", "error": "inputSchema.type: Must be object: arguments have names"}
 
 EXAMPLES: dict[type, Any] = {
     UUID: SESSION,
@@ -272,6 +291,49 @@ EXAMPLES: dict[type, Any] = {
     CreateTool: _HTTP_TOOL,
     ReplaceTool: {"name": "current_time", "kind": "builtin", "requires_approval": True},
     PatchTool: {"enabled": False},
+    McpServer: _MCP_SERVER
+    | {
+        "id": "01930e5c-7a10-7000-8000-00000000000e",
+        "command": None,
+        "authentication": {"type": "bearer", "token": "***"},
+        "capabilities": {"tools": {}},
+        "protocol_version": "2026-07-28",
+        "health_check_url": None,
+        "enabled": True,
+        "status": "connected",
+        "last_error": None,
+        "last_seen_at": "2026-01-01T12:00:00Z",
+        "tool_count": 12,
+        "metadata": {},
+        "created_at": "2026-01-01T11:00:00Z",
+        "updated_at": "2026-01-01T11:00:00Z",
+    },
+    Authentication: {"type": "bearer", "token": "ghp_…"},
+    CreateMcpServer: _MCP_SERVER | {"authentication": {"type": "bearer", "token": "ghp_0000"}},
+    ReplaceMcpServer: {"name": "clock", "transport": "stdio", "command": "time"},
+    PatchMcpServer: {"enabled": False},
+    McpServerHealth: {
+        "status": "degraded",
+        "latency_ms": None,
+        "last_error": "The server cannot be reached",
+        "last_seen_at": "2026-01-01T12:00:00Z",
+    },
+    McpServerTest: {
+        "ok": True,
+        "error": None,
+        "latency_ms": 41.2,
+        "protocol_version": "2026-07-28",
+        "capabilities": {"tools": {}},
+        "tools": ["create_issue", "list_issues"],
+    },
+    McpSync: {
+        "added": ["create_issue"],
+        "changed": ["list_issues"],
+        "removed": ["search_code"],
+        "failed": [_FAILED_TOOL],
+        "unchanged": 9,
+    },
+    FailedTool: _FAILED_TOOL,
     InvokeTool: {"arguments": {"city": "Kyoto"}},
     ToolOutput: {"output": {"temperature": 14}, "is_error": False, "truncated": False, "duration_ms": 120},
     RateLimits: {"tier": "authenticated", "limits": _LIMITS},

@@ -4,6 +4,7 @@ Where it does not, the entry `Struct.name` or `operationId.name` comes first.
 """
 
 from ai_agent.api.openapi.glossary_of_admin import ADMINISTRATION
+from ai_agent.api.openapi.glossary_of_mcp import MCP_SERVERS
 from ai_agent.api.openapi.glossary_of_queues import QUEUES
 
 GLOSSARY = {
@@ -192,19 +193,20 @@ GLOSSARY = {
     },
     "schema": "JSON Schema 2020-12 of the arguments: at most 64 KiB encoded and 32 levels deep, of type `object`, and "
     "without references to elsewhere; `builtin` tools have their own",
-    "kind": "Who runs it: the server (`builtin`), the server by a request of its own (`http`), or the client "
-    "(`client`), which posts the result",
-    "config": "Settings of its kind: of `http` `{method, url, headers?, body?, timeout_seconds?}`, of others none",
+    "kind": "Who runs it: the server (`builtin`), the server by a request of its own (`http`), an MCP server "
+    "(`mcp`), or the client (`client`), which posts the result",
+    "config": "Settings of its kind: of `http` `{method, url, headers?, body?, timeout_seconds?}`; of `mcp` "
+    "`name`, the server's own name of it, and `annotations`, its hints; of others none",
     "InvokeTool.arguments": "What the tool is called with, as its schema wants it",
     "ToolOutput.output": "What came of the call, as a model hears it",
     "ToolOutput.duration_ms": "Milliseconds that the tool took",
     "ToolOutput.truncated": "Whether the output was longer than 256 KiB; then it is text",
-    "mcp_server_id": "The MCP server that it comes from; null for all others",
     "enabled": "Whether agents may call it",
     "requires_approval": "Whether each call waits until somebody allows it",
     "listTools.search": "Only tools whose name or description contains this, in any case",
     "listTools.kind": "Only tools of this kind",
     "listTools.enabled": "Only tools that are enabled, or only those that are not",
+    **MCP_SERVERS,
     **ADMINISTRATION,
     **QUEUES,
     # Events

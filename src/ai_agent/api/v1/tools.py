@@ -71,6 +71,7 @@ class ToolController(Controller):
         sort_order: SortOrder = "desc",
         enabled: FromQuery[bool | None] = None,
         kind: FromQuery[ToolKind | None] = None,
+        mcp_server_id: FromQuery[UUID | None] = None,
         search: FromQuery[str | None] = None,
         created_after: FromQuery[datetime | None] = None,
         created_before: FromQuery[datetime | None] = None,
@@ -82,6 +83,7 @@ class ToolController(Controller):
         wanted = ToolFilter(
             enabled=enabled,
             kind=kind,
+            mcp_server_id=mcp_server_id,
             search=None if search is None else checked(search),
             created_after=created_after,
             created_before=created_before,
