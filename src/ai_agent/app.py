@@ -1,7 +1,8 @@
 """The composition root: every room is put together here, and nowhere else."""
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import ai_agent.api  # noqa: F401  # isort: skip  # before Litestar; it says why
 from litestar import Litestar, Router
@@ -107,6 +108,7 @@ from ai_agent.services.sessions import SessionService
 from ai_agent.services.tokens import Lifetimes, TokenService
 from ai_agent.services.tools import ToolService
 from ai_agent.settings import Algorithm, Auth, Environment, LogFormat, Settings, load_settings
+from ai_agent.signals import drained_on_signal
 from ai_agent.storage import migrations
 from ai_agent.storage.keyset import CursorCodec
 
@@ -245,16 +247,25 @@ class _Server:
             "sockets": given(self._sockets),
         }
 
-    def drain(self) -> None:
-        """Begins to stop: not ready any more, streams end, no new run begins."""
+    async def _drain(self) -> None:
+        """Before a stop: not ready any more; behind the delay no run begins, and all who listen go, streams last."""
         self.health.draining = True
+        await asyncio.sleep(self.settings.drain_delay_seconds)
+        await self._drain_worker()
+        await self._manager.drain()
         self._streams.drain()
+
+    async def _drain_worker(self) -> None:
         self._worker.drain()
+
+    def grace(self) -> float:
+        """Seconds that are left of a drain for what has not ended."""
+        return self._worker.grace()
 
     @contextlib.asynccontextmanager
     async def serving(self, *, worker: bool) -> AsyncIterator[None]:
         """All that answers requests, and the worker unless others do its part."""
-        async with self._ground(), contextlib.AsyncExitStack() as ends:
+        async with self._ground(self._drain), contextlib.AsyncExitStack() as ends:
             limits, nodes = (self._api_keys, self._limiter, self.identity), (self._connections, self._orders)
             for room in (*limits, *nodes, self._presence, self._manager):
                 ends.push_async_callback(room.close)
@@ -266,19 +277,18 @@ class _Server:
             await self.identity.start()
             async with self._working() if worker else contextlib.nullcontext():
                 yield
-                self.drain()
 
     @contextlib.asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         """The worker without the API."""
-        async with self._ground(), self._working():
+        async with self._ground(self._drain_worker), self._working():
             yield
-            self.drain()
 
     @contextlib.asynccontextmanager
-    async def _ground(self) -> AsyncIterator[None]:
+    async def _ground(self, drain: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
         """What each process has open. What was begun is ended, in the opposite order, also when the start fails."""
         async with contextlib.AsyncExitStack() as ends:
+            ends.enter_context(drained_on_signal(drain))
             for room in (self.database, self._log, self._publisher, self._queue, self.housekeeping, self._mcp_pool):
                 ends.push_async_callback(room.close)
             await self.database.open()
@@ -312,8 +322,7 @@ class WorkerProcess:
     """The worker without an API, for a process of its own."""
 
     def __init__(self, settings: Settings):
-        server = _Server(settings)
-        self.running, self.drain = server.working, server.drain
+        self.running = _Server(settings).working
 
 
 def create_app(settings: Settings, *, worker: bool = True) -> Litestar:
@@ -343,13 +352,14 @@ def create_app(settings: Settings, *, worker: bool = True) -> Litestar:
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,
         logging_config=None,
-        state=State({"drain": server.drain}),
+        state=State({"grace": server.grace}),
     )
     require_declared_scopes(app)
     declare_parameters(app)
     declare_rate_limits(app, server.rate_limits)
     timing = settings.environment is Environment.DEVELOPMENT
-    app.asgi_handler = traced(OuterWrapper(app.asgi_handler, TrustedProxies(settings.proxy_networks), timing=timing))
+    proxies = TrustedProxies(settings.proxy_networks)
+    app.asgi_handler = traced(OuterWrapper(app.asgi_handler, proxies, lambda: server.health.draining, timing=timing))
     return app
 
 

@@ -210,8 +210,12 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     ws_max_deliver: Annotated[
         int, Meta(ge=1, le=1000, description="How often an event of a queue is sent before it is a dead letter.")
     ] = 5
+    drain_delay_seconds: Annotated[
+        float,
+        Meta(ge=0, le=3600, description="Seconds at shutdown until a load balancer has seen that we are not ready."),
+    ] = 0.0
     drain_window_seconds: Annotated[
-        float, Meta(ge=0, le=3600, description="Seconds that streams and runs get at shutdown.")
+        float, Meta(ge=0, le=3600, description="Seconds that sockets, requests and runs get behind that.")
     ] = 20.0
     metrics_enabled: Annotated[bool, Meta(description="Whether /metrics answers, for everybody who reaches it.")] = True
     log_level: Annotated[

@@ -59,13 +59,21 @@ def assert_well(api: httpx.Client, database_url: str, paths: Sequence[str], heal
     """All that was accepted has ended in time, once, and its sessions tell it so. Answers the runs as they ended."""
     runs = _ended(api, paths, healed)
     for session_id in {run["session_id"] for run in runs}:
-        history = History.read(api, session_id)
+        history = _told(api, session_id)
         lost = {run["id"] for run in runs if run["session_id"] == session_id} - history.executions.keys()
         assert not lost, f"accepted, and not in the session: {lost}"
         assert not (wrong := faults(history)), "\n".join(wrong)
     held = execute(database_url, "SELECT id, status FROM executions WHERE holds_session AND finished_at IS NOT NULL")
     assert not held, f"ended, and keep their session: {held}"
     return runs
+
+
+def _told(api: httpx.Client, session_id: str) -> History:
+    """What has been committed is told behind that: within a second."""
+    deadline = time.monotonic() + 1
+    while faults(history := History.read(api, session_id)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return history
 
 
 def _ended(api: httpx.Client, paths: Sequence[str], healed: float) -> list[Item]:

@@ -148,6 +148,7 @@ class Soak:
         return statistics.median(values[2 * fifth : 3 * fifth]), statistics.median(values[-fifth:])
 
 
+@pytest.mark.timeout(SECONDS + 240)
 def test_nothing_is_lost_and_nothing_grows(two: Nodes) -> None:
     with two.first.client() as api:
         soak = Soak(two, make_agent(api))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -70,6 +71,48 @@ def test_no_conversation_is_older_than_it_may_be(monkeypatch: pytest.MonkeyPatch
 
     async def test(wire: Wire) -> None:
         await wire.connect()
+        assert await ending(wire) == [("bye", 4420), ("closed", 4420)]
+
+    talking(test)
+
+
+async def answers_when(ready: asyncio.Event, *_: object) -> None:
+    await ready.wait()
+    raise LimitReached("No, but answered")
+
+
+def test_who_is_let_go_gets_the_answer_to_what_was_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test(wire: Wire) -> None:
+        ready = asyncio.Event()
+        monkeypatch.setitem(HANDLERS, Call, partial(answers_when, ready))
+        await wire.connect()
+        wire.send({"t": "call", "method": "message.create", "id": 2})
+        wire.connection.drain(0.05)
+        assert await wire.receive() == {"t": "drain", "after_ms": 50, "reason": "deploy"}
+        asyncio.get_running_loop().call_later(0.2, ready.set)
+        assert await ending(wire) == [("error", "limit"), ("bye", 4420), ("closed", 4420)]
+
+    talking(test)
+
+
+def test_who_is_let_go_does_not_wait_for_an_answer_forever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "FLUSH_SECONDS", 0.05)
+
+    async def test(wire: Wire) -> None:
+        ready = asyncio.Event()
+        monkeypatch.setitem(HANDLERS, Call, partial(answers_when, ready))
+        await wire.connect()
+        wire.send({"t": "call", "method": "message.create", "id": 2})
+        wire.connection.drain(0)
+        assert await ending(wire) == [("drain", None), ("bye", 4420), ("closed", 4420)]
+        ready.set()
+
+    talking(test)
+
+
+def test_who_has_not_said_hello_is_let_go_without_a_word_before() -> None:
+    async def test(wire: Wire) -> None:
+        wire.connection.drain(0)
         assert await ending(wire) == [("bye", 4420), ("closed", 4420)]
 
     talking(test)

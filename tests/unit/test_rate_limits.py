@@ -79,7 +79,7 @@ class Asked:
         declare_rate_limits(app, service)
         declare_parameters(app)
         proxies = TrustedProxies(self.settings.proxy_networks)
-        app.asgi_handler = OuterWrapper(app.asgi_handler, proxies, timing=False)
+        app.asgi_handler = OuterWrapper(app.asgi_handler, proxies, lambda: False, timing=False)
         self._app = app
 
     def ask(self, target: str, method: str = "GET", **options: Any) -> httpx.Response:

@@ -44,6 +44,10 @@ class Told:
         self._left = asyncio.Event()
         self._ends = ends
 
+    @property
+    def ended(self) -> bool:
+        return self._ends and not self._batches
+
     async def next(self) -> Batch | None:
         if self._batches:
             return Batch(EPOCH, self._batches.pop(0))
@@ -55,7 +59,7 @@ class Told:
         self._left.set()
 
 
-async def answered(reader: Told, *received: str) -> list[Any]:
+async def answered(reader: Told, *received: str, version: str = "1.1") -> list[Any]:
     """The messages of a stream to a client of whom these are received."""
     messages: list[Any] = []
     types = list(received)
@@ -68,7 +72,7 @@ async def answered(reader: Told, *received: str) -> list[Any]:
 
     app = sse.EventStream(contextlib.nullcontext(reader), RUN).to_asgi_response()
     async with asyncio.timeout(5):
-        await app({}, receive, send)  # type: ignore[arg-type]  # a scope that nobody looks at
+        await app({"http_version": version}, receive, send)  # type: ignore[arg-type]  # all of it that anybody looks at
     return messages
 
 
@@ -121,8 +125,26 @@ def test_no_proxy_may_keep_or_hold_back_a_stream() -> None:
     assert headers[b"content-location"] == f"/api/v1/executions/{RUN}".encode()
 
 
+@pytest.mark.parametrize(("version", "told"), [("1.1", b"close"), ("2", None)])
+def test_no_request_follows_on_the_connection_of_a_stream(version: str, told: bytes | None) -> None:
+    start, *_ = asyncio.run(answered(Told([]), version=version))
+    assert dict(start["headers"]).get(b"connection") == told
+
+
 def test_a_reader_leaves_with_its_client() -> None:
     assert asyncio.run(answered(Told([], ends=False), "http.request", "http.disconnect"))
+
+
+def test_streams_that_are_ended_together_come_back_one_after_the_other() -> None:
+    def pause() -> int:
+        *_, last, end = asyncio.run(answered(Told([], ends=False), "http.disconnect"))
+        assert end["more_body"] is False
+        assert last["body"].endswith(b"\n\n")
+        return int(last["body"].removeprefix(b"retry: "))
+
+    pauses = {pause() for _ in range(20)}
+    assert len(pauses) > 10
+    assert all(250 <= pause <= 2000 for pause in pauses)
 
 
 @pytest.mark.parametrize(

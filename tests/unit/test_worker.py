@@ -1,7 +1,10 @@
 """What a worker does whatever happens around it."""
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
 
 import msgspec
 
@@ -9,6 +12,8 @@ from ai_agent.domain.events import NewEvent
 from ai_agent.domain.fields import new_id
 from ai_agent.execution.speech import Speech, _joined
 from ai_agent.execution.undisturbed import undisturbed
+from ai_agent.execution.worker import Worker
+from ai_agent.settings import Settings
 
 
 def test_the_end_of_a_run_is_not_disturbed_by_a_cancel() -> None:
@@ -52,3 +57,35 @@ def test_words_whose_commit_a_cancel_meets_are_logged_once() -> None:
 def test_pieces_of_one_kind_are_joined_and_their_order_is_kept() -> None:
     pieces = [("reasoning", "a"), ("token", "b"), ("token", "c"), ("reasoning", "d")]
     assert _joined(pieces) == [("reasoning", "a"), ("token", "bc"), ("reasoning", "d")]
+
+
+class Deaf:
+    """A queue, and the runs that wait for it, whose first enqueue does not hear that it is cancelled."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+
+    async def recover(self) -> list[UUID]:
+        return [new_id()]
+
+    async def enqueue(self, _: UUID) -> None:
+        if not self.asked.is_set():
+            self.asked.set()
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(60)
+
+    async def work(self, _: object) -> None: ...
+
+    async def close(self) -> None: ...
+
+
+def test_a_worker_stops_also_when_its_sweeper_does_not_hear_of_it() -> None:
+    async def scenario() -> None:
+        deaf: Any = Deaf()
+        worker = Worker(Settings(execution_sweep_seconds=0.05), deaf, deaf, deaf, deaf)
+        await worker.start()
+        await deaf.asked.wait()
+        async with asyncio.timeout(5):
+            await worker.close()
+
+    asyncio.run(scenario())

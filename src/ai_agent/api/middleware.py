@@ -3,7 +3,7 @@
 import asyncio
 import re
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -31,6 +31,9 @@ _SECURITY_HEADERS = [
 ]
 _SECURED = {name for name, _ in _SECURITY_HEADERS}
 
+_ELSEWHERE = (b"connection", b"close")
+"""While the server drains: the client's next connection leads to another one."""
+
 _STAY_SECURE = (b"strict-transport-security", b"max-age=31536000")
 
 
@@ -41,9 +44,10 @@ RAW = "raw"
 class OuterWrapper:
     """Correlation, access log, security headers, time, HEAD. Around routing, so that 404 and 405 pass it too."""
 
-    def __init__(self, app: ASGIApp, proxies: TrustedProxies, *, timing: bool):
+    def __init__(self, app: ASGIApp, proxies: TrustedProxies, draining: Callable[[], bool], *, timing: bool):
         self._app = app
         self._proxies = proxies
+        self._draining = draining
         self._timing = timing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -86,7 +90,9 @@ class OuterWrapper:
             nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message["headers"], *_headers(scope, started, message["headers"])]
+                leaves = self._draining() and scope["http_version"] < "2"
+                added = _headers(scope, started, message["headers"], leaves=leaves)
+                message["headers"] = [*message["headers"], *added]
             elif message["type"] == "http.response.body":
                 size += len(message["body"])
             return send(message)
@@ -120,7 +126,7 @@ def _correlation_id(scope: Scope) -> str:
     return given if given is not None and _CORRELATION_ID.fullmatch(given) else uuid_utils.uuid7().hex
 
 
-def _headers(scope: HTTPScope, started: float, present: Any) -> list[tuple[bytes, bytes]]:
+def _headers(scope: HTTPScope, started: float, present: Any, *, leaves: bool) -> list[tuple[bytes, bytes]]:
     own = {name for name, _ in present}
     added = [
         (b"x-correlation-id", scope["correlation_id"].encode()),  # type: ignore[typeddict-item]  # ours
@@ -130,6 +136,8 @@ def _headers(scope: HTTPScope, started: float, present: Any) -> list[tuple[bytes
     added += limit_headers(scope)
     if scope["scheme"] == "https":
         added.append(_STAY_SECURE)
+    if leaves and _ELSEWHERE not in present:
+        added.append(_ELSEWHERE)
     if timing := server_timing():
         added.append((b"server-timing", timing.encode()))
     return added

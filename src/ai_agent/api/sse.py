@@ -4,6 +4,7 @@ Source: WHATWG HTML, "Server-sent events". `id` is `<epoch>:<seq>`, `data` the w
 """
 
 import asyncio
+import random
 import time
 from collections.abc import Awaitable
 from contextlib import AbstractAsyncContextManager
@@ -20,10 +21,18 @@ from ai_agent.realtime.follow import Batch
 
 KEEPALIVE_SECONDS = 15.0
 LARGEST_SEQ = 2**31 - 1
+RETRY_MS = 2000
+COME_BACK_MS = 250, RETRY_MS
+"""When all streams of a server end at once, each comes back at another time."""
+CLOSE = (b"connection", b"close")
+"""A stream may end because the server stops, and then no request must follow on its connection."""
 START = Position("", 0)
 
 
 class Reader(Protocol):
+    @property
+    def ended(self) -> bool: ...
+
     async def next(self) -> Batch | None: ...
 
     def leave(self) -> None: ...
@@ -47,16 +56,20 @@ class EventStream(Response[object]):
     def to_asgi_response(self, *_: Any, **__: Any) -> ASGIApp:  # type: ignore[override]  # more than Litestar's own
         return self._answer
 
-    async def _answer(self, _: Scope, receive: Receive, send: Send) -> None:
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
+        if scope["http_version"] < "2":
+            headers.append(CLOSE)
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await _write(send, b"retry: 2000\n\n")
+        await _write(send, _retry(RETRY_MS))
         async with self._following as reader:
             leaving = asyncio.create_task(_leave(reader, receive))
             try:
                 await _tell(reader, send)
             finally:
                 leaving.cancel()
+            if not reader.ended:
+                await _write(send, _retry(random.randint(*COME_BACK_MS)))  # noqa: S311  # no secret
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -78,6 +91,10 @@ async def _tell(reader: Reader, send: Send) -> None:
             continue
         await _write(send, chunk)
         last = time.monotonic()
+
+
+def _retry(milliseconds: int) -> bytes:
+    return b"retry: %d\n\n" % milliseconds
 
 
 def _write(send: Send, chunk: bytes) -> Awaitable[None]:

@@ -8,7 +8,6 @@ import socket
 import sys
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from functools import partial
 from http import HTTPStatus
 from pathlib import Path
 from types import FrameType
@@ -95,10 +94,13 @@ def _framed(message: Any) -> bytes:
 
 
 class Server(uvicorn.Server):
-    """uvicorn that says where it listens, and for which stopping on a signal is a success."""
+    """uvicorn that says where it listens, and for which stopping on a signal is a success.
+
+    `grace` says how many seconds requests have that are under way then.
+    """
 
     address = ""
-    drain: Callable[[], object]
+    grace: Callable[[], float]
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -110,12 +112,8 @@ class Server(uvicorn.Server):
         yield
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal lets requests and runs end, a second one does not wait."""
-        if self.should_exit:
-            sys.stdout.flush()
-            os._exit(1)
-        self.should_exit = True
-        self.drain()
+        self.config.timeout_graceful_shutdown = max(int(self.grace()), 0) + 1
+        super().handle_exit(sig, frame)
 
 
 def serve(host: str, port: int, data_dir: Path | None, *, reload: bool, worker: bool) -> None:
@@ -143,8 +141,8 @@ def serve(host: str, port: int, data_dir: Path | None, *, reload: bool, worker: 
 
 
 async def _serve(app: Litestar, server: Server, listener: socket.socket) -> None:
-    server.drain = partial(asyncio.get_running_loop().call_soon_threadsafe, app.state.drain)
-    for number in (signal.SIGINT, signal.SIGTERM):
+    server.grace = app.state.grace
+    for number in (signal.SIGINT, signal.SIGTERM):  # Which the lifespan hands on when sockets and streams have gone.
         signal.signal(number, server.handle_exit)
     # Entered here and not by uvicorn, which would only log why a start failed.
     async with app.lifespan():

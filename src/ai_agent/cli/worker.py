@@ -2,13 +2,8 @@
 
 import asyncio
 import gc
-import os
 import signal
-import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
-from types import FrameType
 
 import uvicorn
 
@@ -37,31 +32,11 @@ def check_shared(settings: Settings, what: str) -> None:
 
 
 async def _work(settings: Settings) -> None:
-    worker, stopped = WorkerProcess(settings), asyncio.Event()
-
-    def stop() -> None:
-        worker.drain()
-        stopped.set()
-
-    _on_signal(partial(asyncio.get_running_loop().call_soon_threadsafe, stop))
-    async with worker.running():
+    loop, stopped = asyncio.get_running_loop(), asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: loop.call_soon_threadsafe(stopped.set))
+    async with WorkerProcess(settings).running():
         gc.collect()  # As in `serve`.
         gc.freeze()
         print(f"Working on {settings.execution_concurrency} runs at a time", flush=True)
         await stopped.wait()
-
-
-def _on_signal(stop: Callable[[], object]) -> None:
-    """The first signal lets runs end, a second one does not wait."""
-    asked = False
-
-    def hear(_: int, __: FrameType | None) -> None:
-        nonlocal asked
-        if asked:
-            sys.stdout.flush()
-            os._exit(1)
-        asked = True
-        stop()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, hear)

@@ -60,13 +60,16 @@ class Worker:
         if self._drain_end is None:
             self._drain_end = time.monotonic() + self._settings.drain_window_seconds
 
+    def grace(self) -> float:
+        """Seconds that are left of the window."""
+        return self._settings.drain_window_seconds if (end := self._drain_end) is None else end - time.monotonic()
+
     async def close(self) -> None:
         """Waits for live runs to the end of the window; what is left goes back to the queue's rows."""
         self.drain()
-        assert self._drain_end is not None  # noqa: S101  # set by drain()
         await cancel_and_wait(self._sweeper)
         if live := list(self._live.values()):
-            await asyncio.wait(live, timeout=max(0.0, self._drain_end - time.monotonic()))
+            await asyncio.wait(live, timeout=max(0.0, self.grace()))
         for execution_id in list(self._live):
             self._stop(execution_id, "stopping")
         await cancel_and_wait(*self._live.values())
@@ -74,7 +77,7 @@ class Worker:
         await self._heart.close()
 
     async def _sweep(self) -> None:
-        while True:
+        while self._drain_end is None:
             try:
                 for execution_id in await self._runs.recover():
                     await self._queue.enqueue(execution_id)

@@ -22,6 +22,7 @@ CONNECTS = Counter("ai_agent_ws_connects", "Sockets that were let in")
 CLOSES = Counter("ai_agent_ws_closes", "Sockets that were closed, by the code they were closed with", ["code"])
 SUBSCRIPTIONS = Gauge("ai_agent_ws_subscriptions", "Subscriptions of open sockets")
 QUEUE_BYTES = Gauge("ai_agent_ws_queue_bytes", "Frames that wait for clients to take them")
+DRAIN_SECONDS = Gauge("ai_agent_ws_drain_seconds", "How long sockets have been let go before a stop; 0: they stay")
 SLOW_CONSUMERS = Counter("ai_agent_ws_slow_consumers", "Sockets that were closed because their client did not keep up")
 RECOVERIES = Counter(
     "ai_agent_ws_recoveries",

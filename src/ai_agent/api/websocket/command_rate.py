@@ -4,7 +4,6 @@ Source: the token bucket, RFC 2697 in spirit: `COMMAND_BURST` at once, `COMMANDS
 """
 
 import math
-from collections import deque
 
 from ai_agent.domain.frames import COMMAND_BURST, COMMANDS_PER_SECOND
 
@@ -23,7 +22,7 @@ class CommandRate:
         self._at = 0.0
         self._over_since: float | None = None
         self._refused_at = 0.0
-        self._bad: deque[float] = deque(maxlen=BAD_FRAMES)
+        self._bad: list[float] = []
 
     def take(self, at: float) -> int:
         """0 where a command may be done, else after how many milliseconds one may."""
@@ -45,5 +44,5 @@ class CommandRate:
 
     def is_garbage(self, at: float) -> bool:
         """Notes a bad frame; whether it is the fifth in a minute."""
-        self._bad.append(at)
+        self._bad = [*self._bad[1 - BAD_FRAMES :], at]
         return len(self._bad) == BAD_FRAMES and at - self._bad[0] < BAD_FRAME_SECONDS

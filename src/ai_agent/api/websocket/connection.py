@@ -33,15 +33,28 @@ from ai_agent.api.websocket.turns import Turns
 from ai_agent.api.websocket.writer import Writer
 from ai_agent.domain.errors import AIAgentError
 from ai_agent.domain.fields import new_id, now
-from ai_agent.domain.frames import ClientFrame, ClientInfo, CloseCode, Connect, Ping, Pong, ServerPong, Unsubscribed
+from ai_agent.domain.frames import (
+    ClientFrame,
+    ClientInfo,
+    CloseCode,
+    Connect,
+    Drain,
+    Ping,
+    Pong,
+    ServerPong,
+    Unsubscribed,
+)
 from ai_agent.domain.identity import Principal
 from ai_agent.settings import Settings
 
 CONNECT_SECONDS = 10.0
 AGE_SECONDS = 6 * 3600.0
 AGE_JITTER = 0.2
+COME_BACK_MS = 500
+"""Up to so long a client waits that was let go: those that go together do not come back together."""
 FLUSH_SECONDS = 5.0
-"""So long what is queued may take to be written before a socket is closed all the same."""
+"""So long what is queued may take to be written before a socket is closed all the same, and what was asked to be
+answered before it is let go."""
 COMMANDS_AT_ONCE = 200
 
 log = structlog.get_logger()
@@ -101,7 +114,7 @@ class Connection:
         self._writing = asyncio.create_task(self._write())
         self._later(CONNECT_SECONDS, self._connect_timed_out)
         age = AGE_SECONDS * random.uniform(1 - AGE_JITTER, 1 + AGE_JITTER)  # noqa: S311  # no secret
-        self._later(age, self.end, CloseCode.DRAINING)
+        self._later(age, self._go)
         try:
             await self._know_upgraded()
             self.scope["close_code"] = await self._read()  # type: ignore[typeddict-unknown-key]  # ours, for the log
@@ -133,6 +146,12 @@ class Connection:
         if self._writer.code is None:
             self._writer.finish(code, after_ms)
             self._later(FLUSH_SECONDS, self._cut)
+
+    def drain(self, seconds: float) -> None:
+        """Tells the client that it has to go in so many seconds, and then lets it go."""
+        if self.is_open:
+            self.put(Drain(after_ms=round(seconds * 1000), reason="deploy"))
+        self._later(seconds, self._go)
 
     async def close(self, code: CloseCode, after_ms: int | None = None) -> None:
         """Closes, and waits until the client was told."""
@@ -265,6 +284,15 @@ class Connection:
             log.exception("socket_writer_crashed")
             self.end(CloseCode.INTERNAL)
             self._cut()
+
+    def _go(self) -> None:
+        self._aside(self._let_go())
+
+    async def _let_go(self) -> None:
+        """To another node, with the answers to what it has asked."""
+        if self._commands:
+            await asyncio.wait(self._commands, timeout=FLUSH_SECONDS)
+        self.end(CloseCode.DRAINING, random.randrange(COME_BACK_MS))  # noqa: S311  # no secret
 
     def _cut(self) -> None:
         self._writing.cancel()

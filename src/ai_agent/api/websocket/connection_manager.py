@@ -1,8 +1,10 @@
 """The open sockets of this node: how many there may be, that all nodes know of them, and what other nodes order."""
 
 import asyncio
+import contextlib
 import os
 import socket
+import time
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -13,10 +15,10 @@ from ai_agent.api.websocket.credential_review import CredentialReview
 from ai_agent.api.websocket.errors import LimitReached
 from ai_agent.background import cancel_and_wait
 from ai_agent.domain.connections import ConnectionInfo
-from ai_agent.domain.errors import AIAgentError
+from ai_agent.domain.errors import AIAgentError, ServiceUnavailable
 from ai_agent.domain.frames import CloseCode
 from ai_agent.observability import realtime_metrics
-from ai_agent.observability.realtime_metrics import CONNECTIONS, CONNECTS, QUEUE_BYTES, SUBSCRIPTIONS
+from ai_agent.observability.realtime_metrics import CONNECTIONS, CONNECTS, DRAIN_SECONDS, QUEUE_BYTES, SUBSCRIPTIONS
 from ai_agent.realtime.connection_registry import ConnectionRegistry
 from ai_agent.realtime.socket_orders import SocketOrders
 from ai_agent.services.identity import IdentityService
@@ -28,6 +30,11 @@ if TYPE_CHECKING:
 KEEP_SECONDS = 2.0
 SLICES = 10
 """Each time another tenth of the connections is said again, and what has changed."""
+
+LEAVING_PER_SECOND = 25.0
+"""So fast sockets go when the server drains, unless the window is too short for that."""
+LAST_SECONDS = 10.0
+"""What the last of them may need behind its slot: answers to what was asked, and what is queued."""
 
 _CUT = 1006
 """Of a socket that was not closed, but cut."""
@@ -54,26 +61,45 @@ class ConnectionManager:
         self._registry = registry
         self._orders = orders
         self._opened: set[Connection] = set()
+        self._nobody = asyncio.Event()
+        self._nobody.set()
+        self._drain_began: float | None = None
         self._changed: set[Connection] = set()
         self.review = CredentialReview(authenticator, self.connections)
         self._keeping: asyncio.Task[None] | None = None
         orders.obey = self._obey
         identity.listeners.append(self.review.changed)
         SUBSCRIPTIONS.set_function(lambda: sum(len(each.subscriptions) for each in self._opened))
+        DRAIN_SECONDS.set_function(lambda: 0 if (began := self._drain_began) is None else time.monotonic() - began)
         QUEUE_BYTES.set_function(lambda: sum(each.queued_bytes for each in self._opened))
 
     def start(self) -> None:
         self._keeping = asyncio.create_task(self._keep())
+
+    async def drain(self) -> None:
+        """Lets no more sockets in, and those that are here go one after the other; until the last one has gone."""
+        self._drain_began, leaving = time.monotonic(), list(self._opened)
+        spread = min(self._settings.drain_window_seconds, len(leaving) / LEAVING_PER_SECOND)
+        for place, connection in enumerate(leaving):
+            connection.drain(spread * place / len(leaving))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(spread + LAST_SECONDS):
+                await self._nobody.wait()
+        seconds = round(time.monotonic() - self._drain_began, 3)
+        log.info("sockets_drained", sockets=len(leaving), left=len(self._opened), seconds=seconds)
 
     async def close(self) -> None:
         await cancel_and_wait(self._keeping)
         await self.review.close()
 
     def enter(self, connection: "Connection") -> None:
-        """Called when a socket is open, whoever it is. Raises LimitReached."""
+        """Called when a socket is open, whoever it is. Raises LimitReached, ServiceUnavailable."""
+        if self._drain_began is not None:
+            raise ServiceUnavailable("This server is being stopped")
         if len(self._opened) >= self._settings.ws_max_connections:
             raise LimitReached(f"This server has up to {self._settings.ws_max_connections} connections")
         self._opened.add(connection)
+        self._nobody.clear()
         CONNECTIONS.set(len(self._opened))
 
     async def add(self, connection: "Connection") -> None:
@@ -107,6 +133,8 @@ class ConnectionManager:
     async def remove(self, connection: "Connection") -> None:
         """Called when the socket is closed, also for one that was never added."""
         self._opened.discard(connection)
+        if not self._opened:
+            self._nobody.set()
         CONNECTIONS.set(len(self._opened))
         realtime_metrics.closed(connection.scope.get("close_code", _CUT))  # type: ignore[arg-type]  # ours
         self._changed.discard(connection)

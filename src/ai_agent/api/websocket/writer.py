@@ -7,7 +7,6 @@ whether anything was written.
 
 import asyncio
 import time
-from collections import deque
 from typing import Protocol
 
 import msgspec
@@ -50,11 +49,12 @@ class Writer:
         self._owner = owner
         self._turns = turns
         self._ping = codec.frame(ServerPing())
-        self._taken: deque[Message] = deque()
+        # Lists, not deques: those take 700 bytes each also when they are empty, and these are short.
+        self._taken: list[Message] = []
         """Of channels; before all else, so that a subscription's last word comes behind its events."""
-        self._frames: deque[Message] = deque()
+        self._frames: list[Message] = []
         self.queued_bytes = 0
-        self._ready: deque[Subscription] = deque()
+        self._ready: list[Subscription] = []
         self._idle: asyncio.Future[None] | None = None
         self._has_turn = False
         self._fault: Exception | None = None
@@ -112,7 +112,7 @@ class Writer:
                 if (message := self._next()) is None:
                     return
                 if not self._write(message):
-                    self._taken.appendleft(message)
+                    self._taken.insert(0, message)
                     break
                 self._wrote(message)
         except Exception as error:  # whatever it is, it is `run` that failed
@@ -166,13 +166,13 @@ class Writer:
         """What is to be written now. No events any more when the socket is being closed."""
         while not self._taken:
             if self._frames:
-                message = self._frames.popleft()
+                message = self._frames.pop(0)
                 self.queued_bytes -= _size(message)
                 return message
             if not self._ready or self.code is not None:
                 return None
-            self._take(self._ready.popleft())
-        return self._taken.popleft()
+            self._take(self._ready.pop(0))
+        return self._taken.pop(0)
 
     def _wrote(self, message: Message) -> None:
         self._written += 1
