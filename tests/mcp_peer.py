@@ -66,6 +66,7 @@ class Peer:
         self.tools: list[Any] = [tool("echo")]
         self.page = 1000
         self.token: str | None = None
+        self.discovered: Json = {"supportedVersions": [STATELESS], "capabilities": {"tools": {}}}
         self.greeting_hangs = False
         self.redirect: str | None = None
         self.list_garbage: bytes | None = None
@@ -250,7 +251,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self, number: int, request: Request) -> None:
         peer = self.peer
         if request.method == "server/discover":
-            self._json(_result(number, {"supportedVersions": [STATELESS], "capabilities": {"tools": {}}}))
+            self._json(_result(number, peer.discovered))
         elif request.method == "tools/list" and peer.list_garbage is not None:
             self._raw(peer.list_garbage)
         elif request.method == "tools/list":

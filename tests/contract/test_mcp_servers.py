@@ -25,7 +25,7 @@ from ai_agent.security.secret_fields import NO_SECRETS, SecretFields
 from ai_agent.services.mcp_sync import usable
 from ai_agent.settings import load_settings
 from ai_agent.storage.mcp_servers import Configuration
-from tests.contract.node_tools import FOLDER, NODE, install
+from tests.contract.node_tools import FOLDER, NODE, install, node
 from tests.servers import free_port, wait_for_port
 
 SDK = Path(__file__).parent / "mcp_sdk_server.py"
@@ -171,6 +171,16 @@ def test_the_file_server_shows_its_folder_and_no_other(tmp_path: Path) -> None:
     assert ("in the note" in str(said), is_error) == (True, False)
     _, is_error = player.says("read_text_file", path="/etc/hostname")
     assert is_error
+
+
+@pytest.mark.parametrize("scenario", ["initialize", "tools_call", "sse-retry"])
+def test_the_conformance_suite_passes_our_client(scenario: str) -> None:
+    install()
+    suite = FOLDER / "node_modules" / "@modelcontextprotocol" / "conformance" / "dist" / "index.js"
+    client = f"{sys.executable} {Path(__file__).parent / 'mcp_conformance_client.py'}"
+    ran = node(suite, "client", "--command", client, "--scenario", scenario)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "0 failed, 0 warnings" in ran.stdout + ran.stderr
 
 
 def test_no_child_is_left_behind() -> None:

@@ -321,7 +321,7 @@ def test_a_configuration_is_tried_without_saving_it(api: httpx.Client, peer: Pee
     assert tried["error"] == "The server refused the credentials: it answered 401"
 
 
-def test_health_is_asked_now_and_written_down(api: httpx.Client, peer: Peer) -> None:
+def test_health_is_asked_now_and_written_down(api: httpx.Client, server: Server, peer: Peer) -> None:
     made = mcp.register(api, peer)
     health = api.get(f"/mcp-servers/{made['id']}/health").json()
     assert (health["status"], health["last_error"]) == ("connected", None)
@@ -334,6 +334,7 @@ def test_health_is_asked_now_and_written_down(api: httpx.Client, peer: Peer) -> 
     for _ in range(2):
         health = api.get(f"/mcp-servers/{made['id']}/health").json()
     assert (health["status"], health["last_error"]) == ("unreachable", "The server cannot be reached")
+    assert 'ai_agent_mcp_checks_total{status="unreachable"}' in httpx.get(f"{server.url}/metrics").text
     peer.start()
     assert api.get(f"/mcp-servers/{made['id']}/health").json()["status"] == "connected"
 

@@ -7,7 +7,7 @@ import sys
 
 import ai_agent.domain
 
-HEAVY = {"pydantic_ai", "openai", "anthropic", "alembic", "advanced_alchemy", "xllamacpp"}
+HEAVY = {"pydantic_ai", "openai", "anthropic", "alembic", "advanced_alchemy", "xllamacpp", "httpx2"}
 FRAMEWORKS = {"litestar", "sqlalchemy", "asyncpg", "aiosqlite", "structlog"}
 
 

@@ -69,6 +69,17 @@ def test_of_a_server_that_speaks_both_the_newest_is_taken() -> None:
         assert asyncio.run(play(peer)) == STATELESS
 
 
+@pytest.mark.parametrize("answer", [{}, {"supportedVersions": "all"}, {"supportedVersions": [HANDSHAKE]}])
+def test_a_server_that_answers_anything_to_anything_is_greeted_the_old_way(answer: dict[str, Any]) -> None:
+    async def play(peer: Peer) -> str:
+        async with connected(peer) as connection:
+            return connection.version
+
+    with Peer() as peer:
+        peer.discovered = answer
+        assert asyncio.run(play(peer)) == HANDSHAKE
+
+
 def test_a_tool_is_called_and_its_text_comes_back(peer: Peer) -> None:
     assert call(peer, "echo", text="hällo\n") == ("hällo\n", False)
     (asked,) = peer.called("echo")

@@ -49,7 +49,6 @@ class Checked(msgspec.Struct, frozen=True):
 class Standing(msgspec.Struct, frozen=True):
     """How a server was when it was asked last."""
 
-    name: str
     status: McpServerStatus
     failures: int
 

@@ -7,9 +7,10 @@ one asks at a time; one that dies while it does leaves it to the others.
 import asyncio
 import random
 import time
-from typing import Any
+from collections.abc import Callable
 from uuid import UUID
 
+import msgspec
 import structlog
 
 from ai_agent.background import cancel_and_wait
@@ -17,6 +18,7 @@ from ai_agent.domain.fields import now, to_json
 from ai_agent.domain.mcp_servers import McpServer, McpServerStatus
 from ai_agent.execution.mcp.failures import McpFailed, McpLost
 from ai_agent.execution.mcp.pool import Listing, McpPool
+from ai_agent.observability.tool_metrics import MCP_CHECKS
 from ai_agent.realtime.announcements import Announcements
 from ai_agent.security.outbound import OutboundGuard, OutboundRefused
 from ai_agent.storage import mcp_servers
@@ -47,7 +49,7 @@ class McpHealth:
         self._guard = guard
         self._announce = announcements
         self._looking: asyncio.Task[None] | None = None
-        self._checks: set[asyncio.Task[Any]] = set()
+        self._checks: set[asyncio.Task[None]] = set()
 
     def start(self) -> None:
         self._looking = asyncio.create_task(self._look_for_ever())
@@ -114,33 +116,28 @@ class McpHealth:
     async def answered(self, asked: Configuration, listing: Listing | None) -> McpServer | None:
         """Writes down that a server is there; None when it was changed or deleted since."""
 
-        def checked(_: Standing) -> Checked:
-            told = Checked(McpServerStatus.CONNECTED, 0, None, now())
-            if listing is None:
-                return told
-            return Checked(
-                McpServerStatus.CONNECTED,
-                0,
-                None,
-                told.last_seen_at,
-                to_json(listing.capabilities),
-                listing.version,
-                len(listing.tools),
+        checked = Checked(McpServerStatus.CONNECTED, 0, None, now())
+        if listing is not None:
+            checked = msgspec.structs.replace(
+                checked,
+                capabilities=to_json(listing.capabilities),
+                protocol_version=listing.version,
+                tool_count=len(listing.tools),
             )
-
-        return await self._keep(asked, checked)
+        return await self._keep(asked, lambda _: checked)
 
     async def failed(self, asked: Configuration, error: McpFailed) -> McpServer | None:
         """Writes down that a server was not of use; None when it was changed or deleted since."""
         return await self._keep(asked, lambda before: _after_failure(before, str(error)))
 
-    async def _keep(self, asked: Configuration, made: Any) -> McpServer | None:
+    async def _keep(self, asked: Configuration, made: Callable[[Standing], Checked]) -> McpServer | None:
         async with self._database.unit_of_work() as rows:
             before = await mcp_servers.standing(rows, asked)
             if before is None:
                 return None
-            checked: Checked = made(before)
+            checked = made(before)
             server = await mcp_servers.keep(rows, asked, checked, wait_seconds(checked.failures))
+            MCP_CHECKS.labels(checked.status.value).inc()
             if server is not None and server.status is not before.status:
                 log.info("mcp_server_status", mcp_server_id=str(asked.id), status=server.status)
                 self._announce.mcp_server(rows, asked.owner_id, server, before.status)

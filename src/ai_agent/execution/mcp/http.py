@@ -13,7 +13,7 @@ import msgspec
 
 from ai_agent.background import cancel_and_wait
 from ai_agent.domain.fields import JsonObject
-from ai_agent.execution.mcp.failures import McpFailed, McpLost, McpRefused
+from ai_agent.execution.mcp.failures import McpFailed, McpLost, McpRefused, said
 from ai_agent.execution.mcp.protocol import Hear, answer_to
 from ai_agent.security.outbound import OutboundGuard, OutboundRefused
 from ai_agent.security.outbound_http import guarded_client
@@ -187,7 +187,7 @@ async def _raise_error(answer: httpx2.Response) -> None:
     with suppress(McpLost), _in_words():
         error = _object(await answer.aread()).get("error")
         if isinstance(error, dict) and isinstance(code := error.get("code"), int):
-            raise McpRefused(f"The server answered: {str(error.get('message'))[:1000]}", code)
+            raise McpRefused(f"The server answered: {said(error.get('message'))}", code)
 
 
 @contextmanager

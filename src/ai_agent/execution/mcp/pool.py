@@ -54,16 +54,37 @@ class _Member:
         self.transport = asked.transport
         self.users = 0
         self.used_at = time.monotonic()
+        self._unused = asyncio.Event()
         self._let_go = asyncio.Event()
         self._opened: asyncio.Future[Connection] = asyncio.get_running_loop().create_future()
         self.owner = asyncio.create_task(self._own())
 
-    async def connection(self) -> Connection:
-        """Raises McpFailed when it cannot be opened."""
-        return await asyncio.shield(self._opened)
+    @property
+    def is_over(self) -> bool:
+        return self._let_go.is_set() or self.owner.done()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """Keeps it open while it is used. Raises McpFailed when it cannot be opened."""
+        self.users += 1
+        self._unused.clear()
+        try:
+            yield await asyncio.shield(self._opened)
+        finally:
+            self.users -= 1
+            self.used_at = time.monotonic()
+            if not self.users:
+                self._unused.set()
 
     def let_go(self) -> None:
+        """Nobody begins to use it any more, and who does goes on."""
         self._let_go.set()
+        if not self.users:
+            self._unused.set()
+
+    async def _left(self) -> None:
+        await self._let_go.wait()
+        await self._unused.wait()
 
     async def _own(self) -> None:
         seconds = CONNECT_SECONDS[self.transport]
@@ -92,13 +113,14 @@ class _Member:
             self._opened.exception()  # Nobody may be waiting for it any more.
 
     async def _until_over(self, connection: Connection) -> None:
-        """Until the server has gone, it is let go, or nobody has used it for long."""
-        ends = [asyncio.create_task(connection.ended()), asyncio.create_task(self._let_go.wait())]
+        """Until the server has gone, all have left that used it, or nobody has used it for long."""
+        ends = [asyncio.create_task(connection.ended()), asyncio.create_task(self._left())]
         try:
             done: set[asyncio.Task[Any]] = set()
             while not done and (self.users or time.monotonic() - self.used_at < IDLE_SECONDS):
                 rest = IDLE_SECONDS if self.users else IDLE_SECONDS - (time.monotonic() - self.used_at)
                 done, _ = await asyncio.wait(ends, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
+            self._let_go.set()
         finally:
             await cancel_and_wait(*ends)
 
@@ -156,22 +178,19 @@ class McpPool:
     async def _use(self, asked: Configuration) -> AsyncIterator[Connection]:
         """A server's connection. One that was lost is not used again. Raises McpFailed."""
         member = self._member(asked)
-        member.users += 1
         try:
-            yield await member.connection()
+            async with member.connection() as connection:
+                yield connection
         except McpLost:
             if self._members.get(asked.id) is member:
                 self._drop(asked.id)
             raise
-        finally:
-            member.users -= 1
-            member.used_at = time.monotonic()
 
     def _member(self, asked: Configuration) -> _Member:
         if self._closing:
             raise McpLost("The server is stopping", unsent=True)
         member = self._members.get(asked.id)
-        if member is not None and (member.configured_at != asked.updated_at or member.owner.done()):
+        if member is not None and (member.configured_at != asked.updated_at or member.is_over):
             self._drop(asked.id)
             member = None
         if member is None:

@@ -90,7 +90,8 @@ class Connection:
             if lost.unsent:
                 raise
             raise McpRefused(str(lost)) from lost  # A server of an older revision may answer anything.
-        if STATELESS not in _list_of(result, "supportedVersions"):
+        versions = result.get("supportedVersions")
+        if not isinstance(versions, list) or STATELESS not in versions:
             raise McpRefused(f"The server does not speak revision {STATELESS}")
         self._agree(STATELESS, result)
 
