@@ -409,6 +409,8 @@ def test_rotating_no_secrets_says_so(tmp_path: Path) -> None:
     assert run.stdout.splitlines() == [
         "agents: 0 rows with secrets, 0 re-encrypted",
         "agent_versions: 0 rows with secrets, 0 re-encrypted",
+        "tools: 0 rows with secrets, 0 re-encrypted",
+        "mcp_servers: 0 rows with secrets, 0 re-encrypted",
     ]
 
 
