@@ -3,11 +3,21 @@
 from collections.abc import Iterator
 from enum import Enum
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin
 
 import msgspec
 
 from ai_agent.domain.errors import FieldError, InvalidFields
+
+T = TypeVar("T")
+
+
+def read_as(value: Any, kind: type[T], path: str = "") -> T:
+    """A decoded value as a Struct. Raises InvalidFields with all that is wrong with it."""
+    try:
+        return msgspec.convert(value, kind)
+    except (msgspec.ValidationError, InvalidFields):
+        raise InvalidFields(list(field_errors(value, kind, path))) from None
 
 
 def field_errors(value: Any, kind: Any, path: str = "") -> Iterator[FieldError]:

@@ -14,6 +14,15 @@ _decoder = msgspec.json.Decoder(dict[str, str])
 NO_SECRETS = to_json({})
 
 
+def check_kept(given: Mapping[str, str | None], *, moved: bool) -> None:
+    """Raises InvalidFields for secrets that are kept and would go to another place than before.
+
+    Whoever may change a row could else send its secrets to a server of their own.
+    """
+    if moved and (kept := [name for name, value in given.items() if value == KEPT_SECRET]):
+        raise InvalidFields([FieldError(name, "Is required anew when it is to go to another address") for name in kept])
+
+
 class SecretFields:
     """Seals and opens them. Each is bound to the resource, the row's id and the field."""
 

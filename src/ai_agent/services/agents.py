@@ -1,7 +1,6 @@
 """Agents: create, read, list, change, delete. The canonical example of a resource."""
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -22,20 +21,21 @@ from ai_agent.domain.agents import (
     PatchAgent,
     ReplaceAgent,
 )
-from ai_agent.domain.errors import Conflict, FieldError, InvalidFields, NotFound
+from ai_agent.domain.errors import FieldError, InvalidFields, NotFound
 from ai_agent.domain.events import EventType
 from ai_agent.domain.fields import KEPT_SECRET, StoredJson, merge_patch, new_id, now, to_json
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.pages import PageRequest
 from ai_agent.domain.resources import Versions
-from ai_agent.domain.validation import field_errors
+from ai_agent.domain.validation import read_as
 from ai_agent.realtime.announcements import Announcements
 from ai_agent.security.outbound import OutboundGuard
-from ai_agent.security.secret_fields import NO_SECRETS, SecretFields
+from ai_agent.security.secret_fields import NO_SECRETS, SecretFields, check_kept
+from ai_agent.services.names import name_taken
 from ai_agent.services.paging import Pager
 from ai_agent.services.sessions import patched_metadata
 from ai_agent.storage import agents
-from ai_agent.storage.database import Connection, Database, UniqueViolation
+from ai_agent.storage.database import Connection, Database
 
 Found = TypeVar("Found", Agent, AgentContent)
 
@@ -62,7 +62,7 @@ class AgentService:
         agent = new_agent(wanted)
         agent.model_config, secrets = self._stored(agent.id, wanted.model_config, NO_SECRETS)
         async with self._database.unit_of_work() as rows:
-            with _name_taken(agent.name):
+            with name_taken("An agent", agent.name):
                 await agents.insert(rows, principal.subject, agent, secrets)
             self._announce.agent(rows, EventType.AGENT_CREATED, agent)
         return agent
@@ -141,14 +141,14 @@ class AgentService:
             return await self._next_version(rows, principal.subject, content)
 
     async def _next_version(self, rows: Connection, owner: str, content: AgentContent) -> Agent:
-        with _name_taken(content.name):
+        with name_taken("An agent", content.name):
             agent = found(await agents.update(rows, owner, content, now()))
         self._announce.agent(rows, EventType.AGENT_UPDATED, agent)
         return agent
 
     def _set_config(self, content: AgentContent, wanted: ModelConfig) -> None:
-        if wanted.api_key == KEPT_SECRET:
-            _check_destination(msgspec.json.decode(content.model_config, type=ModelConfig), wanted)
+        before = msgspec.json.decode(content.model_config, type=ModelConfig)
+        check_kept({API_KEY: wanted.api_key}, moved=wanted.destination != before.destination)
         content.model_config, content.secrets = self._stored(content.id, wanted, content.secrets)
 
     def _stored(self, agent_id: UUID, wanted: ModelConfig, present: StoredJson) -> tuple[StoredJson, StoredJson]:
@@ -183,28 +183,10 @@ def _comparable(content: AgentContent) -> dict[str, Any]:
     return {name: msgspec.json.decode(v) if isinstance(v, msgspec.Raw) else v for name, v in fields}
 
 
-def _check_destination(before: ModelConfig, wanted: ModelConfig) -> None:
-    """Whoever may change an agent could else send its key to a server of his own."""
-    if wanted.destination != before.destination:
-        raise InvalidFields([FieldError(API_KEY, "Is required anew when the key is to go to another address")])
-
-
 def _patched_config(current: StoredJson, patch: dict[str, Any] | None) -> ModelConfig:
     if patch is None:
         return ModelConfig()
-    merged = merge_patch(msgspec.json.decode(current), patch)
-    try:
-        return msgspec.convert(merged, ModelConfig)
-    except (msgspec.ValidationError, InvalidFields):
-        raise InvalidFields(list(field_errors(merged, ModelConfig, "model_config"))) from None
-
-
-@contextlib.contextmanager
-def _name_taken(name: str) -> Iterator[None]:
-    try:
-        yield
-    except UniqueViolation as error:
-        raise Conflict(f"An agent named {name} exists already", details={"field": "name"}) from error
+    return read_as(merge_patch(msgspec.json.decode(current), patch), ModelConfig, "model_config")
 
 
 def found(agent: Found | None) -> Found:

@@ -1,7 +1,6 @@
 """MCP servers: register, read, list, change, delete, try, sync."""
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
 from typing import Any
@@ -10,7 +9,7 @@ from uuid import UUID
 import msgspec
 
 from ai_agent.domain.errors import Conflict, ExternalServiceError, FieldError, InvalidFields, NotFound
-from ai_agent.domain.fields import KEPT_SECRET, JsonObject, StoredJson, merge_patch, new_id, now, to_json
+from ai_agent.domain.fields import JsonObject, StoredJson, merge_patch, new_id, now, to_json
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.mcp_servers import (
     CreateMcpServer,
@@ -26,15 +25,16 @@ from ai_agent.domain.mcp_servers import (
 )
 from ai_agent.domain.pages import PageRequest
 from ai_agent.domain.resources import Versions
-from ai_agent.domain.validation import field_errors
+from ai_agent.domain.validation import read_as
 from ai_agent.execution.mcp.failures import McpFailed
 from ai_agent.execution.mcp.health import McpHealth
 from ai_agent.execution.mcp.links import Links
 from ai_agent.execution.mcp.pool import McpPool
 from ai_agent.realtime.announcements import Announcements
 from ai_agent.security.outbound import OutboundGuard
-from ai_agent.security.secret_fields import NO_SECRETS, SecretFields
+from ai_agent.security.secret_fields import NO_SECRETS, SecretFields, check_kept
 from ai_agent.services import mcp_sync
+from ai_agent.services.names import name_taken
 from ai_agent.services.paging import Pager
 from ai_agent.storage import mcp_servers, mcp_tools
 from ai_agent.storage.database import Connection, Database, UniqueViolation
@@ -68,7 +68,7 @@ class McpServerService:
         server = _server(new_id(), now(), wanted)
         secrets = self._secrets.seal(server.id, wanted.authentication.secrets, NO_SECRETS)
         async with self._database.unit_of_work() as rows:
-            with _name_taken(server.name):
+            with name_taken("An MCP server", server.name):
                 await mcp_servers.insert(rows, principal.subject, server, secrets)
         return server
 
@@ -144,11 +144,12 @@ class McpServerService:
         return report
 
     async def _write_tools(self, owner: str, server_id: UUID, listed: Sequence[Any]) -> McpSync:
+        good, failed = mcp_sync.usable(listed)
         async with self._database.unit_of_work() as rows:
             server = found(await mcp_servers.get(rows, owner, server_id, for_update=True))
             present = await mcp_tools.of_server(rows, owner, server_id)
-            taken = await mcp_tools.taken(rows, owner, mcp_sync.names_wanted(server.name, listed))
-            plan = mcp_sync.planned(server, present, listed, taken)
+            taken = await mcp_tools.taken(rows, owner, mcp_sync.names_wanted(server.name, good))
+            plan = mcp_sync.planned(server, present, good, failed, taken)
             try:
                 await mcp_tools.write(rows, owner, plan.added, plan.changed)
             except UniqueViolation as error:
@@ -173,13 +174,14 @@ class McpServerService:
         self, rows: Connection, principal: Principal, present: McpServer, wanted: CreateMcpServer
     ) -> McpServer:
         self._check(wanted)
-        _check_destination(present, wanted)
+        before = read_as(_as_written(present), ReplaceMcpServer)
+        check_kept(wanted.authentication.secrets, moved=wanted.destination != before.destination)
         configured = _configured(await mcp_servers.configuration(rows, principal.subject, present.id))
         secrets = self._secrets.seal(present.id, wanted.authentication.secrets, configured.secrets)
         server = _server(present.id, present.created_at, wanted)
         if _is_reached_alike(server, present) and bytes(secrets) == bytes(configured.secrets):
             server.status, server.last_error = present.status, present.last_error
-        with _name_taken(wanted.name):
+        with name_taken("An MCP server", wanted.name):
             written = found(await mcp_servers.update(rows, principal.subject, server, secrets))
         rows.after_commit(partial(self._pool.forget, present.id))
         if written.status is not present.status:
@@ -241,37 +243,14 @@ def _configuration(server_id: UUID, owner: str, wanted: CreateMcpServer, secrets
     )
 
 
-def _check_destination(present: McpServer, wanted: CreateMcpServer) -> None:
-    """Whoever may change a server could else send its secrets to one of his own."""
-    before = _as_replacement(_as_written(present))
-    kept = [path for path, value in wanted.authentication.secrets.items() if value == KEPT_SECRET]
-    if kept and wanted.destination != before.destination:
-        raise InvalidFields([FieldError(path, "Is required anew when it is to go to another address") for path in kept])
-
-
 def _patched(present: McpServer, patch: PatchMcpServer) -> ReplaceMcpServer:
-    return _as_replacement(merge_patch(_as_written(present), msgspec.to_builtins(patch)))
-
-
-def _as_replacement(written: object) -> ReplaceMcpServer:
-    try:
-        return msgspec.convert(written, ReplaceMcpServer)
-    except (msgspec.ValidationError, InvalidFields):
-        raise InvalidFields(list(field_errors(written, ReplaceMcpServer))) from None
+    return read_as(merge_patch(_as_written(present), msgspec.to_builtins(patch)), ReplaceMcpServer)
 
 
 def _as_written(server: McpServer) -> JsonObject:
     """The body of the PUT that would make this server."""
     values = {name: getattr(server, name) for name in ReplaceMcpServer.__struct_fields__}
     return dict(msgspec.json.decode(msgspec.json.encode(values)))
-
-
-@contextlib.contextmanager
-def _name_taken(name: str) -> Iterator[None]:
-    try:
-        yield
-    except UniqueViolation as error:
-        raise Conflict(f"An MCP server named {name} exists already", details={"field": "name"}) from error
 
 
 def found(server: McpServer | None) -> McpServer:

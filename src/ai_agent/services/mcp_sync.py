@@ -1,7 +1,7 @@
 """What a sync makes of the tools that an MCP server lists: rows that are new, rows that change, and what fails."""
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -83,9 +83,10 @@ def _annotations(one: JsonObject) -> JsonObject:
     )
 
 
-def planned(server: McpServer, present: Sequence[Tool], listed: Iterable[Any], taken: set[str]) -> Plan:
+def planned(
+    server: McpServer, present: Sequence[Tool], good: Mapping[str, Usable], failed: list[FailedTool], taken: set[str]
+) -> Plan:
     """`present` are the server's rows, `taken` those of `names_wanted` that other tools have."""
-    good, failed = usable(listed)
     at = now()
     plan = Plan(McpSync([], [], [], failed, 0))
     rows = {msgspec.json.decode(tool.config)["name"]: tool for tool in present}
@@ -137,9 +138,8 @@ def names(server: str, remote: str) -> Iterator[str]:
         yield f"{prefixed[: NAME_LENGTH - 2]}_{number}"
 
 
-def names_wanted(server: str, listed: Iterable[Any]) -> list[str]:
-    """All names that a sync may give."""
-    good, _ = usable(listed)
+def names_wanted(server: str, good: Iterable[str]) -> list[str]:
+    """All names that a sync may give to tools of these names."""
     return list(dict.fromkeys(name for remote in good for name in names(server, remote)))
 
 

@@ -1,7 +1,5 @@
 """Tools: register, read, list, change, delete, invoke."""
 
-import contextlib
-from collections.abc import Iterator
 from datetime import datetime
 from uuid import UUID
 
@@ -25,13 +23,14 @@ from ai_agent.domain.tools import (
     ToolOutput,
     ToolPage,
 )
-from ai_agent.domain.validation import field_errors, joined
+from ai_agent.domain.validation import joined, read_as
 from ai_agent.execution.tools import INTERRUPTED, Call, Toolbox, path_of, perform
 from ai_agent.security.outbound import OutboundGuard
-from ai_agent.security.secret_fields import NO_SECRETS, SecretFields
+from ai_agent.security.secret_fields import NO_SECRETS, SecretFields, check_kept
+from ai_agent.services.names import name_taken
 from ai_agent.services.paging import Pager
 from ai_agent.storage import tools
-from ai_agent.storage.database import Connection, Database, UniqueViolation
+from ai_agent.storage.database import Connection, Database
 
 _OWNERS = {"enabled", "requires_approval", "metadata"}
 """What the owner of an MCP server's tool may set."""
@@ -52,7 +51,7 @@ class ToolService:
         tool = _tool(new_id(), now(), wanted)
         tool.config, secrets = self._stored(tool.id, wanted, NO_SECRETS)
         async with self._database.unit_of_work() as rows:
-            with _name_taken(tool.name):
+            with name_taken("A tool", tool.name):
                 await tools.insert(rows, principal.subject, tool, secrets)
         return tool
 
@@ -112,9 +111,10 @@ class ToolService:
         sealed = await tools.secrets(rows, principal.subject, present.id) or NO_SECRETS
         tool = _tool(present.id, present.created_at, wanted)
         if wanted.kind is ToolKind.HTTP and present.kind is ToolKind.HTTP:
-            _check_destination(_http(msgspec.json.decode(present.config)), _http(wanted.config))
+            before, after = _http(msgspec.json.decode(present.config)), _http(wanted.config)
+            check_kept(_secrets_of(after), moved=after.origin != before.origin)
         tool.config, secrets = self._stored(present.id, wanted, sealed)
-        with _name_taken(wanted.name):
+        with name_taken("A tool", wanted.name):
             return found(await tools.update(rows, principal.subject, tool, secrets))
 
     def _stored(self, tool_id: UUID, wanted: CreateTool, present: StoredJson) -> tuple[StoredJson, StoredJson]:
@@ -124,8 +124,7 @@ class ToolService:
         config = _http(wanted.config)
         if fault := self._guard.fault(config.url):
             raise InvalidFields([FieldError("config.url", fault)])
-        given = {header_field(name): value for name, value in config.headers.items()}
-        secrets = self._secrets.seal(tool_id, given, present)
+        secrets = self._secrets.seal(tool_id, _secrets_of(config), present)
         shown = {"headers": dict.fromkeys(config.headers, KEPT_SECRET)} if config.headers else {}
         return to_json(wanted.config | shown), secrets
 
@@ -169,20 +168,12 @@ def _http(config: JsonObject) -> HttpConfig:
     return msgspec.convert(config, HttpConfig)
 
 
-def _check_destination(before: HttpConfig, wanted: HttpConfig) -> None:
-    """Whoever may change a tool could else send its secrets to a server of his own."""
-    kept = [name for name, value in wanted.headers.items() if value == KEPT_SECRET]
-    if kept and wanted.origin != before.origin:
-        why = "Is required anew when it is to go to another address"
-        raise InvalidFields([FieldError(header_field(name), why) for name in kept])
+def _secrets_of(config: HttpConfig) -> dict[str, str]:
+    return {header_field(name): value for name, value in config.headers.items()}
 
 
 def _patched(present: Tool, patch: PatchTool) -> ReplaceTool:
-    merged = merge_patch(_as_written(present), msgspec.to_builtins(patch))
-    try:
-        return msgspec.convert(merged, ReplaceTool)
-    except (msgspec.ValidationError, InvalidFields):
-        raise InvalidFields(list(field_errors(merged, ReplaceTool))) from None
+    return read_as(merge_patch(_as_written(present), msgspec.to_builtins(patch)), ReplaceTool)
 
 
 def _as_written(tool: Tool) -> JsonObject:
@@ -191,14 +182,6 @@ def _as_written(tool: Tool) -> JsonObject:
     fields = [name for name in ReplaceTool.__struct_fields__ if name not in own]
     values = msgspec.json.encode({name: getattr(tool, name) for name in fields})
     return dict(msgspec.json.decode(values))
-
-
-@contextlib.contextmanager
-def _name_taken(name: str) -> Iterator[None]:
-    try:
-        yield
-    except UniqueViolation as error:
-        raise Conflict(f"A tool named {name} exists already", details={"field": "name"}) from error
 
 
 def found(tool: Tool | None) -> Tool:

@@ -3,15 +3,14 @@
 from collections.abc import Sequence
 from uuid import UUID
 
-import msgspec
 import sqlalchemy as sa
 
-from ai_agent.domain.search import fold
 from ai_agent.domain.tools import Tool
 from ai_agent.storage.database import Connection, Reader
 from ai_agent.storage.functions import among
 from ai_agent.storage.statements import Statement
 from ai_agent.storage.tables import tools
+from ai_agent.storage.tools import insert_all, search_text
 
 _OF_SERVER = (tools.c.owner_id == sa.bindparam("owner"), tools.c.mcp_server_id == sa.bindparam("server_id"))
 _ALL = Statement(
@@ -23,15 +22,12 @@ _TAKEN = Statement(
     ),
     str,
 )
-_INSERT: Statement[None] = Statement(
-    sa.insert(tools).values({name: sa.bindparam(name) for name in (*Tool.__struct_fields__, "owner_id", "search_text")})
-)
-_SYNCED = ("description", "schema", "config", "enabled", "updated_at", "search_text")
+_SYNCED = ("description", "schema", "config", "enabled", "updated_at")
 _UPDATE: Statement[None] = Statement(
     sa.update(tools)
     .where(tools.c.id == sa.bindparam("tool_id"))
     .values(
-        {name: sa.bindparam(name, type_=tools.c[name].type) for name in _SYNCED}
+        {name: sa.bindparam(name, type_=tools.c[name].type) for name in (*_SYNCED, "search_text")}
         | {"row_version": tools.c.row_version + 1}
     )
 )
@@ -51,21 +47,13 @@ async def taken(connection: Reader, owner: str, names: Sequence[str]) -> set[str
 async def write(connection: Connection, owner: str, added: Sequence[Tool], changed: Sequence[Tool]) -> None:
     """Raises UniqueViolation when a name was taken meanwhile."""
     if added:
-        await connection.many(
-            _INSERT, [msgspec.structs.asdict(one) | _more(one) | {"owner_id": owner} for one in added]
-        )
+        await insert_all(connection, owner, added)
     if changed:
-        await connection.many(
-            _UPDATE,
-            [
-                {name: (msgspec.structs.asdict(one) | _more(one)).get(name) for name in _SYNCED} | {"tool_id": one.id}
-                for one in changed
-            ],
-        )
+        await connection.many(_UPDATE, [_values(tool) for tool in changed])
 
 
-def _more(tool: Tool) -> dict[str, object]:
-    return {"search_text": fold(f"{tool.name}\n{tool.description or ''}")}
+def _values(tool: Tool) -> dict[str, object]:
+    return {name: getattr(tool, name) for name in _SYNCED} | {"search_text": search_text(tool), "tool_id": tool.id}
 
 
 async def delete(connection: Connection, owner: str, server_id: UUID) -> None:

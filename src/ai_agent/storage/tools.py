@@ -6,7 +6,7 @@ from uuid import UUID
 import msgspec
 import sqlalchemy as sa
 
-from ai_agent.domain.fields import StoredJson
+from ai_agent.domain.fields import StoredJson, to_json
 from ai_agent.domain.search import fold
 from ai_agent.domain.tools import TOOL_SECONDS, Tool, ToolKind, ToolSpec, is_idempotent
 from ai_agent.storage.database import Connection, Reader
@@ -104,14 +104,22 @@ async def insert(connection: Connection, owner: str, tool: Tool, secrets: Stored
     await connection.run(_INSERT, **_values(tool, secrets), owner_id=owner)
 
 
+async def insert_all(connection: Connection, owner: str, added: Sequence[Tool]) -> None:
+    """Tools without secrets. Raises UniqueViolation as `insert` does."""
+    await connection.many(_INSERT, [_values(tool, to_json({})) | {"owner_id": owner} for tool in added])
+
+
 async def update(connection: Connection, owner: str, tool: Tool, secrets: StoredJson) -> Tool | None:
     """Raises UniqueViolation when the owner has another tool of this name."""
     return await connection.first(_UPDATE, **_values(tool, secrets), tool_id=tool.id, owner=owner)
 
 
 def _values(tool: Tool, secrets: StoredJson) -> dict[str, object]:
-    own = {"secrets": secrets, "search_text": fold(f"{tool.name}\n{tool.description or ''}")}
-    return msgspec.structs.asdict(tool) | own
+    return msgspec.structs.asdict(tool) | {"secrets": secrets, "search_text": search_text(tool)}
+
+
+def search_text(tool: Tool) -> str:
+    return fold(f"{tool.name}\n{tool.description or ''}")
 
 
 async def delete(connection: Connection, owner: str, tool_id: UUID) -> None:
