@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ai_agent.api.body import MAX_DEPTH, decode
+from ai_agent.api.body import decode
 from ai_agent.domain.agents import CreateAgent, PatchAgent, Provider
 from ai_agent.domain.errors import AIAgentError, FieldError, InvalidFields, MalformedRequest
 from ai_agent.domain.executions import ExecuteAgent
-from ai_agent.domain.fields import Input
+from ai_agent.domain.fields import MAX_DEPTH, Input
 from ai_agent.domain.messages import CreateMessage, PatchMessage
 from ai_agent.domain.sessions import CreateSession, PatchSession
 

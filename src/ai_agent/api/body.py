@@ -16,9 +16,8 @@ from litestar.typing import FieldDefinition
 from ai_agent.api.answers import JSON, MESSAGEPACK
 from ai_agent.api.headers import header
 from ai_agent.domain.errors import FieldError, InvalidFields, MalformedRequest, UnsupportedMediaType
+from ai_agent.domain.fields import MAX_DEPTH
 from ai_agent.domain.validation import field_error, field_errors, joined
-
-MAX_DEPTH = 64
 
 # Also one without an end, in linear time.
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)', re.DOTALL)

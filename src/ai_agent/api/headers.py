@@ -2,6 +2,9 @@
 
 from litestar.types import Scope
 
+CONNECTION_CLOSE = (b"connection", b"close")
+"""Of an answer: the client's next request needs another connection. HTTP/1.x only."""
+
 _HEADERS = "headers_by_name"
 
 

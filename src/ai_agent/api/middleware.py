@@ -13,7 +13,7 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send, WebSocketScope
 
 from ai_agent.api.errors import error_body
-from ai_agent.api.headers import header, note_headers
+from ai_agent.api.headers import CONNECTION_CLOSE, header, note_headers
 from ai_agent.api.proxies import TrustedProxies
 from ai_agent.api.rate_limits import limit_headers
 from ai_agent.domain.errors import AIAgentError, InternalError, ServiceUnavailable
@@ -30,9 +30,6 @@ _SECURITY_HEADERS = [
     (b"referrer-policy", b"no-referrer"),
 ]
 _SECURED = {name for name, _ in _SECURITY_HEADERS}
-
-_ELSEWHERE = (b"connection", b"close")
-"""While the server drains: the client's next connection leads to another one."""
 
 _STAY_SECURE = (b"strict-transport-security", b"max-age=31536000")
 
@@ -136,8 +133,8 @@ def _headers(scope: HTTPScope, started: float, present: Any, *, leaves: bool) ->
     added += limit_headers(scope)
     if scope["scheme"] == "https":
         added.append(_STAY_SECURE)
-    if leaves and _ELSEWHERE not in present:
-        added.append(_ELSEWHERE)
+    if leaves and CONNECTION_CLOSE not in present:  # The next connection leads to another server.
+        added.append(CONNECTION_CLOSE)
     if timing := server_timing():
         added.append((b"server-timing", timing.encode()))
     return added

@@ -14,6 +14,7 @@ from uuid import UUID
 from litestar import Response
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from ai_agent.api.headers import CONNECTION_CLOSE
 from ai_agent.domain.errors import FieldError, InvalidFields
 from ai_agent.domain.events import EventFrame
 from ai_agent.realtime.event_log import Position
@@ -24,8 +25,6 @@ LARGEST_SEQ = 2**31 - 1
 RETRY_MS = 2000
 COME_BACK_MS = 250, RETRY_MS
 """When all streams of a server end at once, each comes back at another time."""
-CLOSE = (b"connection", b"close")
-"""A stream may end because the server stops, and then no request must follow on its connection."""
 START = Position("", 0)
 
 
@@ -59,7 +58,8 @@ class EventStream(Response[object]):
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = [(name.lower().encode(), value.encode()) for name, value in self.headers.items()]
         if scope["http_version"] < "2":
-            headers.append(CLOSE)
+            # It may end because the server stops, and then no request must follow.
+            headers.append(CONNECTION_CLOSE)
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await _write(send, _retry(RETRY_MS))
         async with self._following as reader:

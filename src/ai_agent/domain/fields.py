@@ -10,6 +10,8 @@ from msgspec import Meta
 
 from ai_agent.domain.errors import FieldError, InvalidFields
 
+MAX_DEPTH = 64
+"""Of JSON that is taken in: a body, and what a tool answers."""
 METADATA_BYTES = 16 * 1024
 METADATA_DEPTH = 8
 CONTENT_BYTES = 1024 * 1024

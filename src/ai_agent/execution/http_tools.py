@@ -9,7 +9,7 @@ import msgspec
 import structlog
 
 from ai_agent.domain.errors import InvalidFields
-from ai_agent.domain.fields import depth
+from ai_agent.domain.fields import MAX_DEPTH, depth
 from ai_agent.domain.http_tools import HttpConfig, Unfillable, filled_body, filled_url, header_field
 from ai_agent.domain.tool_calls import MAX_OUTPUT_BYTES
 from ai_agent.domain.tools import ToolSpec
@@ -21,8 +21,6 @@ from ai_agent.security.secret_fields import SecretFields
 if TYPE_CHECKING:
     import httpx2
 
-MAX_DEPTH = 64
-"""Of JSON, as in a body of our own; what is nested deeper stays text."""
 ERROR_LENGTH = 2000
 """Characters of an error's body that a model hears."""
 
@@ -133,7 +131,7 @@ def _text(content: bytes, charset: str | None) -> str | None:
 
 
 def _json(text: str) -> Any:
-    """The value; the text where it is none, or one that others could not read."""
+    """The value; the text where it is none, or one that is nested deeper than others could read."""
     try:
         value = msgspec.json.decode(text)
     except (msgspec.MsgspecError, RecursionError):
