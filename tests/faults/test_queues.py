@@ -8,12 +8,14 @@ import asyncio
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import httpx
 import pytest
 
 from ai_agent.client import Event, RealtimeClient
+from tests import scenarios
 from tests.conftest import KEY, Nodes, Server, create_database
 from tests.model_server import ModelServer
 from tests.servers import ValkeyServer
@@ -23,12 +25,7 @@ SETTINGS = {"AI_AGENT_WS_ACK_WAIT_SECONDS": "1", "AI_AGENT_WS_MAX_DELIVER": "100
 POSTS = 150
 
 
-def play(scenario: Callable[[], Awaitable[None]]) -> None:
-    async def run() -> None:
-        async with asyncio.timeout(90):
-            await scenario()
-
-    asyncio.run(run())
+play = partial(scenarios.play, seconds=90)
 
 
 class Reader:

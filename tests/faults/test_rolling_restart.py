@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from ai_agent.client import Event, RealtimeClient
+from tests import scenarios
 from tests.balancer import Balancer
 from tests.conftest import KEY, QUICK, Nodes, Server, WorkerProcess, create_database
 from tests.faults.oracle import TERMINAL
@@ -124,12 +126,7 @@ class Load:
             self.failed.append(f"{path} ended with {events[-1]}")
 
 
-def play(scenario: Callable[[], Any]) -> None:
-    async def run() -> None:
-        async with asyncio.timeout(110):
-            await scenario()
-
-    asyncio.run(run())
+play = partial(scenarios.play, seconds=110)
 
 
 async def until(true: Callable[[], bool], seconds: float = 20) -> None:

@@ -3,8 +3,9 @@
 import asyncio
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import msgspec
 import pytest
 
 from ai_agent.client import Event, RealtimeClient
+from tests import scenarios
 from tests.conftest import KEY, QUICK, Nodes, create_database
 from tests.fault_proxy import FaultProxy
 from tests.model_server import ModelServer
@@ -38,12 +40,7 @@ def two(postgres_url: str, valkey: ValkeyServer, model: ModelServer, tmp_path: P
     nodes.stop()
 
 
-def play(scenario: Callable[[], Awaitable[None]]) -> None:
-    async def run() -> None:
-        async with asyncio.timeout(90):
-            await scenario()
-
-    asyncio.run(run())
+play = partial(scenarios.play, seconds=90)
 
 
 class Listener:

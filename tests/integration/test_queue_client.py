@@ -1,7 +1,8 @@
 """The user's queue, as the Python client reads it: every event once, whatever happens to the connection."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from uuid import uuid4
 
 import httpx
@@ -9,6 +10,7 @@ import pytest
 
 from ai_agent.client import Event, Live, RealtimeClient, Subscription
 from ai_agent.domain.event_data import NotificationData
+from tests import scenarios
 from tests.conftest import Nodes
 
 SETTINGS = {"AI_AGENT_WS_ACK_WAIT_SECONDS": "0.5"}
@@ -26,12 +28,7 @@ def key(api: httpx.Client) -> str:
     return str(api.post("/admin/keys", json=body).raise_for_status().json()["key"])
 
 
-def play(scenario: Callable[[], Awaitable[None]]) -> None:
-    async def run() -> None:
-        async with asyncio.timeout(40):
-            await scenario()
-
-    asyncio.run(run())
+play = partial(scenarios.play, seconds=40)
 
 
 def notify(api: httpx.Client, user: str | None, title: str) -> str:

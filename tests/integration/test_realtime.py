@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import httpx
@@ -12,6 +13,7 @@ import pytest
 from ai_agent.client import Event, Live, RealtimeClient, Refused, Subscription
 from ai_agent.domain.events import TERMINAL
 from ai_agent.domain.frames import Since
+from tests import scenarios
 from tests.conftest import KEY, Nodes
 from tests.model_server import Call, ModelServer, Reply
 from tests.runs import ended, events, make_agent, reaches, start
@@ -37,12 +39,7 @@ def codec(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def play(scenario: Callable[[], Awaitable[None]]) -> None:
-    async def run() -> None:
-        async with asyncio.timeout(30):
-            await scenario()
-
-    asyncio.run(run())
+play = partial(scenarios.play, seconds=30)
 
 
 @asynccontextmanager
