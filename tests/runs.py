@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 
 SSE = {"Accept": "text/event-stream"}
+TERMINAL = {"execution.completed", "execution.failed", "execution.cancelled"}
 
 
 def make_agent(api: httpx.Client, **more: Any) -> str:
@@ -54,8 +55,30 @@ def said(api: httpx.Client, execution_id: str, words: int) -> None:
     raise AssertionError(f"only {heard!r} was said")
 
 
-def events(api: httpx.Client, execution_id: str) -> list[dict[str, Any]]:
-    """All that was told of a run."""
+def events(api: httpx.Client, execution_id: str, seconds: float = 10) -> list[dict[str, Any]]:
+    """All that was told of a run; of one that is over, to its end, which is told a moment after it is committed."""
+    deadline = time.monotonic() + seconds
+    while True:
+        over = api.get(f"/executions/{execution_id}").json()["finished_at"]
+        found = _told(api, execution_id)
+        if not over or (found and found[-1]["type"] in TERMINAL):
+            return found
+        assert time.monotonic() < deadline, f"the end was not told, only {[event['type'] for event in found]}"
+        time.sleep(0.02)
+
+
+def tells(api: httpx.Client, execution_id: str, kind: str, seconds: float = 10) -> dict[str, Any]:
+    """The last event of a run, when it is of that type."""
+    deadline = time.monotonic() + seconds
+    while True:
+        found = _told(api, execution_id)
+        if found and found[-1]["type"] == kind:
+            return found[-1]
+        assert time.monotonic() < deadline, f"only {[event['type'] for event in found]} was told"
+        time.sleep(0.02)
+
+
+def _told(api: httpx.Client, execution_id: str) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     while True:
         after = found[-1]["seq"] if found else 0

@@ -9,8 +9,9 @@ import httpx
 
 from tests.conftest import Server
 from tests.faults.oracle import TERMINAL, Item
-from tests.integration.test_executions import SSE, started
+from tests.integration.test_executions import started
 from tests.model_server import ModelServer, Reply
+from tests.runs import SSE
 
 LONG = Reply("word " * 100, delay=0.05)
 """Five seconds: longer than a fault, and than the window of a stop in tests."""

@@ -9,8 +9,9 @@ import pytest
 from tests.conftest import Server
 from tests.faults.driving import LONG, database_of, make_agent, speaking, until
 from tests.faults.oracle import assert_well
-from tests.integration.test_executions import SSE, started
+from tests.integration.test_executions import started
 from tests.model_server import ModelServer, Reply
+from tests.runs import SSE
 
 FAILING = {
     "hangs": ([Reply(hang=True)], "timeout_error", None),

@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import QUICK, Server
 from tests.model_server import Call, ModelServer, Reply
-from tests.runs import ended, events, make_agent, reaches, start, types
+from tests.runs import ended, events, make_agent, reaches, start, tells, types
 
 DOOR = {
     "name": "open_door",
@@ -190,12 +190,8 @@ def test_execute_answers_with_the_execution_that_waits(cautious: httpx.Client, m
 def test_a_client_runs_its_own_tool(api: httpx.Client, model: ModelServer) -> None:
     api.post("/tools", json=DOOR)
     run = waiting(api, model, Call("open_door", {"door": "front"}, id="c1"), tools=("open_door",))
-    begun = events(api, run["id"])[-1]
-    assert (begun["type"], begun["data"]["kind"], begun["data"]["arguments"]) == (
-        "tool.started",
-        "client",
-        {"door": "front"},
-    )
+    begun = tells(api, run["id"], "tool.started")["data"]
+    assert (begun["kind"], begun["arguments"]) == ("client", {"door": "front"})
     path = f"/executions/{run['id']}/tool-results/c1"
     assert api.post(path, json={"output": {"opened": True}}).status_code == 200
     done = ended(api, run["id"])

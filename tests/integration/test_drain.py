@@ -18,9 +18,8 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from tests.conftest import KEY, QUICK, FreshServer, Server
-from tests.integration.test_executions import SSE
 from tests.model_server import ModelServer, Reply
-from tests.runs import make_agent, start
+from tests.runs import SSE, make_agent, start
 from tests.servers import ValkeyServer
 from tests.sockets import Frame, Socket, conversing, opened
 

@@ -12,9 +12,9 @@ import pytest
 from tests.conftest import Server
 from tests.integration.test_agents import lose_leases
 from tests.model_server import ModelServer, Reply
-
-SSE = {"Accept": "text/event-stream"}
-TERMINAL = {"execution.completed", "execution.failed", "execution.cancelled"}
+from tests.runs import SSE, TERMINAL, ended
+from tests.runs import events as events_told
+from tests.runs import types as types_told
 
 
 def agent(api: httpx.Client, provider: str = "openai") -> str:
@@ -281,7 +281,7 @@ def test_a_run_that_is_cancelled_many_times_at_once_ends_once(api: httpx.Client,
     assert {answer.status_code for answer in answers} == {202}
     execution = wait_for_end(api, path)
     assert (execution["status"], execution["attempt"]) == ("cancelled", 1)
-    types = [event["type"] for event in api.get(f"{path}/events", params={"limit": 200}).json()["items"]]
+    types = types_told(api, path.rpartition("/")[2])
     assert [kind for kind in types if kind in TERMINAL] == ["execution.cancelled"]
 
 
@@ -351,7 +351,7 @@ def test_a_stop_of_the_server_leaves_the_run_to_the_next_start(server: Server, m
     with server.client() as api:
         execution = wait_for_end(api, path, seconds=25)
         assert (execution["status"], execution["attempt"]) == ("completed", 1)
-        types = [event["type"] for event in api.get(f"{path}/events", params={"limit": 200}).json()["items"]]
+        types = types_told(api, path.rpartition("/")[2])
         assert types.count("execution.restarted") == 1
         assert [kind for kind in types if kind in TERMINAL] == ["execution.completed"]
 
@@ -375,7 +375,7 @@ def test_what_a_failed_run_has_said_is_in_its_stream_to_the_last_word(api: httpx
     path = started(api, agent(api))
     execution = wait_for_end(api, path)
     stored = api.get(f"/messages/{execution['output_message_id']}").json()["content"]
-    events = api.get(f"{path}/events", params={"limit": 200}).json()["items"]
+    events = events_told(api, path.rpartition("/")[2])
     assert "".join(event["data"]["text"] for event in events if event["type"] == "execution.token") == stored
     assert stored.startswith("one")
     model._script.clear()
@@ -401,7 +401,7 @@ def test_a_cancel_at_any_moment_ends_the_run_once(api: httpx.Client, model: Mode
     api.post(f"{path}/cancel")
     execution = wait_for_end(api, path, seconds=4)
     assert execution["attempt"] == 1
-    types = [event["type"] for event in api.get(f"{path}/events", params={"limit": 200}).json()["items"]]
+    types = types_told(api, path.rpartition("/")[2])
     assert [kind for kind in types if kind in TERMINAL] == [f"execution.{execution['status']}"]
     assert ("execution.started" in types) == (execution["started_at"] is not None)
     model._script.clear()
@@ -429,10 +429,7 @@ def test_a_stop_of_the_server_tells_those_who_wait(server: Server, model: ModelS
 
 
 def wait_for_end(api: httpx.Client, path: str, seconds: float = 10) -> dict[str, Any]:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        execution = dict(api.get(path).json())
-        if execution["finished_at"]:
-            return execution
-        time.sleep(0.1)
-    raise AssertionError(f"still {execution['status']}")
+    """The execution when it has ended, and its end is told."""
+    execution = ended(api, path.rpartition("/")[2], seconds)
+    events_told(api, execution["id"])
+    return execution

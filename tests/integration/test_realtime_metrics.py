@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from tests.conftest import Server
-from tests.runs import ended, make_agent, start
+from tests.runs import ended, events, make_agent, start
 from tests.sockets import conversing, opened
 
 Lines = dict[str, float]
@@ -75,7 +75,7 @@ def test_events_are_counted_where_they_are_told_and_where_they_are_read_again(de
     with deployment.client() as api, conversing(deployment) as socket:
         run = start(api, make_agent(api), "Hello there")
         ended(api, run["id"], seconds=30)
-        last = api.get(f"/executions/{run['id']}/events", params={"limit": 200}).json()["items"][-1]["seq"]
+        last = events(api, run["id"])[-1]["seq"]
         told.grows(lambda by: by.get("ai_agent_events_published_total", 0) > 0)
         since = {"seq": 0}
         assert socket.ask("subscribe", ch=f"execution:{run['id']}", since=since)["recovered"] is True

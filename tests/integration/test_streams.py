@@ -14,8 +14,9 @@ from ai_agent.domain.events import EventType, NewEvent
 from ai_agent.realtime.event_log import Position
 from ai_agent.realtime.sqlite_log import SqliteLog
 from tests.conftest import Server
-from tests.integration.test_executions import SSE, agent, events_of, heard, started, wait_for_end
+from tests.integration.test_executions import agent, events_of, heard, started, wait_for_end
 from tests.model_server import ModelServer, Reply
+from tests.runs import SSE
 from tests.sql import execute
 
 FOREIGN = {"Last-Event-ID": "00000000:2"}
