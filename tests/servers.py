@@ -91,6 +91,19 @@ class PostgresServer:
         while subprocess.run(ready, check=False).returncode != 0:
             time.sleep(0.02)
 
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The server and all its backends: nothing is answered."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        pids = [self.process.pid, *map(int, children)]
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in pids:
+                os.kill(pid, signal.SIGCONT)
+
     def stop(self) -> None:
         self.process.send_signal(signal.SIGINT)
         self.process.wait(20)

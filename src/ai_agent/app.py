@@ -104,6 +104,7 @@ from ai_agent.services.outbox_lag import OutboxLag
 from ai_agent.services.paging import Pager
 from ai_agent.services.queues import QueueService
 from ai_agent.services.rate_limits import RateLimitService
+from ai_agent.services.service_checks import ServiceChecks
 from ai_agent.services.sessions import SessionService
 from ai_agent.services.tokens import Lifetimes, TokenService
 from ai_agent.services.tools import ToolService
@@ -201,6 +202,9 @@ class _Server:
             }
         )
         self._worker = Worker(settings, self._runs, self._queue, access, self._toolbox)
+        self._service_checks = ServiceChecks(
+            settings, self.database, self.health, access.breakers, self._toolbox.breakers
+        )
         self._agents = AgentService(self.database, self._pager, announcements, agent_secrets, guard)
         self._messages = MessageService(self.database, self._pager, announcements)
         self._executions = ExecutionService(
@@ -244,6 +248,7 @@ class _Server:
             "connections": given(ConnectionService(self.database, self._pager, self._connections, self._orders)),
             "tokens": given(self._tokens),
             "health": given(self.health),
+            "service_checks": given(self._service_checks),
             "sockets": given(self._sockets),
         }
 
@@ -266,8 +271,11 @@ class _Server:
     async def serving(self, *, worker: bool) -> AsyncIterator[None]:
         """All that answers requests, and the worker unless others do its part."""
         async with self._ground(self._drain), contextlib.AsyncExitStack() as ends:
-            limits, nodes = (self._api_keys, self._limiter, self.identity), (self._connections, self._orders)
-            for room in (*limits, *nodes, self._presence, self._manager):
+            limits, nodes = (
+                (self._api_keys, self._limiter, self.identity),
+                (self._connections, self._orders),
+            )
+            for room in (self.health, *limits, *nodes, self._presence, self._manager):
                 ends.push_async_callback(room.close)
             await self._limiter.start()
             await self._orders.start()

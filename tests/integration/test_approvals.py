@@ -87,8 +87,7 @@ def test_a_call_waits_until_it_is_approved(cautious: httpx.Client, model: ModelS
     session = cautious.get(f"/sessions/{run['session_id']}").json()
     agent = cautious.get(f"/agents/{run['agent_id']}").json()
     assert (session["status"], agent["status"]) == ("waiting", "waiting")
-    asked = events(cautious, run["id"])[-1]
-    assert asked["type"] == "approval.requested"
+    asked = tells(cautious, run["id"], "approval.requested")
     assert asked["data"]["arguments"] == {"expression": "6 * 7"}
     assert asked["data"]["expires_at"] > run["started_at"]
     went_on = decide(cautious, run["id"], "c1", decision="approve")

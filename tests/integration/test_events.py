@@ -56,7 +56,7 @@ class Channel:
     def tells(self, *types: str) -> list[dict[str, Any]]:
         """The data of the events, when they are of these types, and no more comes."""
         deadline = time.monotonic() + 10
-        while len(found := self.events()) < len(types) and time.monotonic() < deadline:
+        while [event.type for event in self.events()] != list(types) and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(0.3)
         found = self.events()

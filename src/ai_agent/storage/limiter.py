@@ -23,6 +23,9 @@ class Limiter(Protocol):
 
     async def close(self) -> None: ...
 
+    async def check(self) -> None:
+        """Looks whether limits are counted as they should be, and sets `degraded`."""
+
     async def charge(self, hit: Hit) -> Verdict:
         """Charges all windows of a hit, or none when one has no room. A cost of 0 only looks."""
 
@@ -112,6 +115,9 @@ class MemoryLimiter:
 
     async def close(self) -> None:
         """Nothing is to be done."""
+
+    async def check(self) -> None:
+        """Nothing can be wrong."""
 
     async def charge(self, hit: Hit) -> Verdict:
         now = self._clock()

@@ -93,6 +93,13 @@ _DUE = Statement(
     .limit(sa.bindparam("row_limit", type_=sa.Integer)),
     UUID,
 )
+_STANDINGS = Statement(
+    sa.select(*_COLUMNS)
+    .where(servers.c.enabled == sa.true())
+    .order_by(servers.c.status == McpServerStatus.CONNECTED.value, servers.c.created_at)
+    .limit(sa.bindparam("row_limit", type_=sa.Integer)),
+    McpServer,
+)
 _TAKE = Statement(
     sa.update(servers)
     .where(servers.c.id == sa.bindparam("server_id"), *_asked)
@@ -122,6 +129,11 @@ _KEEP = Statement(
     .returning(*_COLUMNS),
     McpServer,
 )
+
+
+async def standings(reader: Reader, limit: int) -> list[McpServer]:
+    """Those of all owners that are enabled, those that are not there first."""
+    return await reader.all(_STANDINGS, row_limit=limit)
 
 
 async def get(connection: Reader, owner: str, server_id: UUID, *, for_update: bool = False) -> McpServer | None:

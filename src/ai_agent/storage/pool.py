@@ -12,6 +12,9 @@ import asyncpg
 
 from ai_agent.storage.database import ACQUIRE_SECONDS
 
+NEW_SECONDS = 2.0
+"""How long a statement waits for a place in the pool and the new connection in it, together."""
+
 
 class Pool:
     """At most `size` connections; the one that came back last goes out first, so that few are kept busy."""
@@ -25,12 +28,7 @@ class Pool:
 
     async def acquire(self) -> asyncpg.Connection:
         """A live connection. Raises TimeoutError when none is free in time, and what connecting raises."""
-        connection = self._free()
-        if connection is None and not self._take_place():
-            async with asyncio.timeout(ACQUIRE_SECONDS):
-                connection = await self._next()
-        if connection is None:
-            connection = await self._new()
+        connection = self._free() or await self._free_soon()
         self._lent.add(connection)
         return connection
 
@@ -55,6 +53,14 @@ class Pool:
                 return connection
             self._places += 1  # It died while nobody used it.
         return None
+
+    async def _free_soon(self) -> asyncpg.Connection:
+        async with asyncio.timeout(NEW_SECONDS):
+            connection = None
+            if not self._take_place():
+                async with asyncio.timeout(ACQUIRE_SECONDS):
+                    connection = await self._next()
+            return connection or await self._new()
 
     def _take_place(self) -> bool:
         taken = self._places > 0

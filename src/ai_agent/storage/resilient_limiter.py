@@ -27,7 +27,10 @@ class ResilientLimiter:
 
     async def start(self) -> None:
         """A server starts without Redis, too."""
-        if (error := await self._probe()) is not None:
+        await self.check()
+
+    async def check(self) -> None:
+        if not self.degraded and (error := await self._probe()) is not None:
             self._fall_back(error)
 
     async def charge(self, hit: Hit) -> Verdict:

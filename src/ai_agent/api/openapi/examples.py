@@ -17,6 +17,7 @@ from ai_agent.domain.execution_history import AgentMetrics
 from ai_agent.domain.executions import ExecuteAgent, Execution, ExecutionAnswer
 from ai_agent.domain.exports import SessionLine
 from ai_agent.domain.frames import ClientInfo
+from ai_agent.domain.health import ServiceHealth, ServicesHealth
 from ai_agent.domain.inbox import (
     Accepted,
     DeadLetter,
@@ -151,6 +152,15 @@ _MCP_SERVER = {
     "endpoint": "https://mcp.example.com/mcp",
 }
 _FAILED_TOOL = {"name": "merge", "error": "inputSchema.type: Must be object: arguments have names"}
+_SERVICE = {
+    "kind": "model",
+    "name": "openai",
+    "status": "failing",
+    "id": None,
+    "latency_ms": None,
+    "breaker": "open",
+    "error": "https://api.openai.com/v1 answers 503",
+}
 
 EXAMPLES: dict[type, Any] = {
     UUID: SESSION,
@@ -337,7 +347,9 @@ EXAMPLES: dict[type, Any] = {
     InvokeTool: {"arguments": {"city": "Kyoto"}},
     ToolOutput: {"output": {"temperature": 14}, "is_error": False, "truncated": False, "duration_ms": 120},
     RateLimits: {"tier": "authenticated", "limits": _LIMITS},
-    Health: {"status": "ok", "version": "0.1.0", "uptime": 86400.5, "degraded": []},
+    Health: {"status": "ok", "version": "0.1.0", "uptime": 86400.5, "degraded": [], "failing": []},
+    ServicesHealth: {"status": "degraded", "services": [_SERVICE]},
+    ServiceHealth: _SERVICE,
     ApiKey: _KEY,
     NewApiKey: _KEY | {"last_used_at": None, "key": "sk-production-…"},
     CreateApiKey: {
@@ -450,7 +462,7 @@ EXAMPLES: dict[type, Any] = {
         "expires_at": "2026-01-01T12:30:00Z",
     },
     Alive: {"status": "alive"},
-    Ready: {"status": "ready"},
+    Ready: {"status": "ready", "degraded": []},
 }
 
 EXAMPLES[SessionLine] = {"type": "session", "data": EXAMPLES[Session]}

@@ -8,19 +8,23 @@ import msgspec
 from litestar import Controller, get
 from litestar.di import NamedDependency
 
-from ai_agent.api.guards import PUBLIC
+from ai_agent.api.guards import PUBLIC, needs
 from ai_agent.api.openapi import may_answer
 from ai_agent.api.rate_limits import EXEMPT
+from ai_agent.domain.health import ServicesHealth
+from ai_agent.domain.identity import Scope
 from ai_agent.services.health import HealthService
+from ai_agent.services.service_checks import ServiceChecks
 
 
 class Health(msgspec.Struct):
     """What runs here, and since when."""
 
-    status: Literal["ok", "degraded"]
+    status: Literal["ok", "degraded", "failing"]
     version: str
     uptime: float
     degraded: list[str] = []
+    failing: list[str] = []
 
 
 class Alive(msgspec.Struct):
@@ -30,9 +34,10 @@ class Alive(msgspec.Struct):
 
 
 class Ready(msgspec.Struct):
-    """Requests can be served."""
+    """Requests can be served, though perhaps not as well as they should be."""
 
     status: str = "ready"
+    degraded: list[str] = []
 
 
 _STARTED = time.monotonic()
@@ -48,11 +53,18 @@ class HealthController(Controller):
     async def get_health(self, health: NamedDependency[HealthService]) -> Health:
         """Get the health
 
-        Status, version, and the seconds since the start; `degraded` names what is away although requests are served.
-        Needs no credentials.
+        Status, version, and the seconds since the start. `failing` names what keeps requests from being served,
+        `degraded` what is away although they are. Answers within a second, whatever hangs, and needs no credentials.
         """
-        away = health.degraded
-        return Health("degraded" if away else "ok", _VERSION, round(time.monotonic() - _STARTED, 3), away)
+        found = await health.look()
+        status: Literal["ok", "degraded", "failing"] = "degraded" if found.degraded else "ok"
+        return Health(
+            status="failing" if found.failing else status,
+            version=_VERSION,
+            uptime=round(time.monotonic() - _STARTED, 3),
+            degraded=list(found.degraded),
+            failing=list(found.failing),
+        )
 
     @get("/live")
     async def get_liveness(self) -> Alive:
@@ -66,7 +78,18 @@ class HealthController(Controller):
     async def get_readiness(self, health: NamedDependency[HealthService]) -> Ready:
         """Get the readiness
 
-        Answers when requests can be served, else 503, which names what is missing. Needs no credentials.
+        Answers when requests can be served, else 503, which names what fails: `database`, `schema` or `draining`.
+        What is away although requests are served is in `degraded`. Answers within a second, and needs no credentials.
         """
-        await health.check_ready()
-        return Ready()
+        found = await health.check_ready()
+        return Ready(degraded=list(found.degraded))
+
+    @get("/services", opt=needs(Scope.ADMIN))
+    async def get_services(self, service_checks: NamedDependency[ServiceChecks]) -> ServicesHealth:
+        """Get the health of services
+
+        How the database, Redis, the queue of runs, models and MCP servers are, asked at once and for a second at most;
+        models at most every 30 seconds, MCP servers as their own checks left them, those that are not there first, and
+        100 at most. Breakers are those of the process that answers.
+        """
+        return await service_checks.look()

@@ -38,7 +38,7 @@ async def tell_health(socket: Socket, health: NamedDependency[HealthService]) ->
     receive, send = _raw(socket)
     codec = await _accepted(socket, receive, send)
     if codec is not None:
-        await send(codec.frame(Health(degraded=health.degraded)))
+        await send(codec.frame(Health(degraded=list((await health.look()).degraded))))
         await send(closing(CloseCode.NORMAL))
 
 
