@@ -109,14 +109,17 @@ async def is_confirmed(database: Database, channel: str) -> bool:
     return not await outbox.others(database.reader, [channel], [])
 
 
-def test_what_is_committed_is_told_at_once_and_then_leaves_the_outbox(run: Callable[[Scenario], None]) -> None:
+def test_what_is_committed_is_told_at_once_and_then_leaves_the_outbox(
+    run: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publishing, "RELAY_SECONDS", 60)
+
     async def scenario(database: Database, channel: str) -> None:
         log = MemoryLog()
         async with started(database, log) as publisher:
             for text in ("one", "two", "three"):
                 await recorded(publisher, database, channel, text)
-            async with asyncio.timeout(0.1):
-                await until(lambda: has_told(log, channel, "one", "two", "three"))
+            await until(lambda: has_told(log, channel, "one", "two", "three"))
             await until(lambda: is_confirmed(database, channel))
         assert await told(log, channel) == ["one", "two", "three"]
 

@@ -197,14 +197,12 @@ def test_what_a_run_wants_of_its_owner_and_how_it_ends_is_queued(
             assert (asked["type"], asked["lane"], asked["data"]["call_id"]) == ("approval.requested", URGENT, "c1")
             own.post(f"/executions/{run['id']}/approvals/c1", json={"decision": "approve"})
             ended(own, run["id"])
+            told = [(event["type"], event["lane"]) for event in socket.events(2)]
+            assert told == [("approval.resolved", URGENT), ("execution.completed", NORMAL)]
             failed = start(own, agent)
             ended(own, failed["id"])
-            told = [(event["type"], event["lane"]) for event in socket.events(3)]
-            assert told == [
-                ("approval.resolved", URGENT),
-                ("execution.completed", NORMAL),
-                ("execution.failed", URGENT),
-            ]
+            told = [(event["type"], event["lane"]) for event in socket.events(1)]
+            assert told == [("execution.failed", URGENT)]
 
 
 def test_runs_are_hidden_from_credentials_that_may_not_see_them(

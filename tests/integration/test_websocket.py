@@ -3,7 +3,7 @@
 import pytest
 
 from tests.conftest import Server
-from tests.runs import ended, make_agent, start
+from tests.runs import ended, events, make_agent, start
 from tests.sockets import JSON, MSGPACK, conversing
 
 
@@ -31,6 +31,7 @@ def test_of_a_run_that_is_over_an_unknown_position_gets_the_end_and_the_epoch_th
 ) -> None:
     with deployment.client() as api, conversing(deployment, codec=codec) as socket:
         run = ended(api, start(api, make_agent(api), "Hello there")["id"])
+        events(api, run["id"])  # Waits until its end is told.
         name = f"execution:{run['id']}"
         told = socket.ask("subscribe", ch=name, since={"epoch": "nonsense", "seq": 2})
         frames = socket.until("live")
