@@ -80,6 +80,7 @@ from ai_agent.security.outbound import OutboundGuard
 from ai_agent.security.secret_box import SecretBox
 from ai_agent.security.secret_fields import SecretFields
 from ai_agent.security.webhook_signatures import WebhookSigner
+from ai_agent.services.administration import AdministrationService
 from ai_agent.services.agents import AgentService
 from ai_agent.services.api_keys import ApiKeyService
 from ai_agent.services.approvals import ApprovalService
@@ -103,6 +104,7 @@ from ai_agent.services.notifications import NotificationService
 from ai_agent.services.outbox_lag import OutboxLag
 from ai_agent.services.paging import Pager
 from ai_agent.services.queues import QueueService
+from ai_agent.services.rate_limit_overrides import RateLimitOverrides
 from ai_agent.services.rate_limits import RateLimitService
 from ai_agent.services.service_checks import ServiceChecks
 from ai_agent.services.sessions import SessionService
@@ -148,6 +150,8 @@ class _Server:
         tickets = KeyHasher(settings.secret, settings.secret_key_fallbacks, TICKET)
         jwt = _jwt(settings, guard)
         self.identity = IdentityService(self.database, hasher, self._api_keys, tickets, jwt)
+        self._overrides = RateLimitOverrides(self.database, self._pager, self.rate_limits)
+        self.identity.listeners.append(self._overrides.changed)
         self.credentials = Credentials(self.identity, self.rate_limits)
         self._tokens = TokenService(
             self.database,
@@ -243,6 +247,8 @@ class _Server:
             "mcp_servers": given(self._mcp_servers),
             "tools": given(ToolService(self.database, self._pager, self._tool_secrets, self._guard, self._toolbox)),
             "rate_limits": given(self.rate_limits),
+            "overrides": given(self._overrides),
+            "administration": given(AdministrationService(self.settings, self.database, self._connections)),
             "api_keys": given(self._api_keys),
             "audit": given(AuditService(self._pager)),
             "connections": given(ConnectionService(self.database, self._pager, self._connections, self._orders)),
@@ -275,7 +281,7 @@ class _Server:
                 (self._api_keys, self._limiter, self.identity),
                 (self._connections, self._orders),
             )
-            for room in (self.health, *limits, *nodes, self._presence, self._manager):
+            for room in (self.health, self._overrides, *limits, *nodes, self._presence, self._manager):
                 ends.push_async_callback(room.close)
             await self._limiter.start()
             await self._orders.start()
@@ -283,6 +289,7 @@ class _Server:
             self._manager.start()
             await first_start(self.settings, self._api_keys, self._agents)
             await self.identity.start()
+            await self._overrides.start()
             async with self._working() if worker else contextlib.nullcontext():
                 yield
 

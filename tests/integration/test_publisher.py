@@ -112,7 +112,7 @@ async def is_confirmed(database: Database, channel: str) -> bool:
 def test_what_is_committed_is_told_at_once_and_then_leaves_the_outbox(
     run: Callable[[Scenario], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(publishing, "RELAY_SECONDS", 60)
+    monkeypatch.setattr(publishing, "RELAY_SECONDS", 600)
 
     async def scenario(database: Database, channel: str) -> None:
         log = MemoryLog()

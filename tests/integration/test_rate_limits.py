@@ -3,9 +3,11 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -196,3 +198,122 @@ def test_bad_credentials_are_refused_after_some_and_good_ones_from_elsewhere_wor
             assert api.get("/sessions", headers=there).status_code == 200, "who is known is not asked again"
     finally:
         server.stop()
+
+
+@pytest.fixture(params=["two nodes", "one process"])
+def pair(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[Server]]:
+    """Servers that share what they know: two on PostgreSQL and Redis, or one on SQLite that is both."""
+    if request.param == "two nodes":
+        yield request.getfixturevalue("nodes")
+        return
+    server = started(tmp_path, f"sqlite:///{tmp_path}/x.db", rate_limit_session_create=CREATED)
+    yield [server, server]
+    server.stop()
+
+
+@pytest.fixture
+def caller(pair: list[Server]) -> Iterator[tuple[str, str]]:
+    """A principal's subject, and a key of it; what was overridden is restored."""
+    user = f"auth0|{time.monotonic_ns()} ü"
+    with pair[0].client() as admin:
+        body = {"name": "x", "owner_id": user, "scopes": ["sessions:read", "sessions:write"]}
+        key = admin.post("/admin/keys", json=body).json()["key"]
+    yield user, key
+    with pair[0].client() as admin:
+        admin.delete(f"/admin/rate-limits/{quote(user)}")
+
+
+def created(server: Server, key: str) -> int:
+    with server.client(key) as client:
+        return client.post("/sessions", json={}).status_code
+
+
+def quota(server: Server, key: str) -> list[int]:
+    with server.client(key) as client:
+        limits = client.get("/rate-limit").json()["limits"]
+    return [limit["quota"] for limit in limits if limit["scope"] == "session_create"]
+
+
+def within_a_second(happens: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 1.2
+    while not happens():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_limits_of_one_principal_are_overridden_and_restored_on_every_node(
+    pair: list[Server], caller: tuple[str, str]
+) -> None:
+    (user, key), (here, there) = caller, pair
+    path = f"/admin/rate-limits/{quote(user)}"
+    assert quota(there, key) == [10, 100]  # Both nodes know the key.
+    with here.client() as admin:
+        asked = {"limits": {"session_create": "2/minute"}, "reason": "posts too much"}
+        override = admin.put(path, json=asked).json()
+        assert (override["user_id"], override["tier"], override["limits"]) == (user, None, asked["limits"])
+        within_a_second(lambda: quota(there, key) == [2])
+        assert [created(server, key) for server in (here, there, here, there)] == [201, 201, 429, 429]
+        looked = admin.get(path).json()
+        assert (looked["tier"], looked["override"]) == ("authenticated", override)
+        (left_over,) = [limit for limit in looked["limits"] if limit["scope"] == "session_create"]
+        assert (left_over["limit"], left_over["remaining"]) == ("2 per 1 minute", 0)
+        assert created(there, KEY) == 201  # Nobody else's.
+        again = admin.put(path, json={"tier": "premium"}).json()
+        assert (again["id"], again["limits"], again["tier"]) == (override["id"], {}, "premium")
+        within_a_second(lambda: quota(there, key) == [500, 5000])
+        with there.client(key) as client:
+            assert client.get("/rate-limit").json()["tier"] == "premium"
+        assert admin.get("/admin/rate-limits", params={"user_id": user}).json()["items"] == [again]
+        assert admin.delete(path).status_code == 204
+        within_a_second(lambda: quota(there, key) == [10, 100])
+        assert admin.get(path).json()["override"] is None
+        assert admin.delete(path).status_code == 404
+        log = admin.get("/admin/audit-log", params={"target_id": user}).json()["items"]
+        assert [entry["action"] for entry in log] == ["rate_limits.restored", *["rate_limits.overridden"] * 2]
+        assert log[-1]["details"]["reason"] == "posts too much"
+
+
+def test_an_override_ends_by_itself_and_outlives_a_restart(pair: list[Server], caller: tuple[str, str]) -> None:
+    (user, key), server = caller, pair[0]
+    path = f"/admin/rate-limits/{quote(user)}"
+    with server.client() as admin:
+        admin.put(path, json={"limits": {"session_create": "3/minute"}})
+    server.stop()
+    server.start()
+    assert quota(server, key) == [3]
+    with server.client() as admin:
+        end = (datetime.now(UTC) + timedelta(seconds=2)).isoformat()
+        assert admin.put(path, json={"limits": {"session_create": "4/minute"}, "expires_at": end}).status_code == 200
+    within_a_second(lambda: quota(server, key) == [4])
+    time.sleep(2)
+    assert quota(server, key) == [10, 100]
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "limits"),
+        ({"limits": {}}, "limits"),
+        ({"limits": {"read": "a lot"}}, "limits.read"),
+        ({"limits": {"read": "0/minute"}}, "limits.read"),
+        ({"limits": {"reads": "1/minute"}}, "limits.reads"),
+        ({"tier": "gold"}, "tier"),
+        ({"tier": "premium", "expires_at": "2020-01-01T00:00:00Z"}, "expires_at"),
+    ],
+)
+def test_an_override_that_says_nothing_is_refused(nodes: list[Server], body: dict[str, Any], field: str) -> None:
+    with nodes[0].client() as admin:
+        refused = admin.put("/admin/rate-limits/somebody", json=body)
+        assert refused.status_code == 422, refused.text
+        assert [error["field"] for error in refused.json()["validation_errors"]] == [field]
+        assert admin.get("/admin/rate-limits/somebody").json()["override"] is None
+
+
+@pytest.mark.parametrize("user", ["x" * 256, "a%00b"])
+def test_what_is_no_principal_has_no_limits(nodes: list[Server], user: str) -> None:
+    with nodes[0].client() as admin:
+        for answer in (
+            admin.put(f"/admin/rate-limits/{user}", json={"tier": "premium"}),
+            admin.get(f"/admin/rate-limits/{user}"),
+        ):
+            assert answer.status_code in {404, 422}, answer.text

@@ -20,15 +20,18 @@ from ai_agent.api.dependencies import Caller
 from ai_agent.api.headers import header
 from ai_agent.domain.errors import ConfigurationError, UnsupportedMediaType
 from ai_agent.domain.fields import BULK as BULK_ITEMS
-from ai_agent.domain.identity import Principal, Tier
+from ai_agent.domain.identity import Principal
 from ai_agent.domain.rate_limits import TOTAL, Charge, Hit, Plan, RouteClass, Windows, parse_limit
 from ai_agent.observability.metrics import RATE_LIMIT_DECISIONS
-from ai_agent.services.rate_limits import Left, RateLimitService, counted_as, hit_of, seconds
+from ai_agent.services.rate_limits import Allowance, Left, RateLimitService, counted_as, hit_of, seconds
 
 RATE_LIMITS = "rate_limits"
 COMPILED = "compiled_rate_limits"
 EXEMPT: dict[str, Any] = {RATE_LIMITS: None}
 """`opt` of an operation without limits, which counts in none."""
+
+PLANS = 256
+"""Of one operation: of the tiers, and of so many callers with limits of their own."""
 
 _LEFT = "rate_limit_left"
 
@@ -92,38 +95,42 @@ class RouteLimits:
         self._operation = operation
         self._method = method
         self._fixed = not callable(total_cost) and not any(limit.depends_on_request for limit in limits)
-        self._plans: dict[Tier, Plan] = {}
+        self._plans: dict[Allowance, Plan] = {}
         self._messages = {self._scope(limit): limit.message for limit in limits}
 
     async def charge(self, scope: Scope, receive: Receive, principal: Principal | None) -> None:
         """Charges all windows or none, and notes what is left. Raises RateLimitExceeded."""
-        tier = principal.tier if principal else Tier.DEFAULT
+        allowed = self._service.allowance(principal)
         caller = counted_as(principal, scope["client_address"])  # type: ignore[typeddict-item]  # ours
-        plan = self._plans.get(tier)
-        hit = hit_of(plan, caller) if plan else await self._hit(Caller(scope, receive), tier, caller)
+        plan = self._plans.get(allowed)
+        hit = hit_of(plan, caller) if plan else await self._hit(Caller(scope, receive), allowed, caller)
         left = await self._service.charge(hit, self._messages)
         note_left(scope, left, "allowed")
 
-    async def _hit(self, request: Caller, tier: Tier, caller: str) -> Hit:
+    async def _hit(self, request: Caller, allowed: Allowance, caller: str) -> Hit:
         cost = await _cost(self._total_cost, request)
-        charged = [(Charge(TOTAL, window, cost), caller) for window in self._service.total(tier)]
+        charged = [(Charge(TOTAL, window, cost), caller) for window in self._service.total(allowed)]
         for limit in self._limits:
-            charged += await self._charged(limit, request, tier, caller)
+            charged += await self._charged(limit, request, allowed, caller)
         plan = _plan(tuple(charge for charge, _ in charged))
         if self._fixed:
-            self._plans[tier] = plan
+            if len(self._plans) > PLANS:  # Of overrides that are gone.
+                self._plans.clear()
+            self._plans[allowed] = plan
         return Hit(plan, [key + who for key, (_, who) in zip(plan.keys, charged, strict=True)])
 
-    async def _charged(self, limit: RateLimit, request: Caller, tier: Tier, caller: str) -> list[tuple[Charge, str]]:
+    async def _charged(
+        self, limit: RateLimit, request: Caller, allowed: Allowance, caller: str
+    ) -> list[tuple[Charge, str]]:
         if limit.exempt_when is not None and limit.exempt_when(request):
             return []
         who = caller if limit.key is None else f"k:{limit.key(request)}"
         cost = await _cost(limit.cost, request)
-        return [(Charge(self._scope(limit), window, cost), who) for window in self._windows(limit, request, tier)]
+        return [(Charge(self._scope(limit), window, cost), who) for window in self._windows(limit, request, allowed)]
 
-    def _windows(self, limit: RateLimit, request: Caller, tier: Tier) -> Windows:
+    def _windows(self, limit: RateLimit, request: Caller, allowed: Allowance) -> Windows:
         if isinstance(limit.limit, RouteClass):
-            return self._service.windows(limit.limit, tier)
+            return self._service.windows(limit.limit, allowed)
         return parse_limit(limit.limit(request) if callable(limit.limit) else limit.limit)
 
     def _scope(self, limit: RateLimit) -> str:

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from ai_agent.domain.errors import FieldError
-from ai_agent.domain.fields import Holds, Input, Label, Name, StoredJson, now, time_fault
+from ai_agent.domain.fields import Holds, Input, Label, Name, StoredJson, future_fault
 from ai_agent.domain.identity import BUILT_IN, Scope, Tier
 from ai_agent.domain.pages import Filter, Page
 
@@ -77,8 +77,7 @@ class CreateApiKey(Input):
         return errors
 
     def _check_expiry(self, expires_at: datetime) -> list[FieldError]:
-        fault = time_fault(expires_at) or ("Must be in the future" if expires_at <= now() else None)
-        if fault:
+        if fault := future_fault(expires_at):
             return [FieldError("expires_at", fault, expires_at)]
         self.expires_at = expires_at.astimezone(UTC)
         return []

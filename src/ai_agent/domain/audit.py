@@ -34,10 +34,12 @@ class Action(StrEnum):
     CONNECTION_CLOSED = "connection.closed"
     DEAD_LETTERS_REPLAYED = "dead_letters.replayed"
     DEAD_LETTERS_PURGED = "dead_letters.purged"
+    RATE_LIMITS_OVERRIDDEN = "rate_limits.overridden"
+    RATE_LIMITS_RESTORED = "rate_limits.restored"
 
 
 class Target(msgspec.Struct, frozen=True):
-    """What was acted on: `api_key`, `token_family`, `connection` or `queue`, by id; `*` for all queues."""
+    """What was acted on: `api_key`, `token_family`, `connection`, `queue` or `principal`; `*` for all queues."""
 
     type: str
     id: str

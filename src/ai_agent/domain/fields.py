@@ -112,6 +112,11 @@ def time_fault(time: datetime) -> str | None:
     return None
 
 
+def future_fault(time: datetime) -> str | None:
+    """What is wrong with a time at which something is to end, or None."""
+    return time_fault(time) or ("Must be in the future" if time <= now() else None)
+
+
 def depth(value: object) -> int:
     """The nesting of lists and objects in a decoded JSON value; a scalar has depth 0."""
     deepest, waiting = 0, [(value, 0)]

@@ -2,14 +2,19 @@
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from functools import cache, lru_cache
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address, ip_network
 from types import MappingProxyType
 from typing import NamedTuple
 
+import msgspec
+
 from ai_agent.domain.errors import ConfigurationError
+from ai_agent.domain.fields import now
 from ai_agent.domain.identity import Principal, Tier
+from ai_agent.domain.rate_limit_overrides import LimitTexts, RateLimitOverride
 from ai_agent.domain.rate_limits import (
     AUTH_FAILURE,
     TOTAL,
@@ -39,6 +44,22 @@ class Left(NamedTuple):
     state: WindowState
 
 
+class Own(NamedTuple):
+    """What a principal is allowed whose limits are overridden: its tier's, but for these scopes."""
+
+    tier: Tier
+    limits: tuple[tuple[str, Windows], ...]
+
+
+Allowance = Tier | Own
+
+
+class _Override(NamedTuple):
+    tier: Tier | None
+    limits: tuple[tuple[str, Windows], ...]
+    expires_at: datetime | None
+
+
 class RateLimitService:
     """Raises ConfigurationError for a limit that cannot be read."""
 
@@ -52,16 +73,38 @@ class RateLimitService:
         }
         self._totals = {tier: _setting(settings, f"rate_limit_tier_{tier}") for tier in Tier}
         self._classes = {each: _setting(settings, f"rate_limit_{each}") for each in RouteClass}
+        self._overrides: dict[str, _Override] = {}
         self._failures = Plan(
             Charge(AUTH_FAILURE, window) for window in _setting(settings, f"rate_limit_{AUTH_FAILURE}")
         )
 
-    def total(self, tier: Tier) -> Windows:
-        """What all requests of a caller may cost together."""
-        return self._totals[tier]
+    def override(self, overrides: Iterable[RateLimitOverride]) -> None:
+        """From now on, these are all that there are."""
+        self._overrides = {each.user_id: _read(each) for each in overrides}
 
-    def windows(self, route_class: RouteClass, tier: Tier) -> Windows:
-        return tuple(window * self._factors[tier] for window in self._classes[route_class])
+    def allowance(self, principal: Principal | None) -> Allowance:
+        """Whose limits count for a caller: those of the tier, or of the operator's own choice."""
+        if principal is None:
+            return Tier.DEFAULT
+        if not self._overrides or (own := self._overrides.get(principal.subject)) is None:
+            return principal.tier
+        if own.expires_at is not None and own.expires_at <= now():
+            return principal.tier
+        return Own(own.tier or principal.tier, own.limits)
+
+    def tier(self, principal: Principal) -> Tier:
+        """What a caller's requests count as."""
+        return _parts(self.allowance(principal))[0]
+
+    def total(self, allowance: Allowance) -> Windows:
+        """What all requests of a caller may cost together."""
+        tier, own = _parts(allowance)
+        return own.get(TOTAL) or self._totals[tier]
+
+    def windows(self, route_class: RouteClass, allowance: Allowance) -> Windows:
+        tier, own = _parts(allowance)
+        factor = self._factors[tier]
+        return own.get(route_class) or tuple(window * factor for window in self._classes[route_class])
 
     async def charge(self, hit: Hit, messages: Mapping[str, str | None] = MappingProxyType({})) -> Left:
         """Charges all windows or none. `messages` are those of scopes that have one of their own.
@@ -86,15 +129,15 @@ class RateLimitService:
         """What is left of every limit of a caller; looking costs nothing."""
         if not self.enabled:
             return []
-        plan = self._everything(principal.tier)
+        plan = self._everything(self.allowance(principal))
         verdict = await self._storage.charge(hit_of(plan, counted_as(principal, "")))
         at = time.time()
         return [_told(charge, state, at) for charge, state in zip(plan.charges, verdict.states, strict=True)]
 
-    @cache  # noqa: B019  # there is one service, which lives as long as the process
-    def _everything(self, tier: Tier) -> Plan:
-        scopes: list[tuple[str, Windows]] = [(TOTAL, self.total(tier))]
-        scopes += [(each, self.windows(each, tier)) for each in RouteClass]
+    @lru_cache(maxsize=256)  # noqa: B019  # there is one service, which lives as long as the process
+    def _everything(self, allowance: Allowance) -> Plan:
+        scopes: list[tuple[str, Windows]] = [(TOTAL, self.total(allowance))]
+        scopes += [(each, self.windows(each, allowance)) for each in RouteClass]
         return Plan(Charge(scope, window, 0) for scope, windows in scopes for window in windows)
 
     async def check_address(self, address: str) -> None:
@@ -115,6 +158,15 @@ class RateLimitService:
 def _looking(plan: Plan) -> Plan:
     """The same windows, charged nothing."""
     return Plan(Charge(charge.scope, charge.window, 0) for charge in plan.charges)
+
+
+def _parts(allowance: Allowance) -> tuple[Tier, dict[str, Windows]]:
+    return (allowance.tier, dict(allowance.limits)) if isinstance(allowance, Own) else (allowance, {})
+
+
+def _read(override: RateLimitOverride) -> _Override:
+    limits = msgspec.json.decode(override.limits, type=LimitTexts)
+    return _Override(override.tier, limits.windows(), override.expires_at)
 
 
 def _setting(settings: Settings, field: str) -> Windows:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from advanced_alchemy.alembic.commands import AlembicCommands
     from sqlalchemy.ext.asyncio import AsyncEngine
 
-HEAD = "0012"
+HEAD = "0013"
 """The newest revision; a test holds it to the scripts, so that a start need not read them."""
 
 _VERSION = Statement(sa.select(sa.column("version_num", sa.String)).select_from(sa.table("alembic_version")), str)

@@ -379,6 +379,21 @@ credential_changes = sa.Table(
     sa.Index("ix_credential_changes_until", "until"),
 )
 
+# What the operator allows one principal in place of its tier. Triggers announce each change (migration 0013).
+rate_limit_overrides = sa.Table(
+    "rate_limit_overrides",
+    metadata,
+    sa.Column("id", Id, primary_key=True),
+    # The principal's subject.
+    sa.Column("user_id", sa.String(255), nullable=False, unique=True),
+    sa.Column("tier", sa.String(16)),
+    _json("limits"),
+    sa.Column("reason", sa.Text),
+    _time("expires_at", nullable=True),
+    _time("created_at"),
+    _time("updated_at"),
+)
+
 # What began with one API key and is revoked as one: every refresh token and JWT that came of it.
 token_families = sa.Table(
     "token_families",

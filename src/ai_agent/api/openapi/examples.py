@@ -7,6 +7,7 @@ import msgspec
 
 from ai_agent.api.v1.health import Alive, Health, Ready
 from ai_agent.api.v1.rate_limits import RateLimits
+from ai_agent.domain.administration import Configuration, Stats
 from ai_agent.domain.agents import Agent, AgentVersion, CreateAgent, PatchAgent, ReplaceAgent
 from ai_agent.domain.api_keys import ApiKey, CreateApiKey, NewApiKey, RotateApiKey
 from ai_agent.domain.audit import AuditEntry
@@ -43,6 +44,12 @@ from ai_agent.domain.mcp_servers import (
     ReplaceMcpServer,
 )
 from ai_agent.domain.messages import CreateMessage, FoundMessage, Message, PatchMessage, ReplaceMessage, Thread
+from ai_agent.domain.rate_limit_overrides import (
+    LimitTexts,
+    OverrideRateLimits,
+    PrincipalRateLimits,
+    RateLimitOverride,
+)
 from ai_agent.domain.sessions import CreateSession, ForkSession, PatchSession, ReplaceSession, Session
 from ai_agent.domain.tokens import Me, RefreshToken, Tokens, WebSocketTicket
 from ai_agent.domain.tool_calls import ResolveApproval, ToolCall, ToolCalls, ToolResult
@@ -160,6 +167,17 @@ _SERVICE = {
     "latency_ms": None,
     "breaker": "open",
     "error": "https://api.openai.com/v1 answers 503",
+}
+
+_OVERRIDE = {
+    "id": KEY,
+    "user_id": "billing",
+    "tier": "premium",
+    "limits": {"execute": "50/minute"},
+    "reason": "The end of the year",
+    "expires_at": "2027-01-15T00:00:00Z",
+    "created_at": "2026-12-20T08:00:00Z",
+    "updated_at": "2026-12-20T08:00:00Z",
 }
 
 EXAMPLES: dict[type, Any] = {
@@ -346,6 +364,44 @@ EXAMPLES: dict[type, Any] = {
     FailedTool: _FAILED_TOOL,
     InvokeTool: {"arguments": {"city": "Kyoto"}},
     ToolOutput: {"output": {"temperature": 14}, "is_error": False, "truncated": False, "duration_ms": 120},
+    RateLimitOverride: _OVERRIDE,
+    OverrideRateLimits: {name: _OVERRIDE[name] for name in ("tier", "limits", "reason", "expires_at")},
+    LimitTexts: _OVERRIDE["limits"],
+    PrincipalRateLimits: {"user_id": "billing", "tier": "premium", "limits": _LIMITS, "override": _OVERRIDE},
+    Stats: {
+        "version": "0.1.0",
+        "counts": {
+            "sessions": 1200,
+            "messages": 48_211,
+            "agents": 14,
+            "executions": 20_105,
+            "tools": 9,
+            "mcp_servers": 2,
+            "api_keys": 5,
+        },
+        "approximate": ["messages", "executions"],
+        "live": {"queued": 1, "running": 4, "waiting": 2, "oldest_ready_at": "2026-11-05T12:00:00Z"},
+        "last_24h": {
+            "completed": 310,
+            "failed": 4,
+            "cancelled": 2,
+            "tokens": {"input": 610_000, "output": 84_000},
+            "cost": 2.45,
+        },
+        "connections": 37,
+        "unacknowledged": 3,
+        "dead_letters": 0,
+        "outbox_oldest_at": None,
+    },
+    Configuration: {
+        "settings": [
+            {
+                "name": "AI_AGENT_DATABASE_URL",
+                "value": "postgresql://api:***@db/ai_agent",
+                "is_default": False,
+            }
+        ]
+    },
     RateLimits: {"tier": "authenticated", "limits": _LIMITS},
     Health: {"status": "ok", "version": "0.1.0", "uptime": 86400.5, "degraded": [], "failing": []},
     ServicesHealth: {"status": "degraded", "services": [_SERVICE]},

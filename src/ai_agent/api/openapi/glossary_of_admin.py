@@ -40,4 +40,57 @@ ADMINISTRATION = {
     "connected_at": "When it was authenticated first",
     "listConnections.created_after": "Only what was opened later; RFC 3339 with an offset",
     "listConnections.created_before": "Only what was opened earlier; RFC 3339 with an offset",
+    # Limits of single principals
+    **{
+        f"{place}.user_id": "The principal: the subject of its credentials, that is the owner of all it makes"
+        for place in (
+            "RateLimitOverride",
+            "PrincipalRateLimits",
+            "listRateLimitOverrides",
+            "getPrincipalRateLimits",
+            "overrideRateLimits",
+            "deleteRateLimitOverride",
+        )
+    },
+    "getPrincipalRateLimits.tier": "The tier of its credentials",
+    "RateLimitOverride.tier": "What its requests count as, whatever its credentials say; null leaves it to them",
+    "OverrideRateLimits.tier": "What its requests count as, whatever its credentials say; without it, they say",
+    "RateLimitOverride.limits": "Limits of its own, by scope; what is not named is that of the tier",
+    "OverrideRateLimits.limits": "Limits of its own, by scope; what is not named is that of the tier",
+    "PrincipalRateLimits.limits": "Every limit of the principal; none where they are switched off",
+    "RateLimitOverride.reason": "Why, for those who come after",
+    "OverrideRateLimits.reason": "Why, for those who come after",
+    "override": "What the operator has changed, also where it has expired; null for nothing",
+    **{
+        f"LimitTexts.{scope}": f"{text}, as `200/minute` or `10/minute;200/hour`"
+        for scope, text in {
+            "total": "All requests together",
+            "session_create": "Sessions created",
+            "message_create": "Messages created",
+            "read": "Lists, and whatever is read",
+            "execute": "Runs of agents",
+            "bulk": "Calls for many items",
+            "tool_invoke": "Calls of tools",
+            "write": "Every other request that changes something",
+        }.items()
+    },
+    # The server as a whole
+    "counts": "How many there are, of all owners",
+    "approximate": "The names of the counts that are estimates",
+    "live": "Runs that have not ended",
+    "oldest_ready_at": "Since when the first run has waited for a worker; null when none does",
+    "last_24h": "Runs that were accepted in the last 24 hours and have ended",
+    "Stats.connections": "Sockets that are open on all nodes",
+    "EndedExecutions.completed": "Runs that have answered",
+    "EndedExecutions.tokens": "What they have used, as far as it is known",
+    "Stats.dead_letters": "Events that were sent as often as may be, and not acknowledged",
+    "EndedExecutions.cost": "In the currency of the providers' prices, as far as they are known",
+    **{
+        f"RowCounts.{name}": "How many there are"
+        for name in ("sessions", "messages", "agents", "executions", "tools", "mcp_servers", "api_keys")
+    },
+    "settings": "Every setting",
+    "Setting.name": "Its environment variable",
+    "Setting.value": "As it would be written there; `***` for what is secret, null for nothing",
+    "is_default": "Whether it is what it is without being set",
 }

@@ -71,7 +71,7 @@ class AuthController(Controller):
         return Me(
             user=caller.subject,
             role=CallerRole.ADMIN if admin else CallerRole.USER,
-            tier=caller.tier,
+            tier=rate_limits.tier(caller),
             scopes=[Scope.ADMIN] if admin else sorted(caller.scopes),
             limits=await rate_limits.states(caller),
             key_id=caller.key_id,

@@ -31,4 +31,4 @@ class RateLimitController(Controller):
 
         Every limit of the caller, and what is left of it. Asking costs nothing.
         """
-        return RateLimits(request.user.tier, await rate_limits.states(request.user))
+        return RateLimits(rate_limits.tier(request.user), await rate_limits.states(request.user))
