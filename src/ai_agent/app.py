@@ -14,6 +14,7 @@ from ai_agent import backends
 from ai_agent.api.admission import Admission
 from ai_agent.api.answers import Answer
 from ai_agent.api.body import BodyDecoder
+from ai_agent.api.cors import Cors
 from ai_agent.api.dependencies import Caller, given
 from ai_agent.api.documents import DocumentController
 from ai_agent.api.errors import answer_error
@@ -374,7 +375,10 @@ def create_app(settings: Settings, *, worker: bool = True) -> Litestar:
     declare_rate_limits(app, server.rate_limits)
     timing = settings.environment is Environment.DEVELOPMENT
     proxies = TrustedProxies(settings.proxy_networks)
-    app.asgi_handler = traced(OuterWrapper(app.asgi_handler, proxies, lambda: server.health.draining, timing=timing))
+    cors = Cors(settings.cors) if settings.cors_origins else None
+    app.asgi_handler = traced(
+        OuterWrapper(app.asgi_handler, proxies, lambda: server.health.draining, timing=timing, cors=cors)
+    )
     return app
 
 

@@ -194,6 +194,13 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         tuple[str, ...],
         Meta(description="Networks whose X-Forwarded-For and X-Forwarded-Proto count, as 10.0.0.0/8,127.0.0.1/32."),
     ] = ()
+    cors_origins: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Pages that may call the API from a browser, as https://app.example.com; `*` is any, and only "
+            "for development. Default: none but the server's own."
+        ),
+    ] = ()
     ws_origins: Annotated[
         tuple[str, ...],
         Meta(description="Pages that may open a socket, as https://app.example.com. Default: the server's own."),
@@ -259,6 +266,11 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
         return frozenset(_origins("ws_origins", self.ws_origins))
 
     @property
+    def cors(self) -> frozenset[Origin] | None:
+        """Of pages that may call the API; None for any. Raises ConfigurationError for what is no origin."""
+        return None if "*" in self.cors_origins else frozenset(_origins("cors_origins", self.cors_origins))
+
+    @property
     def secret(self) -> str:
         """The secret key, from the setting or from the data directory, where the first start has put it."""
         if self.secret_key:
@@ -308,7 +320,7 @@ def load_settings(
         settings = msgspec.convert({**given, **overrides}, Settings, strict=False, dec_hook=_path)
     except msgspec.ValidationError as error:
         raise _named(error) from None
-    _ = settings.outbound_networks, settings.proxy_networks, settings.origins  # Raise for what is none.
+    _ = settings.outbound_networks, settings.proxy_networks, settings.origins, settings.cors  # Raise for what is none.
     _check_production(settings)
     _check_jwks(settings)
     return settings
@@ -356,6 +368,9 @@ def _check_production(settings: Settings) -> None:
         )
     if settings.auth is Auth.DISABLED:
         raise ConfigurationError("AI_AGENT_AUTH=disabled is not allowed in production", "Remove it and use API keys")
+    if settings.cors is None:
+        hint = "Name the pages that may call the API: https://app.example.com,…"
+        raise ConfigurationError("AI_AGENT_CORS_ORIGINS=* is not allowed in production", hint)
 
 
 def _check_jwks(settings: Settings) -> None:

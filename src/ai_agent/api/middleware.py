@@ -12,6 +12,7 @@ import uuid_utils
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send, WebSocketScope
 
+from ai_agent.api.cors import Cors
 from ai_agent.api.errors import error_body
 from ai_agent.api.headers import CONNECTION_CLOSE, header, note_headers
 from ai_agent.api.proxies import TrustedProxies
@@ -39,11 +40,20 @@ RAW = "raw"
 
 
 class OuterWrapper:
-    """Correlation, access log, security headers, time, HEAD. Around routing, so that 404 and 405 pass it too."""
+    """Correlation, access log, headers for browsers, time, HEAD. Around routing, so that 404 and 405 pass it too."""
 
-    def __init__(self, app: ASGIApp, proxies: TrustedProxies, draining: Callable[[], bool], *, timing: bool):
+    def __init__(
+        self,
+        app: ASGIApp,
+        proxies: TrustedProxies,
+        draining: Callable[[], bool],
+        *,
+        timing: bool,
+        cors: Cors | None = None,
+    ):
         self._app = app
         self._proxies = proxies
+        self._cors = cors
         self._draining = draining
         self._timing = timing
 
@@ -89,6 +99,8 @@ class OuterWrapper:
                 status = message["status"]
                 leaves = self._draining() and scope["http_version"] < "2"
                 added = _headers(scope, started, message["headers"], leaves=leaves)
+                if self._cors is not None:
+                    added += self._cors.headers(scope, method)
                 message["headers"] = [*message["headers"], *added]
             elif message["type"] == "http.response.body":
                 size += len(message["body"])
