@@ -1,5 +1,7 @@
 """The commands as a user meets them: what they print, and how they fail."""
 
+import asyncio
+import importlib
 import json
 import os
 import signal
@@ -9,13 +11,17 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from ai_agent.cli import main
+from ai_agent.domain.errors import ConfigurationError
+from ai_agent.domain.fields import now
 from ai_agent.security.api_keys import generate, well_formed
+from ai_agent.settings import load_settings
 from ai_agent.storage.migrations import HEAD
 from tests.conftest import SECRET, FreshServer, Server
 from tests.model_server import ModelServer
@@ -32,6 +38,8 @@ def ai_agent(folder: Path, *arguments: str, **settings: str) -> "subprocess.Comp
     command = [sys.executable, "-m", "ai_agent", *arguments]
     return subprocess.run(command, env=environment, capture_output=True, text=True, cwd=folder, timeout=60, check=False)
 
+
+examination = importlib.import_module("ai_agent.cli.doctor")  # Under that name the package has the command itself.
 
 Command = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -255,7 +263,7 @@ def test_doctor_finds_all_well(tmp_path: Path) -> None:
     with ModelServer() as model:
         run = ai_agent(tmp_path, "doctor", OPENAI_BASE_URL=f"{model.url}/v1")
     assert run.returncode == 0, run.stdout
-    assert [line.split()[0] for line in run.stdout.splitlines()] == ["ok"] * 7
+    assert [line.split()[0] for line in run.stdout.splitlines()] == ["ok"] * 9
 
 
 def test_doctor_says_what_is_wrong_and_what_to_do(tmp_path: Path, empty_postgres: str) -> None:
@@ -285,6 +293,33 @@ def test_doctor_looks_whether_redis_keeps_what_it_is_told(tmp_path: Path) -> Non
         valkey.stop()
     away = ai_agent(tmp_path, "doctor", AI_AGENT_REDIS_URL=valkey.url)
     assert (away.returncode, "Check AI_AGENT_REDIS_URL" in away.stdout) == (1, True)
+
+
+def test_doctor_compares_clocks(postgres_url: str, valkey: ValkeyServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = load_settings({"AI_AGENT_DATABASE_URL": postgres_url, "AI_AGENT_REDIS_URL": valkey.url})
+    assert asyncio.run(examination._clock(settings)) == "agrees with the database and Redis"
+    for shift, way in ((-60, "behind"), (60, "ahead of")):
+        monkeypatch.setattr(examination, "now", lambda shift=shift: now() + timedelta(seconds=shift))
+        with pytest.raises(ConfigurationError, match=f"60 s {way} that of the database"):
+            asyncio.run(examination._clock(settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"AI_AGENT_WS_MAX_CONNECTIONS": "100000000"}, "too few for 100000000 sockets"),
+        ({"AI_AGENT_RATE_LIMIT_ENABLED": "false"}, "Remove AI_AGENT_RATE_LIMIT_ENABLED"),
+        ({"AI_AGENT_RATE_LIMIT_READ": "often"}, "AI_AGENT_RATE_LIMIT_READ"),
+        ({"AI_AGENT_DB_POOL_SIZE": "1000"}, "each process takes up to 1000"),
+    ],
+)
+def test_doctor_looks_at_limits(
+    command: Command, monkeypatch: pytest.MonkeyPatch, postgres_url: str, settings: dict[str, str], words: str
+) -> None:
+    for name, value in ({"AI_AGENT_DATABASE_URL": postgres_url} | settings).items():
+        monkeypatch.setenv(name, value)
+    run = command("doctor")
+    assert (run.returncode, words in run.stdout) == (1, True), run.stdout
 
 
 def test_doctor_names_the_queue(command: Command, monkeypatch: pytest.MonkeyPatch, postgres_url: str) -> None:

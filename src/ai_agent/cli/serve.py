@@ -26,6 +26,7 @@ from websockets.protocol import OPEN
 from ai_agent.api.errors import error_body
 from ai_agent.api.websocket.protocol import WRITE
 from ai_agent.app import create_app
+from ai_agent.cli.limits import raise_open_files
 from ai_agent.cli.worker import check_shared
 from ai_agent.domain.errors import ConfigurationError, MalformedRequest
 from ai_agent.domain.fields import new_id
@@ -125,6 +126,7 @@ def serve(host: str, port: int, data_dir: Path | None, *, reload: bool, worker: 
     if not worker:
         check_shared(settings, "--no-worker")
     configure_logging(level=settings.log_level, json=settings.format is LogFormat.JSON)
+    raise_open_files()
     listener = _listen(host, port)
     if reload:
         config = _config("ai_agent.app:from_environment", settings, factory=True, reload=True)
