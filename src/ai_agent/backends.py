@@ -15,6 +15,9 @@ from ai_agent.storage.redis_limiter import RedisLimiter
 from ai_agent.storage.resilient_limiter import ResilientLimiter
 from ai_agent.storage.timed import TimedDatabase
 
+EVENTS_FILE = "events.db"
+"""The event log of an embedded server, in its data directory."""
+
 
 def database_of(settings: Settings) -> Database:
     database = create_database(
@@ -34,7 +37,7 @@ def queue_of(settings: Settings) -> JobQueue:
 
 def log_of(settings: Settings) -> EventLog:
     if settings.redis_url is None or not settings.shares_runs:
-        return SqliteLog(settings.directory / "events.db")
+        return SqliteLog(settings.directory / EVENTS_FILE)
     return RedisLog(connect(settings.redis_url), _deployment(settings))
 
 

@@ -118,12 +118,6 @@ def test_a_data_directory_may_have_any_name(tmp_path: Path) -> None:
     assert (odd / "ai-agent.db").exists()
 
 
-def test_a_backup_that_cannot_be_made_says_so(tmp_path: Path) -> None:
-    assert_one_line_and_a_hint(ai_agent(tmp_path, "db", "backup", "copy.db"), "copy.db")
-    ai_agent(tmp_path, "db", "upgrade")
-    assert_one_line_and_a_hint(ai_agent(tmp_path, "db", "backup", "nowhere/copy.db"), "nowhere")
-
-
 @pytest.mark.parametrize("option", ["--name", "--owner"])
 @pytest.mark.parametrize("text", ["", "x" * 256, "two\nlines"])
 def test_a_key_has_labels_that_can_be_read(tmp_path: Path, option: str, text: str) -> None:
@@ -387,13 +381,6 @@ def test_chat_names_an_agent_that_is_not_there(started: Server) -> None:
     }
     run = started.command("chat", "nobody")
     assert_one_line_and_a_hint(run, "nobody")
-
-
-def test_an_embedded_database_is_copied_while_it_is_written(started: Server, tmp_path: Path) -> None:
-    with started.client() as api:
-        api.post("/sessions", json={})
-        assert started.command("db", "backup", "copy.db").returncode == 0
-    assert (tmp_path / "copy.db").stat().st_size > 0
 
 
 def test_every_line_of_the_log_is_json_and_names_its_request(started: Server) -> None:

@@ -292,20 +292,6 @@ def test_writers_do_not_queue_behind_another_process_for_longer_than_an_answer_m
     asyncio.run(scenario())
 
 
-def test_a_backup_is_a_whole_database(tmp_path: Path) -> None:
-    async def scenario() -> None:
-        url, copy = f"sqlite:///{tmp_path}/a.db", tmp_path / "copy.db"
-        await migrations.upgrade(url)
-        async with opened(url) as database:
-            async with database.unit_of_work() as rows:
-                session = await added(rows)
-            await migrations.backup(url, copy)
-        async with opened(f"sqlite:///{copy}") as database:
-            assert await sessions.get(database.reader, OWNER, session.id) == session
-
-    asyncio.run(scenario())
-
-
 SEARCH_TEXTS = Statement(sa.select(message_table.c.search_text).distinct(), str)
 ROWS_BEFORE_SEARCH = {
     "Ein Straßenfest": "ein strassenfest",

@@ -163,6 +163,15 @@ def backup(file: Path) -> None:
     run(file)
 
 
+@db.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def restore(file: Path) -> None:
+    """Put a copy back, while no server runs; what is there is kept beside it."""
+    from ai_agent.cli.db import restore as run
+
+    run(file)
+
+
 @cli.group()
 def keys() -> None:
     """API keys, straight on the database."""

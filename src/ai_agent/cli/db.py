@@ -5,8 +5,9 @@ from pathlib import Path
 
 import rich_click as click
 
+from ai_agent.backends import EVENTS_FILE
 from ai_agent.settings import load_settings
-from ai_agent.storage import migrations
+from ai_agent.storage import copies, migrations
 from ai_agent.storage.engine import create_database
 
 
@@ -46,5 +47,15 @@ def check() -> None:
 
 
 def backup(file: Path) -> None:
-    asyncio.run(migrations.backup(_url(), file))
+    copies.backup(_url(), file)
     click.echo(f"Copied to {file}")
+    if (key := load_settings().directory / "secret.key").exists():
+        click.echo(f"Keep {key} with it: without that key its API keys are unknown, and its secrets stay closed")
+
+
+def restore(file: Path) -> None:
+    """Events go with the database they tell of: whoever listens is told to look anew."""
+    kept = copies.restore(_url(), file)
+    for events in load_settings().directory.glob(f"{EVENTS_FILE}*"):
+        events.unlink()
+    click.echo(f"Restored from {file}" + (f"; what was there is now {kept}" if kept else ""))

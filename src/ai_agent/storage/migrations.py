@@ -5,7 +5,6 @@ Both are imported only when there is something to migrate: they cost as much tim
 
 import asyncio
 import io
-import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -113,23 +112,3 @@ def _commands(url: str) -> "AlembicCommands":
     commands = AlembicCommands(SQLAlchemyAsyncConfig(engine_instance=migration_engine(url), alembic_config=alembic))
     commands.config.stdout = io.StringIO()
     return commands
-
-
-async def backup(url: str, target: Path) -> None:
-    """Copies an embedded database while it runs. Raises ConfigurationError on PostgreSQL."""
-    path = sqlite_path(url)
-    if path is None:
-        raise ConfigurationError("Only the embedded database is copied like this", "Use pg_dump for PostgreSQL")
-    try:
-        await asyncio.to_thread(_copy, path, target)
-    except sqlite3.Error as error:
-        hint = "Check that the database exists and the folder can be written"
-        raise ConfigurationError(f"{path} cannot be copied to {target}: {error}", hint) from error
-
-
-def _copy(path: Path, target: Path) -> None:
-    source, copy = sqlite3.connect(f"file:{path}?mode=ro", uri=True), sqlite3.connect(target)
-    with source, copy:
-        source.backup(copy)
-    source.close()
-    copy.close()
