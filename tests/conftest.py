@@ -3,6 +3,7 @@
 import asyncio
 import atexit
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -112,6 +113,19 @@ def prepare(database_url: str) -> None:
         shutil.copy(_migrated_sqlite(), path)
 
 
+_SECRET = re.compile(r"SECRET|_KEY|PASSWORD")
+_CREDENTIAL = re.compile(r"\b(?:sk|rt|wt)-[a-z]+-[A-Za-z0-9_-]{43,}|\beyJ[\w-]+\.[\w-]+\.[\w-]{20,}")
+_SHOWN_ONCE = re.compile(r"Admin API key, shown this once:\s+\S+")
+
+
+def assert_keeps_secrets(log: Path, environment: dict[str, str]) -> None:
+    """Nothing that a process wrote holds a secret of its settings, nor a credential that it made or was shown."""
+    written = _SHOWN_ONCE.sub("", log.read_text(errors="replace"))
+    found = [name for name, value in environment.items() if _SECRET.search(name) and value and value in written]
+    found += [f"{credential[:12]}…" for credential in _CREDENTIAL.findall(written)]
+    assert not found, f"{log} holds {found}"
+
+
 class Server:
     """`ai-agent serve` as its own process, as users run it. Without a database it is as new as on their first day."""
 
@@ -156,7 +170,9 @@ class Server:
 
     def stop(self, how: int = signal.SIGTERM) -> int:
         self.process.send_signal(how)
-        return self.process.wait(20)
+        code = self.process.wait(20)
+        assert_keeps_secrets(self.log, self.environment)
+        return code
 
     def client(self, key: str = KEY, **options: Any) -> httpx.Client:
         """A client that fails for every answer that the OpenAPI document does not know."""
@@ -190,7 +206,9 @@ class WorkerProcess:
 
     def stop(self, how: int = signal.SIGTERM) -> int:
         self.process.send_signal(how)
-        return self.process.wait(20)
+        code = self.process.wait(20)
+        assert_keeps_secrets(self.log, self._environment)
+        return code
 
     def kill(self) -> None:
         self.stop(signal.SIGKILL)

@@ -9,10 +9,15 @@ from typing import Any
 import httpx
 import jsonschema_rs
 import msgspec
+from httplint import HttpResponseLinter
+from httplint.field.parsers.location import LOCATION_UNDEFINED
+from httplint.note import Note, levels
 
 DOCUMENT: dict[str, Any] = json.loads((Path(__file__).parents[2] / "docs" / "openapi.json").read_bytes())
 
 Operation = dict[str, Any]
+
+_FAULTS = {levels.BAD, levels.WARN}
 
 
 def operations() -> list[tuple[str, str, Operation]]:
@@ -46,8 +51,12 @@ def _validator(schema: str) -> jsonschema_rs.Draft202012Validator:
 
 
 def assert_documented(response: httpx.Response) -> None:
-    """Fails for an answer that the document does not know: its status, its media type, or its body."""
+    """Fails for an answer that the document does not know: its status, its media type, or its body.
+
+    And for headers that httplint finds at fault.
+    """
     operation = _operation(response.request.method, response.request.url.path)
+    _assert_well_formed(response, operation)
     if operation is None or response.status_code == 405:
         return
     called = f"{operation['operationId']} → {response.status_code}"
@@ -65,6 +74,29 @@ def assert_documented(response: httpx.Response) -> None:
         decode: Any = msgspec.msgpack.decode if known != media_type else msgspec.json.decode
         wrong = faults(content[known]["schema"], decode(response.content))
         assert not wrong, f"{called}: {wrong}"
+
+
+_linted: set[tuple[str, int, frozenset[str]]] = set()
+
+
+def _assert_well_formed(response: httpx.Response, operation: Operation | None) -> None:
+    """Each operation's answers once, of each status and with each set of headers."""
+    called = f"{response.request.method} {operation['operationId'] if operation else response.request.url.path}"
+    kind = (called, response.status_code, frozenset(response.headers))
+    if kind in _linted:
+        return
+    _linted.add(kind)
+    linter = HttpResponseLinter()
+    linter.process_response_topline(b"HTTP/1.1", b"%d" % response.status_code, response.reason_phrase.encode())
+    linter.process_headers(response.headers.raw)
+    bad = [f"{note.summary} ({note.subject})" for note in linter.notes if _is_fault(note, response.status_code)]
+    assert not bad, f"{called} → {response.status_code}: {bad}"
+
+
+def _is_fault(note: Note, status: int) -> bool:
+    # Where what was accepted can be watched is told in `Location`, as most do that accept work.
+    accepted = status == 202 and isinstance(note, LOCATION_UNDEFINED)
+    return note.level in _FAULTS and not accepted
 
 
 def _operation(method: str, path: str) -> Operation | None:

@@ -14,6 +14,7 @@ from ai_agent.api.guards import PUBLIC
 from ai_agent.app import create_app
 from ai_agent.settings import load_settings
 from tests.conftest import KEY, SECRET, Server
+from tests.contract.document import DOCUMENT
 
 JSON = {"Content-Type": "application/json"}
 NOBODY = "01900000-0000-7000-8000-000000000000"
@@ -39,6 +40,8 @@ def assert_contract(response: httpx.Response, status: int, code: str) -> dict[st
     assert ("validation_errors" in body) == (code == "validation_error")
     assert response.headers["x-content-type-options"] == "nosniff"
     assert response.headers["cache-control"] == "no-store"
+    assert response.headers["content-security-policy"] == "default-src 'none'"
+    assert response.headers["referrer-policy"] == "no-referrer"
     assert float(response.headers["x-process-time"]) >= 0
     assert "server" not in response.headers
     return body
@@ -151,13 +154,49 @@ def test_a_bad_value_is_shown_in_part(shared: httpx.Client) -> None:
     assert error["value"] == "x" * 200
 
 
-@pytest.mark.parametrize("field", ["id", "status", "message_count", "last_activity", "created_at", "owner_id"])
-def test_what_is_output_only_cannot_be_written(shared: httpx.Client, field: str) -> None:
-    session = shared.post("/sessions", json={"title": "mine"}).json()
-    path = f"/sessions/{session['id']}"
-    answered = assert_contract(shared.patch(path, json={field: 1}), 422, "validation_error")
-    assert answered["validation_errors"][0]["field"] == field
-    assert shared.get(path).json() == session
+RESOURCES: dict[str, tuple[str, dict[str, object]]] = {
+    "Session": ("/sessions", {"title": "mine"}),
+    "Message": ("/messages", {"content": "mine"}),
+    "Agent": ("/agents", {"name": "mine"}),
+    "Tool": ("/tools", {"name": "current_time", "kind": "builtin"}),
+    "McpServer": (
+        "/mcp-servers",
+        {"name": "mine", "transport": "streamable_http", "endpoint": "https://a.example", "enabled": False},
+    ),
+}
+"""Where each is, and what it is made of."""
+
+
+def output_only() -> list[tuple[str, str]]:
+    """The fields that the server alone sets, as the document tells them."""
+    fields = {name: set(schema.get("properties", ())) for name, schema in DOCUMENT["components"]["schemas"].items()}
+    return [
+        (name, field)
+        for name in RESOURCES
+        for field in sorted(fields[name] - fields[f"Patch{name}"] | {"owner_id", "row_version"})
+        # Given with what is made, and never changed.
+        if field not in {"session_id", "parent_message_id", "role", "tool_calls", "kind", "transport"}
+    ]
+
+
+@pytest.mark.parametrize(("name", "field"), output_only())
+def test_what_is_output_only_cannot_be_written(shared: httpx.Client, name: str, field: str) -> None:
+    path, body = RESOURCES[name]
+    session = shared.post("/sessions", json={}).json()["id"]
+    collection = f"/sessions/{session}/messages" if name == "Message" else path
+    made = shared.post(collection, json=body).json()
+    one = f"{path}/{made['id']}"
+    try:
+        for answer in (
+            shared.patch(one, json={field: 1}),
+            shared.put(one, json=body | {field: 1}),
+            shared.post(collection, json=body | {field: 1}),
+        ):
+            told = assert_contract(answer, 422, "validation_error")["validation_errors"]
+            assert [error["field"] for error in told] == [field]
+        assert shared.get(one).json() == made
+    finally:
+        shared.delete(one)
 
 
 @pytest.mark.parametrize(
