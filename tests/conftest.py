@@ -114,7 +114,7 @@ def prepare(database_url: str) -> None:
 
 
 _SECRET = re.compile(r"SECRET|_KEY|PASSWORD")
-_CREDENTIAL = re.compile(r"\b(?:sk|rt|wt)-[a-z]+-[A-Za-z0-9_-]{43,}|\beyJ[\w-]+\.[\w-]+\.[\w-]{20,}")
+_CREDENTIAL = re.compile(r"\b(?:sk|rt|wt)-[a-z]+-[A-Za-z0-9]{30,}|\beyJ[\w-]+\.[\w-]+\.[\w-]{20,}")
 _SHOWN_ONCE = re.compile(r"Admin API key, shown this once:\s+\S+")
 
 
