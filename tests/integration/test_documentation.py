@@ -73,3 +73,12 @@ def test_the_first_mcp_server_is_connected_as_it_is_written(model: ModelServer, 
         assert '"requires_approval":true' in run.stdout
     finally:
         server.stop()
+
+
+def test_what_holds_a_promise_is_there() -> None:
+    """Documents name the tests of what they promise."""
+    named = {
+        name for document in DOCS.glob("*.md") for name in re.findall(r"`(tests/[\w/]+\.py)`", document.read_text())
+    }
+    assert len(named) > 20
+    assert [name for name in sorted(named) if not (DOCS.parent / name).exists()] == []
