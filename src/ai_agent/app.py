@@ -64,6 +64,8 @@ from ai_agent.execution.webhook_post import WebhookPost
 from ai_agent.execution.webhooks import Webhooks
 from ai_agent.execution.worker import Worker
 from ai_agent.observability.logging import configure_logging
+from ai_agent.observability.metrics import sampled
+from ai_agent.observability.tool_metrics import breakers_are
 from ai_agent.observability.tracing import traced
 from ai_agent.realtime.announcements import Announcements
 from ai_agent.realtime.connection_registry import ConnectionRegistry
@@ -99,6 +101,7 @@ from ai_agent.services.idempotency import IdempotencyService
 from ai_agent.services.identity import IdentityService
 from ai_agent.services.mcp_servers import McpServerService
 from ai_agent.services.messages import MessageService
+from ai_agent.services.metrics import MetricsService
 from ai_agent.services.notifications import NotificationService
 from ai_agent.services.outbox_lag import OutboxLag
 from ai_agent.services.paging import Pager
@@ -211,6 +214,10 @@ class _Server:
         self._authenticator = Authenticator(self.identity, self.credentials, origins, required=required)
         self._manager = ConnectionManager(settings, self.identity, self._authenticator, self._connections, self._orders)
         self._sockets = self._socket_rooms()
+        self._queues = QueueService(self.database, self._pager, self._inbox)
+        looks = ExecutionQueue(self.database), OutboxLag(self.database), self._queues, self._mcp_servers
+        self._metrics = MetricsService(self.database, [each.look for each in looks])
+        sampled("breakers", lambda: breakers_are(access.breakers.open(), self._toolbox.breakers.open()))
 
     def _socket_rooms(self) -> Rooms:
         return Rooms(
@@ -230,10 +237,9 @@ class _Server:
             "executions": given(self._executions),
             "deliveries": given(DeliveryService(self.database, self._pager, self._webhooks, self._signer)),
             "history": given(ExecutionHistory(self.database, self._pager, self._streams)),
-            "execution_queue": given(ExecutionQueue(self.database)),
-            "outbox_lag": given(OutboxLag(self.database)),
+            "metrics": given(self._metrics),
             "notifications": given(NotificationService(self.database, self._publisher)),
-            "queues": given(QueueService(self.database, self._pager, self._inbox)),
+            "queues": given(self._queues),
             "streams": given(self._streams),
             "approvals": given(self._approvals),
             "mcp_servers": given(self._mcp_servers),
@@ -289,13 +295,15 @@ class _Server:
         """What each process has open. What was begun is ended, in the opposite order, also when the start fails."""
         async with contextlib.AsyncExitStack() as ends:
             ends.enter_context(drained_on_signal(drain))
-            for room in (self.database, self._log, self._publisher, self._queue, self.housekeeping, self._mcp_pool):
+            ground = self.database, self._log, self._publisher, self._queue, self.housekeeping, self._mcp_pool
+            for room in (*ground, self._metrics):
                 ends.push_async_callback(room.close)
             await self.database.open()
             await self._log.open()
             await migrations.prepare(self.database, self.settings.database)
             self._publisher.start()
             self.housekeeping.start()
+            self._metrics.start()
             yield
 
     @contextlib.asynccontextmanager

@@ -88,7 +88,7 @@ class Toolbox:
 
     def __init__(self, kinds: Mapping[ToolKind, Operations]):
         self._kinds = kinds
-        self._breakers = Breakers()
+        self.breakers = Breakers()
 
     def tool(self, spec: ToolSpec) -> Tool | None:
         """None for what cannot be called: disabled, or nothing that this server knows to do."""
@@ -111,7 +111,7 @@ class Toolbox:
             requires_approval=spec.requires_approval,
             idempotent=spec.idempotent,
             timeout_seconds=spec.timeout_seconds,
-            breaker=self._breakers.of(str(spec.mcp_server_id or spec.id)) if spec.id else None,
+            breaker=self.breakers.of(str(spec.mcp_server_id or spec.id)) if spec.id else None,
         )
 
 

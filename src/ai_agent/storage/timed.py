@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from ai_agent.observability.timing import timed
-from ai_agent.storage.database import Connection, Database, Effect, Reader, Told, shared_connection
+from ai_agent.storage.database import Connection, Database, Effect, PoolUse, Reader, Told, shared_connection
 from ai_agent.storage.statements import Statement
 
 Row = TypeVar("Row")
@@ -56,6 +56,9 @@ class TimedDatabase:
 
     async def close(self) -> None:
         await self._database.close()
+
+    def pool_use(self) -> PoolUse:
+        return self._database.pool_use()
 
     async def write(
         self, statement: Statement[Any], *, told: Told | None = None, then: Effect | None = None, **parameters: Any
