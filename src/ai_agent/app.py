@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import ai_agent.api  # noqa: F401  # isort: skip  # before Litestar; it says why
 from litestar import Litestar, Router
@@ -262,14 +263,24 @@ class _Server:
         self._streams.drain()
 
     async def _drain_worker(self) -> None:
+        self.health.draining = True
         self._worker.drain()
 
     def grace(self) -> float:
         """Seconds that are left of a drain for what has not ended."""
         return self._worker.grace()
 
+    async def prepare(self) -> None:
+        """What is done once before several processes serve. Raises what would keep each of them from it."""
+        async with contextlib.AsyncExitStack() as ends:
+            for room in (self.database, self._api_keys):
+                ends.push_async_callback(room.close)
+            await self.database.open()
+            await migrations.prepare(self.database, self.settings.database)
+            await first_start(self.settings, self._api_keys, self._agents)
+
     @contextlib.asynccontextmanager
-    async def serving(self, *, worker: bool) -> AsyncIterator[None]:
+    async def serving(self, *, worker: bool, prepared: bool) -> AsyncIterator[None]:
         """All that answers requests, and the worker unless others do its part."""
         async with self._ground(self._drain), contextlib.AsyncExitStack() as ends:
             limits, nodes = (self._api_keys, self._limiter, self.identity), (self._connections, self._orders)
@@ -279,7 +290,8 @@ class _Server:
             await self._orders.start()
             self._presence.start()
             self._manager.start()
-            await first_start(self.settings, self._api_keys, self._agents)
+            if not prepared:
+                await first_start(self.settings, self._api_keys, self._agents)
             await self.identity.start()
             async with self._working() if worker else contextlib.nullcontext():
                 yield
@@ -326,45 +338,52 @@ def _jwt(settings: Settings, guard: OutboundGuard) -> Jwt:
     return Jwt(secrets, algorithms, jwks, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
 
 
-class WorkerProcess:
-    """The worker without an API, for a process of its own."""
-
-    def __init__(self, settings: Settings):
-        self.running = _Server(settings).working
-
-
-def create_app(settings: Settings, *, worker: bool = True) -> Litestar:
-    """The server as an ASGI application; its lifespan opens and closes all it needs."""
+def create_worker(settings: Settings) -> Litestar:
+    """The worker without the API: an application that only tells its health and metrics."""
     server = _Server(settings)
-    metrics = [get_metrics] if settings.metrics_enabled else []
-    app = Litestar(
-        route_handlers=[
-            Router("/api/v1", route_handlers=RESOURCES),
-            HealthController,
-            DocumentController,
-            *ROUTES,
-            *metrics,
-        ],
+    return _application(server, [], lambda _: server.working())
+
+
+def create_app(settings: Settings, *, worker: bool = True, prepared: bool = False) -> Litestar:
+    """The server as an ASGI application; its lifespan opens and closes all it needs.
+
+    `prepared`: somebody else has done what a first start does.
+    """
+    server = _Server(settings)
+    app = _application(
+        server,
+        [Router("/api/v1", route_handlers=RESOURCES), DocumentController, *ROUTES],
+        lambda _: server.serving(worker=worker, prepared=prepared),
         middleware=[
             Admission(server.credentials, server.rate_limits, required=settings.auth is Auth.REQUIRED),
             Idempotency(server.idempotency),
         ],
+        plugins=[server.channels],
+    )
+    declare_parameters(app)
+    declare_rate_limits(app, server.rate_limits)
+    return app
+
+
+def _application(server: _Server, handlers: list[Any], lifespan: Any, **more: Any) -> Litestar:
+    settings = server.settings
+    metrics = [get_metrics] if settings.metrics_enabled else []
+    app = Litestar(
+        route_handlers=[HealthController, *metrics, *handlers],
         dto=BodyDecoder,
         return_dto=None,
         request_class=Caller,
         response_class=Answer,
         exception_handlers={Exception: answer_error, HTTPException: answer_error},
         dependencies=server.services(),
-        lifespan=[lambda _: server.serving(worker=worker)],
-        plugins=[server.channels],
+        lifespan=[lifespan],
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,
         logging_config=None,
-        state=State({"grace": server.grace}),
+        state=State({"grace": server.grace, "prepare": server.prepare}),
+        **more,
     )
     require_declared_scopes(app)
-    declare_parameters(app)
-    declare_rate_limits(app, server.rate_limits)
     timing = settings.environment is Environment.DEVELOPMENT
     proxies = TrustedProxies(settings.proxy_networks)
     app.asgi_handler = traced(OuterWrapper(app.asgi_handler, proxies, lambda: server.health.draining, timing=timing))
