@@ -100,6 +100,8 @@ def test_a_process_that_dies_is_started_again_and_leaves_what_it_has_counted(sev
     until(lambda: len(several.serving) == PROCESSES and victim not in several.serving)
     assert len(several.serving & before) == PROCESSES - 1
     told.grows(lambda by: by.get(READS) == 30)
+    (directory,) = several.directories
+    until(lambda: not list(directory.glob(f"gauge_live*_{victim}.db")))
     until(lambda: told.now()["ai_agent_db_pool_size"] == PROCESSES * 10)
     assert "process_died" in several.log.read_text()
     read(several, 10)
