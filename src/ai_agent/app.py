@@ -64,6 +64,7 @@ from ai_agent.execution.tools import Toolbox
 from ai_agent.execution.webhook_post import WebhookPost
 from ai_agent.execution.webhooks import Webhooks
 from ai_agent.execution.worker import Worker
+from ai_agent.observability import model_metrics  # noqa: F401  # Its families are told before the first run.
 from ai_agent.observability.logging import configure_logging
 from ai_agent.observability.metrics import sampled
 from ai_agent.observability.tool_metrics import breakers_are
