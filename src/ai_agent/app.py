@@ -68,7 +68,7 @@ from ai_agent.observability import model_metrics  # noqa: F401  # Its families a
 from ai_agent.observability.logging import configure_logging
 from ai_agent.observability.metrics import sampled
 from ai_agent.observability.tool_metrics import breakers_are
-from ai_agent.observability.tracing import traced
+from ai_agent.observability.tracing import flush, start_tracing, traced_app
 from ai_agent.realtime.announcements import Announcements
 from ai_agent.realtime.connection_registry import ConnectionRegistry
 from ai_agent.realtime.inbox import Inbox
@@ -141,6 +141,7 @@ class _Server:
     """The rooms of one server, put together."""
 
     def __init__(self, settings: Settings):
+        start_tracing()
         self.settings = settings
         self.database = backends.database_of(settings)
         hasher = KeyHasher(settings.secret, settings.secret_key_fallbacks)
@@ -307,6 +308,7 @@ class _Server:
     async def _ground(self, drain: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
         """What each process has open. What was begun is ended, in the opposite order, also when the start fails."""
         async with contextlib.AsyncExitStack() as ends:
+            ends.push_async_callback(flush)
             ends.enter_context(drained_on_signal(drain))
             ground = self.database, self._log, self._publisher, self._queue, self.housekeeping, self._mcp_pool
             for room in (*ground, self._metrics):
@@ -387,7 +389,8 @@ def _application(server: _Server, handlers: list[Any], lifespan: Any, **more: An
     require_declared_scopes(app)
     timing = settings.environment is Environment.DEVELOPMENT
     proxies = TrustedProxies(settings.proxy_networks)
-    app.asgi_handler = traced(OuterWrapper(app.asgi_handler, proxies, lambda: server.health.draining, timing=timing))
+    outer = OuterWrapper(app.asgi_handler, proxies, lambda: server.health.draining, timing=timing)
+    app.asgi_handler = traced_app(outer)
     return app
 
 

@@ -150,6 +150,7 @@ def _route(scope: Scope) -> str:
 
 def _log(scope: Scope, method: str, status: int, started: float, size: int) -> None:
     principal: Any = scope.get("caller")
+    execution_id = scope.get("path_params", {}).get("execution_id")
     log_request(
         correlation_id=scope["correlation_id"],  # type: ignore[typeddict-item]  # ours
         method=method,
@@ -158,4 +159,5 @@ def _log(scope: Scope, method: str, status: int, started: float, size: int) -> N
         duration_ms=round((time.perf_counter() - started) * 1000, 3),
         bytes=size,
         principal=principal.subject if principal else None,
+        **({"execution_id": str(execution_id)} if execution_id else {}),
     )

@@ -33,6 +33,7 @@ from ai_agent.execution.heard import Heard
 from ai_agent.execution.model_access import ModelAccess
 from ai_agent.execution.model_errors import as_ours, is_rate_limit, timed_out
 from ai_agent.execution.model_providers import Endpoint, build_model, resolve_endpoint
+from ai_agent.observability import tracing
 from ai_agent.observability.model_metrics import ModelCall
 from ai_agent.security.outbound_http import CONNECT_SECONDS
 
@@ -114,6 +115,19 @@ class ModelCalls:
         breaker = self._access.breakers.of(str(self.provider), endpoint.base_url, name)
         breaker.admit()
         call = ModelCall(str(self.provider), name)
+        about = {"gen_ai.provider.name": str(self.provider), "gen_ai.request.model": name}
+        with tracing.span(f"chat {name}", {"gen_ai.operation.name": "chat", **about}, kind="CLIENT") as current:
+            response = await self._spoken(name, endpoint, question, heard, breaker, call)
+            usage = usage_of(response) or Usage()
+            told = {"gen_ai.usage.input_tokens": usage.input_tokens, "gen_ai.usage.output_tokens": usage.output_tokens}
+            tracing.told(current, told)
+        call.completed(usage)
+        return response
+
+    async def _spoken(
+        self, name: str, endpoint: Endpoint, question: Question, heard: Heard, breaker: Breaker, call: ModelCall
+    ) -> ModelResponse:
+        """The answer of one request, which the breaker hears of."""
         try:
             model = await build_model(self._config.provider, name, endpoint)
             response = await self._stream(model, question, heard, breaker, call)
@@ -126,7 +140,6 @@ class ModelCalls:
             breaker.abandoned()
             raise
         breaker.succeeded()
-        call.completed(usage_of(response) or Usage())
         return response
 
     async def _stream(
