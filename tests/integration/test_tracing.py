@@ -108,7 +108,8 @@ def test_a_run_is_a_tree_in_the_trace_of_who_asked(
 
 def test_nothing_tells_of_what_nobody_asked_for(collector: Collector, tmp_path: Path) -> None:
     """Processes look at their database again and again."""
-    server = Server(f"sqlite:///{tmp_path}/x.db", tmp_path, **telling(collector))
+    late = telling(collector, OTEL_BSP_SCHEDULE_DELAY="60000")
+    server = Server(f"sqlite:///{tmp_path}/x.db", tmp_path, **late)
     time.sleep(2)
     with server.client() as api:
         api.get("/sessions")
