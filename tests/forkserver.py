@@ -29,7 +29,6 @@ IMPORTED = (
     "ai_agent.execution.run_state",
     "alembic.autogenerate",
     "limits",
-    "litestar.plugins.opentelemetry",
     "litestar.plugins.pydantic",
     "redis.asyncio",
     "sqlalchemy.dialects.postgresql.asyncpg",

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import ai_agent.api  # noqa: F401  # isort: skip  # before Litestar; it says why
 from litestar import Litestar, Router
@@ -33,7 +34,7 @@ from ai_agent.api.v1.connections import ConnectionController
 from ai_agent.api.v1.deliveries import DeliveryController
 from ai_agent.api.v1.execution_history import ExecutionHistoryController
 from ai_agent.api.v1.executions import ExecutionController
-from ai_agent.api.v1.health import HealthController
+from ai_agent.api.v1.health import HealthController, ServicesController
 from ai_agent.api.v1.mcp_servers import McpServerController
 from ai_agent.api.v1.messages import MessageController
 from ai_agent.api.v1.notifications import NotificationController
@@ -64,8 +65,11 @@ from ai_agent.execution.tools import Toolbox
 from ai_agent.execution.webhook_post import WebhookPost
 from ai_agent.execution.webhooks import Webhooks
 from ai_agent.execution.worker import Worker
+from ai_agent.observability import model_metrics  # noqa: F401  # Its families are told before the first run.
 from ai_agent.observability.logging import configure_logging
-from ai_agent.observability.tracing import traced
+from ai_agent.observability.metrics import sampled
+from ai_agent.observability.tool_metrics import breakers_are
+from ai_agent.observability.tracing import flush, start_tracing, traced_app
 from ai_agent.realtime.announcements import Announcements
 from ai_agent.realtime.connection_registry import ConnectionRegistry
 from ai_agent.realtime.inbox import Inbox
@@ -101,6 +105,7 @@ from ai_agent.services.idempotency import IdempotencyService
 from ai_agent.services.identity import IdentityService
 from ai_agent.services.mcp_servers import McpServerService
 from ai_agent.services.messages import MessageService
+from ai_agent.services.metrics import MetricsService
 from ai_agent.services.notifications import NotificationService
 from ai_agent.services.outbox_lag import OutboxLag
 from ai_agent.services.paging import Pager
@@ -133,6 +138,7 @@ RESOURCES = [
     QueueController,
     AuthController,
     HealthController,
+    ServicesController,
 ]
 
 
@@ -140,6 +146,7 @@ class _Server:
     """The rooms of one server, put together."""
 
     def __init__(self, settings: Settings):
+        start_tracing()
         self.settings = settings
         self.database = backends.database_of(settings)
         hasher = KeyHasher(settings.secret, settings.secret_key_fallbacks)
@@ -220,6 +227,10 @@ class _Server:
         self._authenticator = Authenticator(self.identity, self.credentials, origins, required=required)
         self._manager = ConnectionManager(settings, self.identity, self._authenticator, self._connections, self._orders)
         self._sockets = self._socket_rooms()
+        self._queues = QueueService(self.database, self._pager, self._inbox)
+        looks = ExecutionQueue(self.database), OutboxLag(self.database), self._queues, self._mcp_servers
+        self._metrics = MetricsService(self.database, [each.look for each in looks])
+        sampled("breakers", lambda: breakers_are(access.breakers.open(), self._toolbox.breakers.open()))
 
     def _socket_rooms(self) -> Rooms:
         return Rooms(
@@ -239,10 +250,9 @@ class _Server:
             "executions": given(self._executions),
             "deliveries": given(DeliveryService(self.database, self._pager, self._webhooks, self._signer)),
             "history": given(ExecutionHistory(self.database, self._pager, self._streams)),
-            "execution_queue": given(ExecutionQueue(self.database)),
-            "outbox_lag": given(OutboxLag(self.database)),
+            "metrics": given(self._metrics),
             "notifications": given(NotificationService(self.database, self._publisher)),
-            "queues": given(QueueService(self.database, self._pager, self._inbox)),
+            "queues": given(self._queues),
             "streams": given(self._streams),
             "approvals": given(self._approvals),
             "mcp_servers": given(self._mcp_servers),
@@ -268,27 +278,35 @@ class _Server:
         self._streams.drain()
 
     async def _drain_worker(self) -> None:
+        self.health.draining = True
         self._worker.drain()
 
     def grace(self) -> float:
         """Seconds that are left of a drain for what has not ended."""
         return self._worker.grace()
 
+    async def prepare(self) -> None:
+        """What is done once before several processes serve. Raises what would keep each of them from it."""
+        async with contextlib.AsyncExitStack() as ends:
+            for room in (self.database, self._api_keys):
+                ends.push_async_callback(room.close)
+            await self.database.open()
+            await migrations.prepare(self.database, self.settings.database)
+            await first_start(self.settings, self._api_keys, self._agents)
+
     @contextlib.asynccontextmanager
-    async def serving(self, *, worker: bool) -> AsyncIterator[None]:
+    async def serving(self, *, worker: bool, prepared: bool) -> AsyncIterator[None]:
         """All that answers requests, and the worker unless others do its part."""
         async with self._ground(self._drain), contextlib.AsyncExitStack() as ends:
-            limits, nodes = (
-                (self._api_keys, self._limiter, self.identity),
-                (self._connections, self._orders),
-            )
-            for room in (self.health, self._overrides, *limits, *nodes, self._presence, self._manager):
+            nodes = self._connections, self._orders, self._presence, self._manager
+            for room in (self._api_keys, self.identity, self._overrides, *nodes):
                 ends.push_async_callback(room.close)
             await self._limiter.start()
             await self._orders.start()
             self._presence.start()
             self._manager.start()
-            await first_start(self.settings, self._api_keys, self._agents)
+            if not prepared:
+                await first_start(self.settings, self._api_keys, self._agents)
             await self.identity.start()
             await self._overrides.start()
             async with self._working() if worker else contextlib.nullcontext():
@@ -304,14 +322,17 @@ class _Server:
     async def _ground(self, drain: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
         """What each process has open. What was begun is ended, in the opposite order, also when the start fails."""
         async with contextlib.AsyncExitStack() as ends:
+            ends.push_async_callback(flush)
             ends.enter_context(drained_on_signal(drain))
-            for room in (self.database, self._log, self._publisher, self._queue, self.housekeeping, self._mcp_pool):
+            ground = self.database, self._log, self._publisher, self._queue, self.housekeeping, self._mcp_pool
+            for room in (*ground, self._metrics, self._limiter, self.health):
                 ends.push_async_callback(room.close)
             await self.database.open()
             await self._log.open()
             await migrations.prepare(self.database, self.settings.database)
             self._publisher.start()
             self.housekeeping.start()
+            self._metrics.start()
             yield
 
     @contextlib.asynccontextmanager
@@ -334,51 +355,57 @@ def _jwt(settings: Settings, guard: OutboundGuard) -> Jwt:
     return Jwt(secrets, algorithms, jwks, issuer=settings.jwt_issuer, audience=settings.jwt_audience)
 
 
-class WorkerProcess:
-    """The worker without an API, for a process of its own."""
-
-    def __init__(self, settings: Settings):
-        self.running = _Server(settings).working
-
-
-def create_app(settings: Settings, *, worker: bool = True) -> Litestar:
-    """The server as an ASGI application; its lifespan opens and closes all it needs."""
+def create_worker(settings: Settings) -> Litestar:
+    """The worker without the API: an application that only tells its health and metrics."""
     server = _Server(settings)
-    metrics = [get_metrics] if settings.metrics_enabled else []
-    app = Litestar(
-        route_handlers=[
-            Router("/api/v1", route_handlers=RESOURCES),
-            HealthController,
-            DocumentController,
-            *ROUTES,
-            *metrics,
-        ],
+    return _application(server, [], lambda _: server.working())
+
+
+def create_app(settings: Settings, *, worker: bool = True, prepared: bool = False) -> Litestar:
+    """The server as an ASGI application; its lifespan opens and closes all it needs.
+
+    `prepared`: somebody else has done what a first start does.
+    """
+    server = _Server(settings)
+    app = _application(
+        server,
+        [Router("/api/v1", route_handlers=RESOURCES), DocumentController, *ROUTES],
+        lambda _: server.serving(worker=worker, prepared=prepared),
         middleware=[
             Admission(server.credentials, server.rate_limits, required=settings.auth is Auth.REQUIRED),
             Idempotency(server.idempotency),
         ],
+        plugins=[server.channels],
+    )
+    declare_parameters(app)
+    declare_rate_limits(app, server.rate_limits)
+    return app
+
+
+def _application(server: _Server, handlers: list[Any], lifespan: Any, **more: Any) -> Litestar:
+    settings = server.settings
+    metrics = [get_metrics] if settings.metrics_enabled else []
+    app = Litestar(
+        route_handlers=[HealthController, *metrics, *handlers],
         dto=BodyDecoder,
         return_dto=None,
         request_class=Caller,
         response_class=Answer,
         exception_handlers={Exception: answer_error, HTTPException: answer_error},
         dependencies=server.services(),
-        lifespan=[lambda _: server.serving(worker=worker)],
-        plugins=[server.channels],
+        lifespan=[lifespan],
         request_max_body_size=settings.max_body_bytes,
         openapi_config=None,
         logging_config=None,
-        state=State({"grace": server.grace}),
+        state=State({"grace": server.grace, "prepare": server.prepare}),
+        **more,
     )
     require_declared_scopes(app)
-    declare_parameters(app)
-    declare_rate_limits(app, server.rate_limits)
     timing = settings.environment is Environment.DEVELOPMENT
     proxies = TrustedProxies(settings.proxy_networks)
     cors = Cors(settings.cors) if settings.cors_origins else None
-    app.asgi_handler = traced(
-        OuterWrapper(app.asgi_handler, proxies, lambda: server.health.draining, timing=timing, cors=cors)
-    )
+    outer = OuterWrapper(app.asgi_handler, proxies, lambda: server.health.draining, timing=timing, cors=cors)
+    app.asgi_handler = traced_app(outer)
     return app
 
 

@@ -1,6 +1,12 @@
 """What keeps things, as the settings say: PostgreSQL or a file, Redis or the process's own memory."""
 
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any
+
 from ai_agent.execution.job_queue import JobQueue, LitestarJobQueue
+from ai_agent.observability import tracing
+from ai_agent.observability.timing import timed
 from ai_agent.realtime.event_log import EventLog
 from ai_agent.realtime.redis_log import RedisLog
 from ai_agent.realtime.sqlite_log import SqliteLog
@@ -9,11 +15,12 @@ from ai_agent.storage.connections import RedisConnections
 from ai_agent.storage.database import Database
 from ai_agent.storage.engine import create_database
 from ai_agent.storage.limiter import Limiter, MemoryLimiter
+from ai_agent.storage.observed import ObservedDatabase
 from ai_agent.storage.presence import RedisPresence
 from ai_agent.storage.redis import connect
 from ai_agent.storage.redis_limiter import RedisLimiter
 from ai_agent.storage.resilient_limiter import ResilientLimiter
-from ai_agent.storage.timed import TimedDatabase
+from ai_agent.storage.statements import Statement
 
 EVENTS_FILE = "events.db"
 """The event log of an embedded server, in its data directory."""
@@ -23,7 +30,18 @@ def database_of(settings: Settings) -> Database:
     database = create_database(
         settings.database, pool_size=settings.db_pool_size, statement_timeout=settings.db_statement_timeout
     )
-    return TimedDatabase(database) if settings.environment is Environment.DEVELOPMENT else database
+    if tracing.is_on():
+        database = ObservedDatabase(database, partial(_statement_span, database.dialect))
+    if settings.environment is Environment.DEVELOPMENT:
+        database = ObservedDatabase(database, lambda _: timed("db"))
+    return database
+
+
+def _statement_span(system: str, statement: Statement[Any]) -> AbstractContextManager[Any]:
+    operation, table = statement.summary
+    summary = f"{operation} {table}".rstrip()
+    names = {"db.operation.name": operation, "db.collection.name": table, "db.query.summary": summary}
+    return tracing.client_span(summary, {"db.system.name": system, **names})
 
 
 def queue_of(settings: Settings) -> JobQueue:
@@ -32,13 +50,17 @@ def queue_of(settings: Settings) -> JobQueue:
     if settings.redis_url is None or not settings.shares_runs:
         return LitestarJobQueue(concurrency=concurrency)
     redis = connect(settings.redis_url, answer_seconds=1, reconnect=True)
-    return LitestarJobQueue(redis, concurrency=concurrency, lease_seconds=lease, name=_deployment(settings))
+    queue = LitestarJobQueue(redis, concurrency=concurrency, lease_seconds=lease, name=_deployment(settings))
+    tracing.trace_calls(queue, "redis", "enqueue", "cancel")
+    return queue
 
 
 def log_of(settings: Settings) -> EventLog:
     if settings.redis_url is None or not settings.shares_runs:
         return SqliteLog(settings.directory / EVENTS_FILE)
-    return RedisLog(connect(settings.redis_url), _deployment(settings))
+    log = RedisLog(connect(settings.redis_url), _deployment(settings))
+    tracing.trace_calls(log, "redis", "append", "read")
+    return log
 
 
 def _deployment(settings: Settings) -> str:
@@ -62,4 +84,6 @@ def limiter_of(settings: Settings) -> Limiter:
     strategy = settings.rate_limit_strategy
     if settings.redis_url is None:
         return MemoryLimiter(strategy)
-    return ResilientLimiter(RedisLimiter(connect(settings.redis_url), strategy), strategy)
+    limiter = RedisLimiter(connect(settings.redis_url), strategy)
+    tracing.trace_calls(limiter, "redis", "charge")
+    return ResilientLimiter(limiter, strategy)

@@ -224,6 +224,11 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
     drain_window_seconds: Annotated[
         float, Meta(ge=0, le=3600, description="Seconds that sockets, requests and runs get behind that.")
     ] = 20.0
+    worker_host: Annotated[str, Meta(description="Where a worker of its own listens, if it has a port.")] = "127.0.0.1"
+    worker_port: Annotated[
+        Annotated[int, Meta(ge=0, le=65535)] | None,
+        Meta(description="Where a worker of its own tells health and metrics, without credentials. Default: nowhere."),
+    ] = None
     metrics_enabled: Annotated[bool, Meta(description="Whether /metrics answers, for everybody who reaches it.")] = True
     log_level: Annotated[
         LogLevel, Meta(description="`debug`, `info`, `warning` or `error`: the least severe line that is written.")

@@ -1,46 +1,16 @@
 """What Prometheus is told of sockets and events."""
 
-import time
-from collections.abc import Callable
-
-import httpx
 import pytest
 
 from tests.conftest import Server
+from tests.prometheus import Told
 from tests.runs import ended, events, make_agent, start
 from tests.sockets import conversing, opened
-
-Lines = dict[str, float]
-
-
-class Told:
-    """What `/metrics` told when it was asked last."""
-
-    def __init__(self, server: Server):
-        self._server = server
-        self.lines = self.now()
-
-    def now(self) -> Lines:
-        text = httpx.get(f"{self._server.url}/metrics").text
-        samples = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
-        return {name: float(value) for name, _, value in samples}
-
-    def grows(self, grown: Callable[[Lines], bool]) -> None:
-        """Waits until what each line has grown by since then is as it should be."""
-        deadline = time.monotonic() + 5
-        while not grown(by := _difference(self.lines, self.now())):
-            assert time.monotonic() < deadline, {name: value for name, value in by.items() if "_bucket" not in name}
-            time.sleep(0.05)
-        self.lines = self.now()
-
-
-def _difference(before: Lines, after: Lines) -> Lines:
-    return {name: value - before.get(name, 0) for name, value in after.items() if value != before.get(name, 0)}
 
 
 @pytest.fixture
 def told(deployment: Server) -> Told:
-    return Told(deployment)
+    return Told(deployment.url)
 
 
 def test_sockets_are_counted_as_they_come_and_go(deployment: Server, told: Told) -> None:

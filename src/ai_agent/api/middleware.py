@@ -18,6 +18,7 @@ from ai_agent.api.headers import CONNECTION_CLOSE, header, note_headers
 from ai_agent.api.proxies import TrustedProxies
 from ai_agent.api.rate_limits import limit_headers
 from ai_agent.domain.errors import AIAgentError, InternalError, ServiceUnavailable
+from ai_agent.observability import http_metrics
 from ai_agent.observability.logging import log_request, note_request
 from ai_agent.observability.timing import begin_timing, server_timing
 
@@ -97,6 +98,7 @@ class OuterWrapper:
             nonlocal status, size
             if message["type"] == "http.response.start":
                 status = message["status"]
+                http_metrics.answered(method, _route(scope), status, time.perf_counter() - started)
                 leaves = self._draining() and scope["http_version"] < "2"
                 added = _headers(scope, started, message["headers"], leaves=leaves)
                 if self._cors is not None:
@@ -119,6 +121,8 @@ class OuterWrapper:
             error = InternalError("Something went wrong here; the correlation id finds it in the log")
             await _answer(scope, wrapped, error)
         finally:
+            if not status:
+                http_metrics.answered(method, _route(scope), status, time.perf_counter() - started)
             _log(scope, method, status, started, size)
 
 
@@ -152,14 +156,20 @@ def _headers(scope: HTTPScope, started: float, present: Any, *, leaves: bool) ->
     return added
 
 
+def _route(scope: Scope) -> str:
+    return scope.get("path_template") or http_metrics.UNMATCHED
+
+
 def _log(scope: Scope, method: str, status: int, started: float, size: int) -> None:
     principal: Any = scope.get("caller")
+    execution_id = scope.get("path_params", {}).get("execution_id")
     log_request(
         correlation_id=scope["correlation_id"],  # type: ignore[typeddict-item]  # ours
         method=method,
-        route=scope.get("path_template") or "unmatched",
+        route=_route(scope),
         status=status,
         duration_ms=round((time.perf_counter() - started) * 1000, 3),
         bytes=size,
         principal=principal.subject if principal else None,
+        **({"execution_id": str(execution_id)} if execution_id else {}),
     )

@@ -22,23 +22,34 @@ def cli() -> None:
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Where the embedded database lives.")
+@click.option(
+    "--workers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 256),
+    help="Processes that serve side by side: with PostgreSQL and Redis.",
+)
 @click.option("--reload", is_flag=True, help="Restart when the code changes.")
 @click.option("--no-worker", is_flag=True, help="Leave the runs to `ai-agent worker`.")
-def serve(host: str, port: int, data_dir: Path | None, reload: bool, no_worker: bool) -> None:
+def serve(host: str, port: int, data_dir: Path | None, workers: int, reload: bool, no_worker: bool) -> None:
     """Start the API and its worker."""
+    if reload and workers > 1:
+        raise click.UsageError("--reload and --workers exclude each other")
     from ai_agent.cli.serve import serve as run
 
-    run(host, port, data_dir, reload=reload, worker=not no_worker)
+    run(host, port, data_dir, workers=workers, reload=reload, worker=not no_worker)
 
 
 @cli.command()
 @click.option("--concurrency", type=click.IntRange(1, 1000), help="Runs at the same time; default: the setting's.")
+@click.option("--host", help="Where health and metrics are told; default: the setting's.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Tells health and metrics there; default: the setting's.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="The same as of the API beside it.")
-def worker(concurrency: int | None, data_dir: Path | None) -> None:
+def worker(concurrency: int | None, host: str | None, port: int | None, data_dir: Path | None) -> None:
     """Run what the API queues, in a process of its own: with PostgreSQL and Redis."""
     from ai_agent.cli.worker import work
 
-    work(concurrency, data_dir)
+    work(concurrency, host, port, data_dir)
 
 
 _url = click.option("--url", envvar="AI_AGENT_URL", default="http://127.0.0.1:8000", show_default=True)

@@ -1,123 +1,27 @@
 """`ai-agent serve`."""
 
 import asyncio
-import gc
 import os
-import signal
-import socket
 import sys
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from http import HTTPStatus
+from functools import partial
 from pathlib import Path
-from types import FrameType
-from typing import Any
 
-import msgspec
 import uvicorn
-from litestar import Litestar
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.supervisors import ChangeReload
-from websockets.frames import Frame, Opcode
-from websockets.http11 import Request
-from websockets.protocol import OPEN
 
-from ai_agent.api.errors import error_body
-from ai_agent.api.websocket.protocol import WRITE
 from ai_agent.app import create_app
 from ai_agent.cli.limits import raise_open_files
+from ai_agent.cli.serving import config, listen, run, url_of
+from ai_agent.cli.supervisor import supervise
 from ai_agent.cli.worker import check_shared
-from ai_agent.domain.errors import ConfigurationError, MalformedRequest
-from ai_agent.domain.fields import new_id
-from ai_agent.domain.frames import FRAME_BYTES
+from ai_agent.domain.errors import ConfigurationError
 from ai_agent.observability.logging import configure_logging
 from ai_agent.settings import Auth, LogFormat, Settings, load_settings
 
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
-class Protocol(HttpToolsProtocol):
-    """uvicorn's parser, which answers with our error what is not HTTP at all."""
-
-    def send_400_response(self, msg: str) -> None:
-        scope = {"path": "", "correlation_id": new_id().hex}
-        body = msgspec.json.encode(error_body(MalformedRequest("The request is not HTTP"), scope))
-        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
-        self.transport.close()
-
-
-class SocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's, with two things more.
-
-    It closes the socket of a client that takes nothing: its own waits until that takes something. `farewell`, beside
-    the code, is sent before it. And it writes at once what does not have to wait (`Write`), framed once a message: what
-    a server sends is not masked, so a message to many is the same bytes for all.
-    """
-
-    def handle_connect(self, event: Request) -> None:
-        super().handle_connect(event)
-        if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-            self.scope["extensions"][WRITE] = self.write  # type: ignore[assignment]
-
-    def write(self, message: Any) -> bool:
-        if self.close_sent or self.disconnected or not self.writable.is_set() or self.conn.state is not OPEN:
-            return False
-        if (frame := message.get("frame")) is None:
-            frame = message["frame"] = _framed(message)
-        self.transport.write(frame)
-        return True
-
-    async def send(self, message: Any) -> None:
-        if message["type"] == "websocket.send" and self.handshake_complete and self.write(message):
-            return
-        if message["type"] == "websocket.close" and self.handshake_complete:
-            self.writable.set()
-            if farewell := message.pop("farewell", None):
-                await super().send(farewell)
-                self.writable.set()
-            await super().send(message)
-            self._cut_later()
-        else:
-            await super().send(message)
-
-    def _cut_later(self) -> None:
-        if self.close_timer is not None:
-            self.close_timer.cancel()
-            self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
-
-
-def _framed(message: Any) -> bytes:
-    text = message.get("text")
-    frame = Frame(Opcode.BINARY, message["bytes"]) if text is None else Frame(Opcode.TEXT, text.encode())
-    return frame.serialize(mask=False)
-
-
-class Server(uvicorn.Server):
-    """uvicorn that says where it listens, and for which stopping on a signal is a success.
-
-    `grace` says how many seconds requests have that are under way then.
-    """
-
-    address = ""
-    grace: Callable[[], float]
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        print(f"Listening on {self.address}", flush=True)
-
-    @contextmanager
-    def capture_signals(self) -> Generator[None, None, None]:
-        """uvicorn would give the signals back before the lifespan has ended."""
-        yield
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self.config.timeout_graceful_shutdown = max(int(self.grace()), 0) + 1
-        super().handle_exit(sig, frame)
-
-
-def serve(host: str, port: int, data_dir: Path | None, *, reload: bool, worker: bool) -> None:
+def serve(host: str, port: int, data_dir: Path | None, *, workers: int, reload: bool, worker: bool) -> None:
     """Serves until a signal. Raises ConfigurationError when it cannot start."""
     if data_dir is not None:
         os.environ["AI_AGENT_DATA_DIR"] = str(data_dir.absolute())
@@ -125,72 +29,21 @@ def serve(host: str, port: int, data_dir: Path | None, *, reload: bool, worker: 
     _check_exposure(settings, host)
     if not worker:
         check_shared(settings, "--no-worker")
+    if workers > 1:
+        check_shared(settings, f"--workers {workers}")
     configure_logging(level=settings.log_level, json=settings.format is LogFormat.JSON)
     raise_open_files()
-    listener = _listen(host, port)
+    listener = listen(host, port)
+    ready = f"Listening on {url_of(listener)}"
     if reload:
-        config = _config("ai_agent.app:from_environment", settings, factory=True, reload=True)
-        ChangeReload(config, target=uvicorn.Server(config).run, sockets=[listener]).run()
-        return
-    app = create_app(settings, worker=worker)
-    server = Server(_config(app, settings, lifespan="off"))
-    server.address = _url(listener)
-    with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
-        try:
-            runner.run(_serve(app, server, listener))
-        except BaseExceptionGroup as group:  # Litestar enters a lifespan inside task groups.
-            raise _innermost(group) from group
-
-
-async def _serve(app: Litestar, server: Server, listener: socket.socket) -> None:
-    server.grace = app.state.grace
-    for number in (signal.SIGINT, signal.SIGTERM):  # Which the lifespan hands on when sockets and streams have gone.
-        signal.signal(number, server.handle_exit)
-    # Entered here and not by uvicorn, which would only log why a start failed.
-    async with app.lifespan():
-        # What a start makes lives as long as the process. Out of the collector's sight it costs no request a pause of
-        # 50 ms, and all of them a tenth less CPU.
-        gc.collect()
-        gc.freeze()
-        await server.serve(sockets=[listener])
-
-
-def _innermost(error: BaseException) -> BaseException:
-    return _innermost(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
-
-
-def _config(app: Any, settings: Settings, **more: Any) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        http=Protocol,
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        ws=SocketProtocol,
-        ws_max_size=FRAME_BYTES,
-        ws_ping_interval=None,
-        ws_per_message_deflate=False,
-        timeout_graceful_shutdown=int(settings.drain_window_seconds) + 1,
-        **more,
-    )
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind((host, port))
-    except OSError as error:
-        hint = "Choose another --port or --host, or stop what listens there"
-        raise ConfigurationError(f"Cannot listen on {host}:{port}: {error.strerror or error}", hint) from error
-    return listener
-
-
-def _url(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        reloaded = config("ai_agent.app:from_environment", settings, factory=True, reload=True)
+        ChangeReload(reloaded, target=uvicorn.Server(reloaded).run, sockets=[listener]).run()
+    elif workers > 1:
+        asyncio.run(create_app(settings).state.prepare())
+        made = partial(create_app, worker=worker, prepared=True)
+        sys.exit(supervise(config(made, settings, factory=True, workers=workers), listener, ready))
+    else:
+        run(create_app(settings, worker=worker), settings, listener, ready)
 
 
 def _check_exposure(settings: Settings, host: str) -> None:

@@ -32,7 +32,7 @@ from ai_agent.execution.calls import Asked, Plan, answers_by_call, carry_out, pe
 from ai_agent.execution.context_window import RESERVED_TOKENS, fitting, tokens_of
 from ai_agent.execution.heard import CHARACTERS_A_TOKEN, Heard
 from ai_agent.execution.model_access import ModelAccess
-from ai_agent.execution.model_calls import ModelCalls, Question
+from ai_agent.execution.model_calls import ModelCalls, Question, usage_of
 from ai_agent.execution.prices import read_list
 from ai_agent.execution.run_state import Answered, Finished, Run, RunInput, RunState, Waiting
 from ai_agent.execution.tools import Toolbox, Toolset
@@ -142,7 +142,7 @@ class _Loop:
         state = self._state
         state.steps += 1
         state.model = self._calls.model
-        state.usage = total(state.usage, _usage(response) or estimate, self._calls.cost)
+        state.usage = total(state.usage, usage_of(response) or estimate, self._calls.cost)
         check_usage(state.usage, self._config)
         _make_ids_unique(response, _call_ids(self._history))
         self._history.append(response)
@@ -222,14 +222,6 @@ def _asked(call: ToolCallPart) -> Asked:
 def _result(done: Plan) -> ToolReturnPart:
     record = done.record
     return ToolReturnPart(record.name, record.output, record.call_id, outcome=_OUTCOMES.get(record.status, "failed"))
-
-
-def _usage(response: ModelResponse) -> Usage | None:
-    """The tokens as the provider counted them, None when it told nothing."""
-    told = response.usage
-    if told.input_tokens + told.output_tokens == 0:
-        return None
-    return Usage(told.input_tokens, told.output_tokens, told.cache_read_tokens)
 
 
 def _estimate(question: Question, heard: Heard) -> Usage:

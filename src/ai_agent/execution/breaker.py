@@ -82,6 +82,10 @@ class Breakers:
     def states(self) -> dict[tuple[str | None, ...], BreakerState]:
         return {key: breaker.state for key, breaker in self._breakers.items()}
 
+    def open(self) -> int:
+        """How many let no call through but one that tries."""
+        return sum(state is not BreakerState.CLOSED for state in self.states().values())
+
 
 def worst(states: Iterable[BreakerState]) -> BreakerState:
     """Of several breakers together."""

@@ -1,6 +1,7 @@
 """The queue that tells a worker of an execution.
 
-It carries ids only: the row is the truth, and losing the queue loses nothing.
+It carries ids only: the row is the truth, and losing the queue loses nothing. Beside the id there is the span in which
+it was queued, where spans are told: a run that the sweeper queues begins a trace of its own.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from litestar_queues.task import Task
 
 from ai_agent.background import cancel_and_wait
 from ai_agent.domain.fields import now
+from ai_agent.observability.tracing import carried, continued
 from ai_agent.storage.redis import ANSWER_SECONDS
 
 if TYPE_CHECKING:
@@ -81,8 +83,9 @@ class LitestarJobQueue:
             return
         with self._outage:
             async with asyncio.timeout(ANSWER_SECONDS):
+                trace: Any = carried()
                 for key in _keys(execution_id):
-                    job = await self._service.enqueue(self._service.task, str(execution_id), key=key)
+                    job = await self._service.enqueue(self._service.task, str(execution_id), key=key, **trace)
                     if job.record is None or job.record.status != "running":
                         return
 
@@ -118,10 +121,11 @@ class LitestarJobQueue:
             if job is None or job.is_terminal or await self._service.cancel_task(job.id, include_running=True):
                 return
 
-    async def _run(self, execution_id: str) -> None:
+    async def _run(self, execution_id: str, **trace: str) -> None:
         assert self._handler is not None  # noqa: S101  # set by work() before the worker starts
         try:
-            await self._handler(UUID(execution_id))
+            with continued(trace):
+                await self._handler(UUID(execution_id))
         except Exception:
             log.exception("job_failed", execution_id=execution_id)
 
@@ -199,7 +203,7 @@ class _Outage:
 class _Service(QueueService):
     """Knows one task: the library's registry is global, and several queues may live in one process."""
 
-    def __init__(self, config: QueueConfig, run: Callable[[str], Awaitable[None]]):
+    def __init__(self, config: QueueConfig, run: Callable[..., Awaitable[None]]):
         super().__init__(config)
         self.task: Task[Any, Any] = Task(run, name="ai_agent.execution", queue="executions", retries=REQUEUES)
 

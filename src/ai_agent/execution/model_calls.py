@@ -33,6 +33,8 @@ from ai_agent.execution.heard import Heard
 from ai_agent.execution.model_access import ModelAccess
 from ai_agent.execution.model_errors import as_ours, is_rate_limit, timed_out
 from ai_agent.execution.model_providers import Endpoint, build_model, resolve_endpoint
+from ai_agent.observability import tracing
+from ai_agent.observability.model_metrics import ModelCall
 from ai_agent.security.outbound_http import CONNECT_SECONDS
 
 TRIES = 3
@@ -112,10 +114,25 @@ class ModelCalls:
         self._check_price()
         breaker = self._access.breakers.of(str(self.provider), endpoint.base_url, name)
         breaker.admit()
+        call = ModelCall(str(self.provider), name)
+        about = {"gen_ai.provider.name": str(self.provider), "gen_ai.request.model": name}
+        with tracing.span(f"chat {name}", {"gen_ai.operation.name": "chat", **about}, kind="CLIENT") as current:
+            response = await self._spoken(name, endpoint, question, heard, breaker, call)
+            usage = usage_of(response) or Usage()
+            told = {"gen_ai.usage.input_tokens": usage.input_tokens, "gen_ai.usage.output_tokens": usage.output_tokens}
+            tracing.told(current, told)
+        call.completed(usage)
+        return response
+
+    async def _spoken(
+        self, name: str, endpoint: Endpoint, question: Question, heard: Heard, breaker: Breaker, call: ModelCall
+    ) -> ModelResponse:
+        """The answer of one request, which the breaker hears of."""
         try:
             model = await build_model(self._config.provider, name, endpoint)
-            response = await self._stream(model, question, heard, breaker)
+            response = await self._stream(model, question, heard, breaker, call)
         except Exception as error:
+            call.failed()
             if (ours := self._judged(error, breaker)) is error or ours is None:
                 raise
             raise ours from error
@@ -125,13 +142,15 @@ class ModelCalls:
         breaker.succeeded()
         return response
 
-    async def _stream(self, model: Model, question: Question, heard: Heard, breaker: Breaker) -> ModelResponse:
+    async def _stream(
+        self, model: Model, question: Question, heard: Heard, breaker: Breaker, call: ModelCall
+    ) -> ModelResponse:
         told = [InstructionPart(content=question.instructions)] if question.instructions else []
         parameters = ModelRequestParameters(function_tools=list(question.tools), instruction_parts=told)
         async with model_request_stream(
             model, question.messages, model_settings=self._settings, model_request_parameters=parameters
         ) as stream:
-            await _listen(stream, heard, breaker)
+            await _listen(stream, heard, breaker, call)
             response = stream.get()
         if response.finish_reason is None and not (response.provider_details or {}).get("finish_reason"):
             # Closed properly, but in the middle: no stream ends without a reason.
@@ -154,12 +173,13 @@ class ModelCalls:
         return ours
 
 
-async def _listen(stream: StreamedResponse, heard: Heard, breaker: Breaker) -> None:
+async def _listen(stream: StreamedResponse, heard: Heard, breaker: Breaker, call: ModelCall) -> None:
     answered = False
     async for event in stream:
         if not answered:
             answered = True
             breaker.answered()
+            call.spoke()
         if (piece := _piece(event)) is not None:
             await heard.say(*piece)
         else:
@@ -184,6 +204,14 @@ def _argument_characters(event: Any) -> int:
     if isinstance(event, PartStartEvent) and isinstance(event.part, ToolCallPart):
         return len(str(event.part.args or ""))
     return 0
+
+
+def usage_of(response: ModelResponse) -> Usage | None:
+    """The tokens as the provider counted them, None when it told nothing."""
+    told = response.usage
+    if told.input_tokens + told.output_tokens == 0:
+        return None
+    return Usage(told.input_tokens, told.output_tokens, told.cache_read_tokens)
 
 
 def _retryable(error: AIAgentError) -> bool:

@@ -17,6 +17,8 @@ from ai_agent.domain.agents import API_KEY, AgentContent, ModelConfig, Provider
 from ai_agent.domain.errors import ExternalServiceError
 from ai_agent.execution.local_model import CONTEXT_TOKENS
 from ai_agent.execution.model_access import ModelAccess
+from ai_agent.observability.traced_http import traced_client
+from ai_agent.observability.tracing import is_on
 from ai_agent.security.outbound import OutboundGuard
 from ai_agent.security.outbound_http import CONNECT_SECONDS, guarded_client
 from ai_agent.security.secret_box import UnreadableSecret
@@ -128,7 +130,7 @@ def _openai(endpoint: Endpoint) -> OpenAIProvider:
 def _http(endpoint: Endpoint, header: str, key: str) -> httpx2.AsyncClient | None:
     """The guarded client of an address that a user named; None leaves it to the provider's library."""
     if endpoint.guard is None:
-        return None
+        return traced_client(httpx2.AsyncClient(timeout=READ_SECONDS, follow_redirects=True)) if is_on() else None
     timeout = httpx2.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
     http = guarded_client(endpoint.guard, max_bytes=MAX_ANSWER_BYTES, timeout=timeout)
     http.event_hooks = {"request": [_with_own_headers(header, key)], "response": []}

@@ -15,6 +15,7 @@ from ai_agent.domain.tool_calls import MAX_OUTPUT_BYTES
 from ai_agent.domain.tools import BUILTINS, TOOL_SECONDS, ToolKind, ToolSpec
 from ai_agent.execution.breaker import Breaker, Breakers
 from ai_agent.execution.run_state import Progress
+from ai_agent.observability import tracing
 from ai_agent.observability.tool_metrics import CALLS, DURATION
 
 INTERRUPTED = "The call was interrupted: whether it took effect is not known"
@@ -166,7 +167,15 @@ class Outcome(msgspec.Struct, frozen=True):
 async def perform(tool: Tool, call: Call) -> Outcome:
     """Calls a tool that the server runs, within its time. Whatever it does is an outcome."""
     begun = time.monotonic()
-    output, is_error = await _called(tool, call)
+    about = {
+        "gen_ai.operation.name": "execute_tool",
+        "gen_ai.tool.name": tool.name,
+        "ai_agent.tool.kind": tool.kind.value,
+    }
+    with tracing.span(f"execute_tool {tool.name}", about) as current:
+        output, is_error = await _called(tool, call)
+        if is_error:
+            tracing.failed(current, "tool_failed")
     kept, truncated = cut(output)
     seconds = time.monotonic() - begun
     CALLS.labels(tool.kind.value, "failed" if is_error else "completed").inc()

@@ -6,8 +6,9 @@ import os
 import secrets
 import socket
 import time
+from contextlib import AbstractContextManager
 from functools import cache, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
@@ -28,6 +29,7 @@ from ai_agent.execution.runs import Begun, Runs, partial_outcome
 from ai_agent.execution.speech import Speech
 from ai_agent.execution.tools import Toolbox
 from ai_agent.execution.undisturbed import undisturbed
+from ai_agent.observability import tracing
 from ai_agent.settings import Settings
 
 if TYPE_CHECKING:
@@ -103,23 +105,25 @@ class Worker:
 
     async def _run(self, execution_id: UUID) -> None:
         """Nothing it meets escapes: the row tells of it."""
+        structlog.contextvars.bind_contextvars(execution_id=str(execution_id))
         try:
             begun, cancelled = await undisturbed(self._runs.begin(execution_id, self._name))
             if begun is not None and cancelled:  # Nobody else stops it before its heart beats: the process ends.
                 await self._runs.release(begun.claim)
             elif begun is not None:
                 claim = begun.claim
-                bound = {"execution_id": str(claim.id), "correlation_id": claim.correlation_id}
-                with structlog.contextvars.bound_contextvars(**bound):
-                    await self._attempt(begun)
+                whose = {"correlation_id": claim.correlation_id, "principal": claim.owner_id}
+                structlog.contextvars.bind_contextvars(**whose)  # For this task, which is the run's own.
+                with _run_span(begun) as current:
+                    await self._attempt(begun, current)
         except asyncio.CancelledError:
-            log.info("run_left_to_the_sweeper", execution_id=str(execution_id))
+            log.info("run_left_to_the_sweeper")
         except LostClaim:
-            log.warning("lease_lost", execution_id=str(execution_id))
+            log.warning("lease_lost")
         except ServiceUnavailable:
-            log.warning("run_left_to_the_sweeper", execution_id=str(execution_id), exc_info=True)
+            log.warning("run_left_to_the_sweeper", exc_info=True)
         except Exception:
-            log.exception("run_crashed", execution_id=str(execution_id))
+            log.exception("run_crashed")
         finally:
             self._live.pop(execution_id, None)
             self._stopped.pop(execution_id, None)
@@ -130,13 +134,14 @@ class Worker:
             self._stopped[execution_id] = why
             task.cancel()
 
-    async def _attempt(self, begun: Begun) -> None:
+    async def _attempt(self, begun: Begun, current: Any) -> None:
         claim = begun.claim
         speech = Speech(partial(self._runs.speak, claim), begun.state.message_id, begun.state.content)
         run = LiveRun(self._runs, claim, speech)
         self._heart.hold(claim, partial(self._stop, claim.id))
         try:
             ended = await self._ended(begun, run)
+            _tell_end(current, ended)
             # A late cancel does not disturb the end, and a lost lease shows in it.
             await undisturbed(self._finish(begun, run, speech, ended))
         except asyncio.CancelledError:
@@ -196,6 +201,21 @@ class Worker:
         outcome = msgspec.structs.replace(ended, first_token_at=run.first_token_at)
         await self._runs.end(begun.claim, outcome)
         log.info("run_ended", status=outcome.status, code=outcome.error.code if outcome.error else None)
+
+
+def _run_span(begun: Begun) -> AbstractContextManager[Any]:
+    claim, agent = begun.claim, begun.given.agent
+    name = agent.name if agent else None
+    about = {"gen_ai.agent.id": str(claim.agent_id), "gen_ai.agent.name": name, "ai_agent.attempt": claim.attempt}
+    about |= {"gen_ai.operation.name": "invoke_agent", "gen_ai.conversation.id": str(claim.session_id)}
+    return tracing.span(f"invoke_agent {name}" if name else "invoke_agent", about)
+
+
+def _tell_end(current: Any, ended: Outcome | Waiting) -> None:
+    status = "waiting" if isinstance(ended, Waiting) else ended.status.value
+    tracing.told(current, {"ai_agent.execution.status": status})
+    if not isinstance(ended, Waiting) and ended.error is not None:
+        tracing.failed(current, ended.error.code)
 
 
 def _own_limit(begun: Begun) -> float | None:

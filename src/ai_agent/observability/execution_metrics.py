@@ -5,6 +5,7 @@ from datetime import datetime
 from prometheus_client import Counter, Gauge, Histogram
 
 from ai_agent.domain.executions import ExecutionStatus, Usage
+from ai_agent.observability.metrics import OF_ALL
 
 _SECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 3600)
 
@@ -20,8 +21,16 @@ FIRST_TOKEN = Histogram(
 )
 TOKENS = Counter("ai_agent_execution_tokens", "Tokens that runs used, as input or output", ["kind"])
 TOOL_CALLS = Counter("ai_agent_execution_tool_calls", "Calls of tools in runs that ended")
-QUEUE_DEPTH = Gauge("ai_agent_execution_queue_depth", "Runs that a worker could begin; of all nodes. NaN: unknown")
-QUEUE_AGE = Gauge("ai_agent_execution_queue_age_seconds", "How long the oldest of them has waited; 0 without one")
+QUEUE_DEPTH = Gauge(
+    "ai_agent_execution_queue_depth",
+    "Runs that a worker could begin; of all nodes. NaN: unknown",
+    multiprocess_mode=OF_ALL,
+)
+QUEUE_AGE = Gauge(
+    "ai_agent_execution_queue_age_seconds",
+    "How long the oldest of them has waited; of all nodes. 0 without one",
+    multiprocess_mode=OF_ALL,
+)
 
 
 def ended(

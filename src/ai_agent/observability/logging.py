@@ -56,7 +56,8 @@ def _one_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     return event
 
 
-_request: ContextVar[Mapping[str, Any]] = ContextVar("request", default=MappingProxyType({}))
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_request: ContextVar[Mapping[str, Any]] = ContextVar("request", default=_NOTHING)
 
 
 def note_request(scope: Mapping[str, Any]) -> None:
@@ -64,13 +65,20 @@ def note_request(scope: Mapping[str, Any]) -> None:
     _request.set(scope)
 
 
-def _of_request(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    scope = _request.get()
+def whose() -> dict[str, str]:
+    """Of which request and run this is: correlation_id, principal, execution_id, as far as they are known."""
+    scope, known = _request.get(), structlog.contextvars.get_contextvars()
     if correlation_id := scope.get("correlation_id"):
-        event.setdefault("correlation_id", correlation_id)
+        known.setdefault("correlation_id", correlation_id)
     if principal := scope.get("caller"):
-        event.setdefault("principal", principal.subject)
-    return event
+        known.setdefault("principal", principal.subject)
+    if execution_id := scope.get("path_params", _NOTHING).get("execution_id"):
+        known.setdefault("execution_id", str(execution_id))
+    return known
+
+
+def _of_request(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    return {**whose(), **event}
 
 
 def _render(_: WrappedLogger, __: str, event: EventDict) -> str:
@@ -101,7 +109,6 @@ def configure_logging(*, level: str, json: bool) -> None:
     """Sets up structlog, and sends the standard library's records the same way."""
     log_request.json, log_request.enabled = json, getattr(logging, level.upper()) <= logging.INFO
     shared: list[Any] = [
-        structlog.contextvars.merge_contextvars,
         _of_request,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

@@ -8,6 +8,7 @@ from ssl import SSLContext
 import httpcore2
 import httpx2
 
+from ai_agent.observability.traced_http import traced_client
 from ai_agent.security.outbound import OutboundGuard, OutboundRefused
 
 Connect = Callable[..., Awaitable[httpcore2.AsyncNetworkStream]]
@@ -21,8 +22,9 @@ def guarded_client(guard: OutboundGuard, *, max_bytes: int, timeout: httpx2.Time
 
     A proxy would resolve the name again, and a redirect would take the credentials along. Raises OutboundRefused.
     """
-    return httpx2.AsyncClient(
-        transport=GuardedTransport(guard, max_bytes), timeout=timeout, trust_env=False, follow_redirects=False
+    transport = GuardedTransport(guard, max_bytes)
+    return traced_client(
+        httpx2.AsyncClient(transport=transport, timeout=timeout, trust_env=False, follow_redirects=False)
     )
 
 

@@ -1,5 +1,6 @@
 """MCP servers: register, read, list, change, delete, try, sync."""
 
+import math
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
@@ -8,7 +9,7 @@ from uuid import UUID
 
 import msgspec
 
-from ai_agent.domain.errors import Conflict, ExternalServiceError, FieldError, InvalidFields, NotFound
+from ai_agent.domain.errors import AIAgentError, Conflict, ExternalServiceError, FieldError, InvalidFields, NotFound
 from ai_agent.domain.fields import JsonObject, StoredJson, merge_patch, new_id, now, to_json
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.mcp_servers import (
@@ -30,6 +31,7 @@ from ai_agent.execution.mcp.failures import McpFailed
 from ai_agent.execution.mcp.health import McpHealth
 from ai_agent.execution.mcp.links import Links
 from ai_agent.execution.mcp.pool import McpPool
+from ai_agent.observability.tool_metrics import mcp_servers_are
 from ai_agent.realtime.announcements import Announcements
 from ai_agent.security.outbound import OutboundGuard
 from ai_agent.security.secret_fields import NO_SECRETS, SecretFields, check_kept
@@ -61,6 +63,15 @@ class McpServerService:
         self._links = links
         self._pool = pool
         self._health = health
+
+    async def look(self) -> None:
+        """Sets the gauge of servers by status: NaN while the database is away."""
+        try:
+            counts = {each.status: each.count for each in await mcp_servers.counts(self._database.reader)}
+        except AIAgentError:
+            mcp_servers_are({status.value: math.nan for status in McpServerStatus})
+        else:
+            mcp_servers_are({status.value: counts.get(status, 0) for status in McpServerStatus})
 
     async def create(self, principal: Principal, wanted: CreateMcpServer) -> McpServer:
         """Registers a server, which need not be there. Raises Conflict for a name that is taken, InvalidFields."""

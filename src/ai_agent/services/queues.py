@@ -5,13 +5,12 @@ from collections.abc import Collection
 from math import inf
 from uuid import UUID
 
-from prometheus_client import REGISTRY
-
 from ai_agent.domain.audit import Action, Actor, Target
 from ai_agent.domain.errors import AIAgentError
 from ai_agent.domain.identity import Principal
 from ai_agent.domain.inbox import DeadLetterFilter, DeadLetterPage, Durations, EventMetrics, UserQueuePage
 from ai_agent.domain.pages import PageRequest
+from ai_agent.observability.metrics import registry, take_samples
 from ai_agent.observability.realtime_metrics import UNACKNOWLEDGED
 from ai_agent.realtime.inbox import Inbox
 from ai_agent.services.paging import Pager
@@ -53,16 +52,18 @@ class QueueService:
 
     async def metrics(self) -> EventMetrics:
         counts = await inbox.counts(self._database.patient)
+        take_samples()
+        counted = _Counted()
         return EventMetrics(
-            published=_total("ai_agent_events_published_total"),
-            delivered=_total("ai_agent_events_delivered_total"),
-            replayed=_total("ai_agent_events_replayed_total"),
-            redeliveries=_total("ai_agent_inbox_redeliveries_total"),
-            connections=_total("ai_agent_ws_connections"),
-            subscriptions=_total("ai_agent_ws_subscriptions"),
-            publish_seconds=_percentiles("ai_agent_event_publish_seconds"),
-            delivery_seconds=_percentiles("ai_agent_event_delivery_seconds"),
-            acknowledge_seconds=_percentiles("ai_agent_inbox_acknowledge_seconds"),
+            published=counted.total("ai_agent_events_published_total"),
+            delivered=counted.total("ai_agent_events_delivered_total"),
+            replayed=counted.total("ai_agent_events_replayed_total"),
+            redeliveries=counted.total("ai_agent_inbox_redeliveries_total"),
+            connections=counted.total("ai_agent_ws_connections"),
+            subscriptions=counted.total("ai_agent_ws_subscriptions"),
+            publish_seconds=counted.percentiles("ai_agent_event_publish_seconds"),
+            delivery_seconds=counted.percentiles("ai_agent_event_delivery_seconds"),
+            acknowledge_seconds=counted.percentiles("ai_agent_inbox_acknowledge_seconds"),
             unacknowledged=counts.waiting,
             dead_letters=counts.dead,
             oldest_unacknowledged_at=counts.oldest_at,
@@ -77,18 +78,22 @@ class QueueService:
             UNACKNOWLEDGED.set(math.nan)
 
 
-def _total(name: str) -> int:
-    return int(REGISTRY.get_sample_value(name) or 0)
+class _Counted:
+    """What `/metrics` would tell."""
 
+    def __init__(self) -> None:
+        self._samples = [sample for family in registry().collect() for sample in family.samples]
 
-def _percentiles(name: str) -> Durations:
-    """Of a histogram: its buckets count what is at most their bound."""
-    samples = [s for family in REGISTRY.collect() if family.name == name for s in family.samples]
-    buckets = [(float(s.labels["le"]), s.value) for s in samples if s.name == f"{name}_bucket"]
-    count = buckets[-1][1] if buckets else 0.0
-    bounds = [next((le for le, below in buckets if count and below >= part * count), inf) for part in (0.5, 0.99)]
-    p50, p99 = (None if bound == inf else bound for bound in bounds)
-    return Durations(int(count), p50, p99)
+    def total(self, name: str) -> int:
+        return int(sum(sample.value for sample in self._samples if sample.name == name))
+
+    def percentiles(self, name: str) -> Durations:
+        """Of a histogram: its buckets count what is at most their bound."""
+        buckets = [(float(s.labels["le"]), s.value) for s in self._samples if s.name == f"{name}_bucket"]
+        count = buckets[-1][1] if buckets else 0.0
+        bounds = [next((le for le, below in buckets if count and below >= part * count), inf) for part in (0.5, 0.99)]
+        p50, p99 = (None if bound == inf else bound for bound in bounds)
+        return Durations(int(count), p50, p99)
 
 
 def _target(user: str | None) -> Target:

@@ -27,6 +27,14 @@ class Told(NamedTuple):
     fence: int = 0
 
 
+class PoolUse(NamedTuple):
+    """Connections there may be, those that are lent out, and statements that wait for one."""
+
+    size: int
+    in_use: int
+    waiting: int
+
+
 class Reader(Protocol):
     """Runs statements that change nothing. Parameters are the names in the statement; missing ones are null.
 
@@ -68,6 +76,8 @@ class Database(Protocol):
         """Raises ConfigurationError when the database cannot be reached."""
 
     async def close(self) -> None: ...
+
+    def pool_use(self) -> PoolUse: ...
 
     def unit_of_work(self, *, lock_seconds: float | None = None) -> AbstractAsyncContextManager[Connection]:
         """One transaction: committed when the block ends, rolled back when it raises.

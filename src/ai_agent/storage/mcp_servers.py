@@ -53,6 +53,11 @@ class Standing(msgspec.Struct, frozen=True):
     failures: int
 
 
+class Count(msgspec.Struct, frozen=True):
+    status: McpServerStatus
+    count: int
+
+
 _COLUMNS = [servers.c[name] for name in (*McpServer.__struct_fields__, VERSION)]
 _CONFIGURATION = [servers.c[name] for name in Configuration.__struct_fields__]
 _MINE = (servers.c.id == sa.bindparam("server_id"), servers.c.owner_id == sa.bindparam("owner"))
@@ -113,6 +118,8 @@ _STANDING = Statement(
     Standing,
 )
 
+_COUNTS = Statement(sa.select(servers.c.status, sa.func.count().label("count")).group_by(servers.c.status), Count)
+
 
 def _or_present(name: str) -> "sa.ColumnElement[object]":
     return sa.func.coalesce(sa.bindparam(name, type_=servers.c[name].type), servers.c[name])
@@ -166,6 +173,11 @@ async def delete(connection: Connection, owner: str, server_id: UUID) -> None:
 async def due(reader: Reader, limit: int) -> list[UUID]:
     """Those that are to be asked, the longest due first."""
     return await reader.all(_DUE, row_limit=limit)
+
+
+async def counts(reader: Reader) -> list[Count]:
+    """How many there are of each status, of all owners."""
+    return await reader.all(_COUNTS)
 
 
 async def take(rows: Connection, server_id: UUID, seconds: float) -> Configuration | None:

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 import asyncpg
 
-from ai_agent.storage.database import ACQUIRE_SECONDS
+from ai_agent.storage.database import ACQUIRE_SECONDS, PoolUse
 
 NEW_SECONDS = 2.0
 """How long a statement waits for a place in the pool and the new connection in it, together."""
@@ -21,6 +21,7 @@ class Pool:
 
     def __init__(self, connect: "Callable[[], Awaitable[asyncpg.Connection]]", size: int):
         self._connect = connect
+        self._size = size
         self._places = size
         self._idle: list[asyncpg.Connection] = []
         self._lent: set[asyncpg.Connection] = set()
@@ -36,6 +37,9 @@ class Pool:
         """Takes back a connection; a closed one makes room for another."""
         self._lent.discard(connection)
         self._pass_on(None if connection.is_closed() else connection)
+
+    def use(self) -> PoolUse:
+        return PoolUse(self._size, len(self._lent), sum(not waiter.done() for waiter in self._waiting))
 
     async def close(self, seconds: float) -> None:
         """Waits so long for connections that are in use, and ends the rest."""

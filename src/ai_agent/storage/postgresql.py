@@ -14,6 +14,7 @@ from ai_agent.storage.database import (
     Connection,
     Effect,
     LockTimeout,
+    PoolUse,
     Reader,
     Told,
     UniqueViolation,
@@ -221,6 +222,9 @@ class PostgresDatabase:
             connection.terminate()
             raise
         return connection
+
+    def pool_use(self) -> PoolUse:
+        return self._pool.use()
 
     async def close(self) -> None:
         await self._pool.close(CLOSE_SECONDS)

@@ -16,6 +16,7 @@ from ai_agent.storage.database import (
     Connection,
     Effect,
     LockTimeout,
+    PoolUse,
     Reader,
     Told,
     UniqueViolation,
@@ -99,15 +100,19 @@ class _Readers:
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self.waiting = 0
         self.free: asyncio.Queue[aiosqlite.Connection] = asyncio.Queue()
 
     @asynccontextmanager
     async def _lent(self) -> AsyncIterator[_Statements]:
+        self.waiting += 1
         try:
             async with asyncio.timeout(ACQUIRE_SECONDS):
                 driver = await self.free.get()
         except TimeoutError as error:
             raise ServiceUnavailable("No database connection is free") from error
+        finally:
+            self.waiting -= 1
         try:
             async with asyncio.timeout(self._seconds):
                 yield _Statements(driver)
@@ -140,6 +145,7 @@ class SqliteDatabase:
         self.patient: Reader = self._patient
         self._writer: aiosqlite.Connection | None = None
         self._writing = asyncio.Lock()
+        self._writers = 0
         self._open: list[aiosqlite.Connection] = []
 
     async def open(self) -> None:
@@ -164,6 +170,11 @@ class SqliteDatabase:
         await connection.create_function("json_member", 2, json_text, deterministic=True)
         return connection
 
+    def pool_use(self) -> PoolUse:
+        free = self._readers.free.qsize() + self._patient.free.qsize() + (not self._writing.locked())
+        size = READERS + PATIENT_READERS + 1
+        return PoolUse(size, size - free, self._readers.waiting + self._patient.waiting + self._writers)
+
     async def close(self) -> None:
         async with self._writing:
             for connection in self._open:
@@ -186,11 +197,14 @@ class SqliteDatabase:
             yield outer
             return
         assert self._writer is not None  # noqa: S101  # opened by the lifespan
+        self._writers += 1
         try:
             async with asyncio.timeout(ACQUIRE_SECONDS):
                 await self._writing.acquire()
         except TimeoutError as error:
             raise LockTimeout("The database is busy") from error
+        finally:
+            self._writers -= 1
         statements = _Statements(self._writer)
         try:
             try:

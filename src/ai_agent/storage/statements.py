@@ -7,6 +7,7 @@ through it doubles the CPU of a query and an ORM triples it, as `benchmarks/quer
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from enum import Enum
+from functools import cached_property
 from operator import itemgetter
 from typing import Any, Generic, TypeVar
 from uuid import UUID
@@ -60,6 +61,14 @@ class Statement(Generic[Row]):
         self.element = element
         self.returns = returns
         self._compiled: dict[str, Compiled[Row]] = {}
+
+    @cached_property
+    def summary(self) -> tuple[str, str]:
+        """What it does and to which table: `SELECT`, `sessions`."""
+        if isinstance(self.element, UpdateBase):
+            return type(self.element).__name__.upper(), str(getattr(self.element, "table").name)  # noqa: B009  # of each kind
+        found = next(iter(sa.sql.util.find_tables(self.element, include_aliases=False)), None)
+        return "SELECT", "" if found is None else str(getattr(found, "name", ""))
 
     def compiled(self, dialect: str) -> Compiled[Row]:
         found = self._compiled.get(dialect)

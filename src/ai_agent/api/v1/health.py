@@ -84,7 +84,14 @@ class HealthController(Controller):
         found = await health.check_ready()
         return Ready(degraded=list(found.degraded))
 
-    @get("/services", opt=needs(Scope.ADMIN))
+
+class ServicesController(Controller):
+    """Apart from the health of a process, which also those tell that ask for no credentials."""
+
+    path = "/health/services"
+    tags = ["Health"]
+
+    @get(opt=needs(Scope.ADMIN))
     async def get_services(self, service_checks: NamedDependency[ServiceChecks]) -> ServicesHealth:
         """Get the health of services
 

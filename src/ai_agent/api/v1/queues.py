@@ -90,6 +90,6 @@ class QueueController(Controller):
     async def get_event_metrics(self, queues: NamedDependency[QueueService]) -> EventMetrics:
         """Get the metrics of events
 
-        Of the process that answers, since it started; what waits is that of the whole deployment.
+        Of the server that answers, since it started; what waits is that of the whole deployment.
         """
         return await queues.metrics()

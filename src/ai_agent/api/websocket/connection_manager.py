@@ -18,6 +18,7 @@ from ai_agent.domain.connections import ConnectionInfo
 from ai_agent.domain.errors import AIAgentError, ServiceUnavailable
 from ai_agent.domain.frames import CloseCode
 from ai_agent.observability import realtime_metrics
+from ai_agent.observability.metrics import sampled
 from ai_agent.observability.realtime_metrics import CONNECTIONS, CONNECTS, DRAIN_SECONDS, QUEUE_BYTES, SUBSCRIPTIONS
 from ai_agent.realtime.connection_registry import ConnectionRegistry
 from ai_agent.realtime.socket_orders import SocketOrders
@@ -69,9 +70,7 @@ class ConnectionManager:
         self._keeping: asyncio.Task[None] | None = None
         orders.obey = self._obey
         identity.listeners.append(self.review.changed)
-        SUBSCRIPTIONS.set_function(lambda: sum(len(each.subscriptions) for each in self._opened))
-        DRAIN_SECONDS.set_function(lambda: 0 if (began := self._drain_began) is None else time.monotonic() - began)
-        QUEUE_BYTES.set_function(lambda: sum(each.queued_bytes for each in self._opened))
+        sampled("sockets", self._sample)
 
     def start(self) -> None:
         self._keeping = asyncio.create_task(self._keep())
@@ -87,6 +86,11 @@ class ConnectionManager:
                 await self._nobody.wait()
         seconds = round(time.monotonic() - self._drain_began, 3)
         log.info("sockets_drained", sockets=len(leaving), left=len(self._opened), seconds=seconds)
+
+    def _sample(self) -> None:
+        SUBSCRIPTIONS.set(sum(len(each.subscriptions) for each in self._opened))
+        DRAIN_SECONDS.set(0 if (began := self._drain_began) is None else time.monotonic() - began)
+        QUEUE_BYTES.set(sum(each.queued_bytes for each in self._opened))
 
     async def close(self) -> None:
         await cancel_and_wait(self._keeping)

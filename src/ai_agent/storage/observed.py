@@ -1,36 +1,38 @@
-"""A database whose statements are timed, for `Server-Timing` in development."""
+"""A database whose statements are observed: timed for `Server-Timing` in development, or told as spans."""
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
-from ai_agent.observability.timing import timed
-from ai_agent.storage.database import Connection, Database, Effect, Reader, Told, shared_connection
+from ai_agent.storage.database import Connection, Database, Effect, PoolUse, Reader, Told, shared_connection
 from ai_agent.storage.statements import Statement
 
 Row = TypeVar("Row")
 
+Observe = Callable[[Statement[Any]], AbstractContextManager[Any]]
 
-class _TimedReader:
-    def __init__(self, reader: Reader):
+
+class _ObservedReader:
+    def __init__(self, reader: Reader, observe: Observe):
         self._reader = reader
+        self._observe = observe
 
     async def all(self, statement: Statement[Row], **parameters: Any) -> list[Row]:
-        with timed("db"):
+        with self._observe(statement):
             return await self._reader.all(statement, **parameters)
 
     async def first(self, statement: Statement[Row], **parameters: Any) -> Row | None:
-        with timed("db"):
+        with self._observe(statement):
             return await self._reader.first(statement, **parameters)
 
 
-class _TimedConnection(_TimedReader):
-    def __init__(self, connection: Connection):
-        super().__init__(connection)
+class _ObservedConnection(_ObservedReader):
+    def __init__(self, connection: Connection, observe: Observe):
+        super().__init__(connection, observe)
         self._connection = connection
 
     async def run(self, statement: Statement[Any], **parameters: Any) -> int:
-        with timed("db"):
+        with self._observe(statement):
             return await self._connection.run(statement, **parameters)
 
     def tell(self, told: Sequence[Told]) -> None:
@@ -40,16 +42,17 @@ class _TimedConnection(_TimedReader):
         self._connection.after_commit(effect)
 
     async def many(self, statement: Statement[Any], rows: Sequence[dict[str, Any]]) -> None:
-        with timed("db"):
+        with self._observe(statement):
             await self._connection.many(statement, rows)
 
 
-class TimedDatabase:
-    def __init__(self, database: Database):
+class ObservedDatabase:
+    def __init__(self, database: Database, observe: Observe):
         self._database = database
+        self._observe = observe
         self.dialect = database.dialect
-        self.reader: Reader = _TimedReader(database.reader)
-        self.patient: Reader = _TimedReader(database.patient)
+        self.reader: Reader = _ObservedReader(database.reader, observe)
+        self.patient: Reader = _ObservedReader(database.patient, observe)
 
     async def open(self) -> None:
         await self._database.open()
@@ -57,17 +60,20 @@ class TimedDatabase:
     async def close(self) -> None:
         await self._database.close()
 
+    def pool_use(self) -> PoolUse:
+        return self._database.pool_use()
+
     async def write(
         self, statement: Statement[Any], *, told: Told | None = None, then: Effect | None = None, **parameters: Any
     ) -> None:
-        if shared_connection() is not None:  # Timed by the transaction it is part of.
+        if shared_connection() is not None:  # Observed by the transaction it is part of.
             await self._database.write(statement, told=told, then=then, **parameters)
             return
-        with timed("db"):
+        with self._observe(statement):
             await self._database.write(statement, told=told, then=then, **parameters)
 
     @asynccontextmanager
     async def unit_of_work(self, *, lock_seconds: float | None = None) -> AsyncIterator[Connection]:
         async with self._database.unit_of_work(lock_seconds=lock_seconds) as rows:
-            # A shared one is timed already.
-            yield rows if isinstance(rows, _TimedConnection) else _TimedConnection(rows)
+            # A shared one is observed already.
+            yield rows if isinstance(rows, _ObservedConnection) else _ObservedConnection(rows, self._observe)
