@@ -25,7 +25,7 @@ def test_a_worker_tells_its_health_and_what_it_did(beside: Server) -> None:
     url = f"http://127.0.0.1:{(port := free_port())}"
     worker = WorkerProcess(beside, "--port", str(port))
     assert httpx.get(f"{url}/health/live").json() == {"status": "alive"}
-    assert httpx.get(f"{url}/health/ready").json() == {"status": "ready"}
+    assert httpx.get(f"{url}/health/ready").json() == {"status": "ready", "degraded": []}
     assert httpx.get(f"{url}/api/v1/sessions").json()["code"] == "not_found"
     told = Told(url)
     with beside.client() as api:

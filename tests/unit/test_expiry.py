@@ -27,16 +27,18 @@ class Watched:
 
 def test_the_client_is_warned_once_and_ended_after_the_grace(monkeypatch: pytest.MonkeyPatch) -> None:
     async def scenario() -> None:
-        watched = Watched(monkeypatch)
+        watched, loop = Watched(monkeypatch), asyncio.get_running_loop()
+        begun = loop.time()
         watched.until(0.3)
-        await asyncio.sleep(0.05)
         assert watched.warnings == []
-        await asyncio.sleep(0.15)
-        (left,) = watched.warnings
-        assert 100 < left <= 200
-        await asyncio.sleep(0.15)
-        assert watched.ends == 0, "The grace goes on"
-        await asyncio.sleep(0.15)
+        while not watched.warnings:
+            await asyncio.sleep(0.005)
+        assert loop.time() - begun > 0.09
+        assert 0 < watched.warnings[0] <= 200
+        while not watched.ends:
+            await asyncio.sleep(0.005)
+        assert loop.time() - begun > 0.39, "The grace goes on"
+        await asyncio.sleep(0.1)
         assert (len(watched.warnings), watched.ends) == (1, 1)
 
     asyncio.run(scenario())
