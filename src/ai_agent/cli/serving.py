@@ -6,82 +6,16 @@ import signal
 import socket
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from http import HTTPStatus
 from types import FrameType
 from typing import Any
 
-import msgspec
 import uvicorn
 from litestar import Litestar
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.frames import Frame, Opcode
-from websockets.http11 import Request
-from websockets.protocol import OPEN
 
-from ai_agent.api.errors import error_body
-from ai_agent.api.websocket.protocol import WRITE
-from ai_agent.domain.errors import ConfigurationError, MalformedRequest
-from ai_agent.domain.fields import new_id
+from ai_agent.cli.protocols import HttpProtocol, SocketProtocol
+from ai_agent.domain.errors import ConfigurationError
 from ai_agent.domain.frames import FRAME_BYTES
 from ai_agent.settings import Settings
-
-
-class Protocol(HttpToolsProtocol):
-    """uvicorn's parser, which answers with our error what is not HTTP at all."""
-
-    def send_400_response(self, msg: str) -> None:
-        scope = {"path": "", "correlation_id": new_id().hex}
-        body = msgspec.json.encode(error_body(MalformedRequest("The request is not HTTP"), scope))
-        head = f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        self.transport.write(head.encode() + b"connection: close\r\n\r\n" + body)
-        self.transport.close()
-
-
-class SocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's, with two things more.
-
-    It closes the socket of a client that takes nothing: its own waits until that takes something. `farewell`, beside
-    the code, is sent before it. And it writes at once what does not have to wait (`Write`), framed once a message: what
-    a server sends is not masked, so a message to many is the same bytes for all.
-    """
-
-    def handle_connect(self, event: Request) -> None:
-        super().handle_connect(event)
-        if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
-            self.scope["extensions"][WRITE] = self.write  # type: ignore[assignment]
-
-    def write(self, message: Any) -> bool:
-        if self.close_sent or self.disconnected or not self.writable.is_set() or self.conn.state is not OPEN:
-            return False
-        if (frame := message.get("frame")) is None:
-            frame = message["frame"] = _framed(message)
-        self.transport.write(frame)
-        return True
-
-    async def send(self, message: Any) -> None:
-        if message["type"] == "websocket.send" and self.handshake_complete and self.write(message):
-            return
-        if message["type"] == "websocket.close" and self.handshake_complete:
-            self.writable.set()
-            if farewell := message.pop("farewell", None):
-                await super().send(farewell)
-                self.writable.set()
-            await super().send(message)
-            self._cut_later()
-        else:
-            await super().send(message)
-
-    def _cut_later(self) -> None:
-        if self.close_timer is not None:
-            self.close_timer.cancel()
-            self.close_timer = self.loop.call_later(self.close_timeout, self.transport.abort)
-
-
-def _framed(message: Any) -> bytes:
-    text = message.get("text")
-    frame = Frame(Opcode.BINARY, message["bytes"]) if text is None else Frame(Opcode.TEXT, text.encode())
-    return frame.serialize(mask=False)
 
 
 class Server(uvicorn.Server):
@@ -142,7 +76,7 @@ def _innermost(error: BaseException) -> BaseException:
 def config(app: Any, settings: Settings, **more: Any) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=Protocol,
+        http=HttpProtocol,
         log_config=None,
         access_log=False,
         server_header=False,
