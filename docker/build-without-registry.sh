@@ -29,4 +29,4 @@ lent=(--volume "$uv_settings:/etc/uv/uv.toml:ro")
 for file in /etc/pip.conf /etc/ssl/certs; do
     if [ -e "$file" ]; then lent+=(--volume "$file:$file:ro"); fi
 done
-buildah bud --quiet --layers --network host --build-arg "PYTHON_IMAGE=$base" "${lent[@]}" -f docker/Dockerfile -t "$name" .
+buildah bud --quiet --format docker --layers --network host --build-arg "PYTHON_IMAGE=$base" "${lent[@]}" -f docker/Dockerfile -t "$name" .
