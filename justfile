@@ -81,5 +81,13 @@ bench *args:
 run *args:
     uv run --extra local ai-agent serve "$@"
 
+# The files in docker/: each by its own linter, then whether what they say is what the code does
+docker-lint:
+    uv run hadolint docker/Dockerfile
+    uv run compose-lint check --quiet --strict-config --fail-on medium docker/compose.yaml
+    uv run caddy adapt --validate --config docker/Caddyfile > /dev/null
+    uv run kubernetes-validate --strict --quiet $(ls docker/k8s/*.yaml | grep -v kustomization)
+    uv run pytest tests/unit/test_deployment.py
+
 # What must hold before a commit
-check: lint types imports
+check: lint types imports docker-lint

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from alembic import op
 
 from ai_agent.domain.errors import ConfigurationError
+from ai_agent.storage.migrations import build_indexes
 
 revision = "0003"
 down_revision = "0002"
@@ -73,13 +74,7 @@ def _upgrade_postgresql() -> None:
     with op.get_context().autocommit_block():
         _fill("sessions", "title", "search_title", _folded)
         _fill("messages", "content", "search_text", _searchable)
-        # It waits for every older transaction, a dump's for example, and nobody waits for it.
-        op.execute("SET lock_timeout = 0")
-        for name, definition in INDEXES.items():
-            # One that was interrupted is left behind invalid.
-            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
-            op.execute(f"CREATE INDEX CONCURRENTLY {name} ON {definition}")
-        op.execute("SET lock_timeout = '2s'")
+    build_indexes(INDEXES)
 
 
 def _create_extension() -> None:
@@ -93,7 +88,6 @@ def _create_extension() -> None:
 
 
 def _upgrade_sqlite() -> None:
-    op.execute("BEGIN IMMEDIATE")
     op.add_column("sessions", sa.Column("search_title", sa.Text()))
     op.add_column("messages", sa.Column("search_text", sa.Text(), server_default="", nullable=False))
     _fill("sessions", "title", "search_title", _folded)
@@ -133,7 +127,6 @@ def downgrade() -> None:
             for name in INDEXES:
                 op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
     else:
-        op.execute("BEGIN IMMEDIATE")
         for trigger in SQLITE_TRIGGERS:
             op.execute(f"DROP TRIGGER {trigger}")
         op.drop_table("message_search")

@@ -32,8 +32,6 @@ def _id(name: str) -> "sa.Column[Any]":
 def upgrade() -> None:
     """A second try goes on where the first one stopped: what an autocommit block has done is committed."""
     on_postgresql = op.get_bind().dialect.name == "postgresql"
-    if not on_postgresql:
-        op.execute("BEGIN IMMEDIATE")
     op.add_column("agents", _json("secrets", server_default="{}"), if_not_exists=on_postgresql or None)
     column = sa.Column("search_text", sa.Text(), server_default="", nullable=False)
     op.add_column("agents", column, if_not_exists=on_postgresql or None)

@@ -9,6 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
+from ai_agent.storage.migrations import build_indexes
+
 revision = "0010"
 down_revision = "0009"
 branch_labels = None
@@ -85,9 +87,7 @@ def _create_indexes() -> None:
         for name, columns in INDEXES.items():
             op.create_index(name, "executions", columns)
         return
-    with op.get_context().autocommit_block():
-        for name, columns in INDEXES.items():
-            op.create_index(name, "executions", columns, postgresql_concurrently=True, if_not_exists=True)
+    build_indexes({name: f"executions ({', '.join(columns)})" for name, columns in INDEXES.items()})
 
 
 def _create_outbox() -> None:

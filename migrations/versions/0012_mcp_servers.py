@@ -8,6 +8,8 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
+from ai_agent.storage.migrations import build_indexes
+
 revision = "0012"
 down_revision = "0011"
 branch_labels = None
@@ -23,10 +25,10 @@ def _time(name: str, *, nullable: bool = False) -> "sa.Column[Any]":
 
 
 def upgrade() -> None:
-    """A second try goes on where the first one stopped: what an autocommit block has done is committed."""
-    with op.get_context().autocommit_block():
-        columns = ["mcp_server_id", "created_at", "id"]
-        op.create_index("ix_tools_mcp_server_id", "tools", columns, postgresql_concurrently=True, if_not_exists=True)
+    if op.get_bind().dialect.name == "sqlite":
+        op.create_index("ix_tools_mcp_server_id", "tools", ["mcp_server_id", "created_at", "id"])
+    else:
+        build_indexes({"ix_tools_mcp_server_id": "tools (mcp_server_id, created_at, id)"})
     op.create_table(
         "mcp_servers",
         sa.Column("id", ID, nullable=False),

@@ -5,7 +5,8 @@ Both are imported only when there is something to migrate: they cost as much tim
 
 import asyncio
 import io
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 HEAD = "0013"
 """The newest revision; a test holds it to the scripts, so that a start need not read them."""
 
+SQLITE_SECONDS = 60
+"""So long a migration waits for another one of the same file."""
+
 _VERSION = Statement(sa.select(sa.column("version_num", sa.String)).select_from(sa.table("alembic_version")), str)
 
 
@@ -33,7 +37,12 @@ def migration_engine(url: str) -> "AsyncEngine":
 
     path = sqlite_path(url)
     if path is not None:
-        return create_async_engine(sa.URL.create("sqlite+aiosqlite", database=str(path)))
+        # Python's driver begins no transaction for a change of the schema: it would be left half done. A second process
+        # waits, too.
+        options = {"isolation_level": None, "timeout": SQLITE_SECONDS}
+        engine = create_async_engine(sa.URL.create("sqlite+aiosqlite", database=str(path)), connect_args=options)
+        sa.event.listen(engine.sync_engine, "begin", lambda begun: begun.exec_driver_sql("BEGIN IMMEDIATE"))
+        return engine
     return create_async_engine("postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(url))
 
 
@@ -94,11 +103,25 @@ async def _run(url: str, work: "Callable[[AlembicCommands], None]") -> None:
         # Alembic's scripts run a loop of their own.
         await asyncio.to_thread(lambda: work(_commands(url)))
     except CommandError as error:
-        raise ConfigurationError(f"The schema: {error}", "Run: ai-agent db upgrade") from None
+        raise _explained(str(error)) from None
     except (OSError, TimeoutError, ValueError, sa.exc.DBAPIError, asyncpg.PostgresError) as error:
+        if getattr(getattr(error, "orig", None), "sqlstate", None) == asyncpg.LockNotAvailableError.sqlstate:
+            hint = "Repeat this when it is over, or end it: SELECT pid, xact_start, query FROM pg_stat_activity"
+            raise ConfigurationError("A transaction of somebody else holds a table for longer than 2 s", hint) from None
         hint = "Check AI_AGENT_DATABASE_URL and that the server accepts connections"
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ConfigurationError(f"The database cannot be migrated: {reason}", hint) from error
+
+
+def _explained(message: str) -> ConfigurationError:
+    """What Alembic says, with what to do."""
+    unknown = re.search(r"locate revision identified by '(.*)'", message)
+    if unknown is None:
+        return ConfigurationError(f"The schema: {message}", "Run: ai-agent db upgrade")
+    if unknown[1].isdecimal() and unknown[1] > HEAD:
+        hint = "Run the version that made it, or a newer one; it can also downgrade the schema"
+        return ConfigurationError(f"Revision {unknown[1]} is newer than this version, which knows {HEAD}", hint)
+    return ConfigurationError(f"There is no revision {unknown[1]}", f"Revisions are 0001 to {HEAD}, `head` and `base`")
 
 
 def _commands(url: str) -> "AlembicCommands":
@@ -112,3 +135,20 @@ def _commands(url: str) -> "AlembicCommands":
     commands = AlembicCommands(SQLAlchemyAsyncConfig(engine_instance=migration_engine(url), alembic_config=alembic))
     commands.config.stdout = io.StringIO()
     return commands
+
+
+def build_indexes(definitions: Mapping[str, str]) -> None:
+    """Builds indexes on PostgreSQL, for a migration: `{name: "table (column, …)"}`.
+
+    What is written meanwhile does not wait for it; it waits for every older transaction, a dump's for example. An index
+    that an interrupted run has left behind, invalid, is built anew. What came before is committed, so it has to be
+    written such that it may be done again.
+    """
+    from alembic import op
+
+    with op.get_context().autocommit_block():
+        op.execute("SET lock_timeout = 0")
+        for name, definition in definitions.items():
+            op.execute(f"DROP INDEX CONCURRENTLY IF EXISTS {name}")
+            op.execute(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {definition}")
+        op.execute("SET lock_timeout = '2s'")
