@@ -28,6 +28,9 @@ def load(variables: Mapping[str, str]) -> Any:
     return yaml.safe_load(re.sub(r"\$\{(?P<name>\w+):(?:\?|-(?P<default>[^}]*))\}", value, text))
 
 
+PORTS = ("8000", "9000")
+"""Of an API node, and of a worker."""
+
 HERE = (sys.executable, "-m", "ai_agent")
 
 
@@ -59,7 +62,11 @@ class Service:
         mounts = dict(
             volume.split(":")[1::-1] for volume in self._service.get("volumes", []) if volume.startswith("./")
         )
-        put = {"0.0.0.0": "127.0.0.1", "8000": str(self.port)} | {at: str(DOCKER / file) for at, file in mounts.items()}
+        put = (
+            {"0.0.0.0": "127.0.0.1"}
+            | dict.fromkeys(PORTS, str(self.port))
+            | {at: str(DOCKER / file) for at, file in mounts.items()}
+        )
         return [put.get(word, word) for word in words]
 
     def start(self) -> None:
@@ -76,7 +83,7 @@ class Service:
         """Until its health check says so; of a service without one, until it is there for a second."""
         kind, *command = self._service.get("healthcheck", {}).get("test", ["CMD", "sleep", "1"])
         assert kind == "CMD"
-        command = [*self._inside, *(word.replace("8000", str(self.port)) for word in command)]
+        command = [*self._inside, *(re.sub("|".join(PORTS), str(self.port), word) for word in command)]
         deadline = time.monotonic() + seconds
         while subprocess.run(command, check=False, capture_output=True, timeout=30).returncode != 0:
             assert time.monotonic() < deadline, self.log.read_text()

@@ -17,7 +17,8 @@ from ai_agent.cli import cli
 from ai_agent.settings import Settings, load_settings, variable
 from tests.compose import DOCKER, load
 
-CONTAINER_PORT = 8000
+CONTAINER_PORT, WORKER_PORT = 8000, 9000
+PORTS = {"serve": CONTAINER_PORT, "worker": WORKER_PORT}
 HANDLED = 15
 """Seconds that a process may need beside delay and window: the flush of its outbox, and closing."""
 
@@ -74,8 +75,8 @@ def test_every_command_is_one(command: list[str]) -> None:
         group = group.commands[command[0]]
         command = command[1:]
     options = group.make_context("ai-agent", list(command)).params
-    if group.name == "serve":
-        assert (options["host"], options["port"]) == ("0.0.0.0", CONTAINER_PORT)
+    if group.name in PORTS:
+        assert (options["host"], options["port"]) == ("0.0.0.0", PORTS[group.name])
 
 
 def test_the_image_ends_on_sigterm_and_is_nobody_special() -> None:
@@ -89,14 +90,21 @@ def _path(test: str) -> str:
 
 
 def test_probes_ask_what_is_there_and_a_database_that_is_away_restarts_nobody() -> None:
-    paths = {name: probe["httpGet"]["path"] for name, probe in _container("ai-agent-api").items() if "Probe" in name}
     live, ready = "/health/live", "/health/ready"
-    assert paths == {"startupProbe": live, "readinessProbe": ready, "livenessProbe": live}
+    for container in (_container("ai-agent-api"), _container("ai-agent-worker")):
+        paths = {name: probe["httpGet"]["path"] for name, probe in container.items() if "Probe" in name}
+        assert paths == {"startupProbe": live, "readinessProbe": ready, "livenessProbe": live}
     assert _path((DOCKER / "Dockerfile").read_text()) == live
-    assert {_path(OURS[name]["healthcheck"]["test"][-1]) for name in ("api-1", "api-2")} == {ready}
+    assert {_path(OURS[name]["healthcheck"]["test"][-1]) for name in OURS if name != "migrate"} == {ready}
+    for name in OURS.keys() - {"migrate"}:
+        port = WORKER_PORT if name.startswith("worker") else CONTAINER_PORT
+        assert str(port) in OURS[name]["healthcheck"]["test"][-1]
     assert f"health_uri {ready}" in (DOCKER / "Caddyfile").read_text()
-    ports = _container("ai-agent-api")["ports"]
-    assert [port["containerPort"] for port in ports] == [CONTAINER_PORT]
+    for name, port in {"ai-agent-api": CONTAINER_PORT, "ai-agent-worker": WORKER_PORT}.items():
+        assert [each["containerPort"] for each in _container(name)["ports"]] == [port]
+    scraped = yaml.safe_load((DOCKER / "prometheus" / "prometheus.yaml").read_text())["scrape_configs"]
+    targets = {target for job in scraped for config in job["static_configs"] for target in config["targets"]}
+    assert targets == {f"api-{n}:{CONTAINER_PORT}" for n in (1, 2)} | {f"worker-{n}:{WORKER_PORT}" for n in (1, 2)}
     handlers = (HealthController.get_liveness, HealthController.get_readiness)
     assert [HealthController.path + path for handler in handlers for path in handler.paths] == [live, ready]
 
