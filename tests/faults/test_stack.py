@@ -135,7 +135,8 @@ def test_all_are_replaced_one_after_the_other_and_no_request_fails(stack: Stack,
         clients.over = True
         await work
         await clients.close()
-        assert clients.failed == []
+        print(clients.done)
+        assert clients.failed == [], stack.proxy.log.read_text()[-4000:]
         assert clients.done["sessions"] > 200
         assert clients.done["runs"] > 20
 

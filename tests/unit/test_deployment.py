@@ -121,11 +121,13 @@ def test_the_proxy_knows_the_nodes_and_sees_in_time_that_one_drains() -> None:
     nodes = [f"{name}:{CONTAINER_PORT}" for name in OURS if name.startswith("api-")]
     assert COMPOSE["services"]["proxy"]["environment"]["UPSTREAMS"].split() == nodes
     assert f"{{$UPSTREAMS:{' '.join(nodes)}}}" in caddyfile
-    looks = sum(int(re.findall(rf"{name} (\d+)s", caddyfile)[0]) for name in ("health_interval", "health_timeout"))
+    interval, timeout, fails = (
+        int(re.findall(rf"health_{name} (\d+)", caddyfile)[0]) for name in ("interval", "timeout", "fails")
+    )
     address = COMPOSE["services"]["proxy"]["networks"]["front"]["ipv4_address"]
     for name in ("api-1", "api-2"):
         settings = OURS[name]["environment"]
-        assert float(settings["AI_AGENT_DRAIN_DELAY_SECONDS"]) > looks
+        assert float(settings["AI_AGENT_DRAIN_DELAY_SECONDS"]) > fails * interval + timeout
         assert settings["AI_AGENT_TRUSTED_PROXIES"] == f"{address}/32"
 
 
