@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from ai_agent.services.administration import shown
 from ai_agent.settings import Settings, load_settings, variable
@@ -110,7 +111,8 @@ def test_every_setting_is_shown_and_no_secret(tmp_path: Path) -> None:
     assert shown["AI_AGENT_RATE_LIMIT_ENABLED"]["value"] == "true"
 
 
-def test_a_password_of_the_database_is_not_shown() -> None:
-    settings = load_settings({"AI_AGENT_DATABASE_URL": f"postgresql://api:{CANARY}@db:5432/x?sslmode=require"})
+@pytest.mark.parametrize("password", [CANARY, f"{CANARY}:and:more", f"a@b/{CANARY}", f"{CANARY}@", f"%40{CANARY}"])
+def test_a_password_of_the_database_is_not_shown(password: str) -> None:
+    settings = load_settings({"AI_AGENT_DATABASE_URL": f"postgresql://api:{password}@db:5432/x?sslmode=require"})
     values = {setting.name: setting.value for setting in shown(settings)}
     assert values["AI_AGENT_DATABASE_URL"] == "postgresql://api:***@db:5432/x?sslmode=***"

@@ -143,7 +143,7 @@ def _extracted(headers: Mapping[str, str]) -> Any:
 def traced_app(app: Any) -> Any:
     """The ASGI application with a span for each request; as it is where nobody is told.
 
-    A socket has none, which would be as long as the socket: what it calls for has.
+    A socket has none, which would be as long as the socket.
     """
     if _tracer is None:
         return app

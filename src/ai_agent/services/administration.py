@@ -24,8 +24,9 @@ from ai_agent.storage import execution_history, inbox, outbox, stats
 from ai_agent.storage.database import Database
 
 _SECRET = re.compile(r"secret|_key")
-_IN_URL = re.compile(r"(?<=:)[^:@/]+(?=@)|(?<==)[^&=]+(?=&|$)")
-"""A password, and the values of parameters, which may be one."""
+_PASSWORD = re.compile(r"(://[^:/@,]*:)[^,]+(?=@)")
+"""Up to the last `@`: a password may hold any character."""
+_PARAMETER = re.compile(r"(?<==)[^&=]+(?=&|$)")
 
 
 class AdministrationService:
@@ -92,4 +93,4 @@ def _text(name: str, value: object) -> str | None:
     text = ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
     if isinstance(value, bool):
         return text.lower()
-    return _IN_URL.sub(KEPT_SECRET, text) if "://" in text else text
+    return _PARAMETER.sub(KEPT_SECRET, _PASSWORD.sub(rf"\1{KEPT_SECRET}", text)) if "://" in text else text

@@ -5,7 +5,8 @@ All are asked at once, each for a second at most: one that hangs keeps nobody wa
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+
+import msgspec
 
 from ai_agent.domain.errors import AIAgentError, ConfigurationError
 from ai_agent.domain.fields import now
@@ -30,8 +31,6 @@ _OF_MCP = {
     McpServerStatus.DEGRADED: ServiceStatus.DEGRADED,
     McpServerStatus.UNREACHABLE: ServiceStatus.FAILING,
 }
-
-Check = Callable[[], Awaitable[list[ServiceHealth]]]
 
 
 class ServiceChecks:
@@ -90,10 +89,11 @@ class ServiceChecks:
         if service is None or time.monotonic() >= reached_at + MODELS_GOOD_FOR_SECONDS:
             service = await self._reach(name)
             self._reached[name] = (time.monotonic(), service)
-        service.breaker = worst(state for key, state in self._models.states().items() if key[0] == name)
-        if service.status is ServiceStatus.OK and service.breaker is not BreakerState.CLOSED:
-            service.status = ServiceStatus.DEGRADED
-        return [service]
+        breaker = worst(state for key, state in self._models.states().items() if key[0] == name)
+        spared = service.status is ServiceStatus.OK and breaker is not BreakerState.CLOSED
+        status = ServiceStatus.DEGRADED if spared else service.status
+        # A copy: what is kept is whether it was reached, which outlives the breaker.
+        return [msgspec.structs.replace(service, breaker=breaker, status=status)]
 
     async def _reach(self, name: str) -> ServiceHealth:
         began = time.monotonic()
