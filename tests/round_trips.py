@@ -4,12 +4,13 @@ import contextlib
 import re
 import socket
 import threading
+from collections.abc import Sequence
 from types import TracebackType
 
 
 class RoundTrips:
-    def __init__(self, port: int, *, except_for: bytes = b""):
-        """Statements with the text `except_for`, of which PostgreSQL hears once and then by name, do not count."""
+    def __init__(self, port: int, *, except_for: Sequence[bytes] = ()):
+        """Questions with a text of `except_for` do not count, also where PostgreSQL hears it once and then a name."""
         self._target = port
         self._except_for = except_for
         self._excepted: set[bytes] = set()
@@ -65,12 +66,10 @@ class RoundTrips:
                 _end(one)
 
     def _counts(self, question: bytes) -> bool:
-        if not self._except_for:
-            return True
         for name, statement in re.findall(rb"(__asyncpg_stmt_\w+?__)\0([^\0]*)", question):
-            if self._except_for in statement:
+            if any(text in statement for text in self._except_for):
                 self._excepted.add(name)
-        return not any(name in question for name in self._excepted)
+        return not any(text in question for text in (*self._except_for, *self._excepted))
 
 
 def _end(one: socket.socket) -> None:

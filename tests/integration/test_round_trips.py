@@ -1,7 +1,6 @@
 """What a request costs first: how often it waits for the database, and for Redis."""
 
 import json
-import time
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -17,14 +16,16 @@ BEGIN = COMMIT = 1
 
 @pytest.fixture(scope="module")
 def database(postgres_url: str) -> Iterator[RoundTrips]:
-    # What is told of a change is published behind the answer.
-    with RoundTrips(urlsplit(postgres_url).port or 5432, except_for=b"FROM outbox") as proxy:
+    # What is told of a change is published behind the answer, and changes of credentials are looked for twice a second.
+    with RoundTrips(
+        urlsplit(postgres_url).port or 5432, except_for=[b"FROM outbox", b"FROM credential_changes"]
+    ) as proxy:
         yield proxy
 
 
 @pytest.fixture(scope="module")
 def redis(valkey_url: str) -> Iterator[RoundTrips]:
-    with RoundTrips(urlsplit(valkey_url).port or 6379) as proxy:
+    with RoundTrips(urlsplit(valkey_url).port or 6379, except_for=[b"ai-agent:log:", b"PING"]) as proxy:
         yield proxy
 
 
@@ -33,13 +34,13 @@ def api(
     database: RoundTrips, redis: RoundTrips, postgres_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[httpx.Client]:
     name = create_database(postgres_url).rpartition("/")[2]
-    # One connection, whose statements are prepared once; and a worker that does not sweep meanwhile.
+    # One connection, whose statements are prepared once; and no worker, which asks for runs meanwhile.
     server = Server(
         f"postgresql://postgres@127.0.0.1:{database.port}/{name}",
         tmp_path_factory.mktemp("server"),
+        "--no-worker",
         AI_AGENT_DB_POOL_SIZE="1",
         AI_AGENT_REDIS_URL=f"redis://127.0.0.1:{redis.port}/0",
-        AI_AGENT_EXECUTION_SWEEP_SECONDS="3600",
     )
     with server.client() as client:
         yield client
@@ -101,20 +102,22 @@ def test_a_request_waits_no_more_often_than_it_must(
 ) -> None:
     address, text = path.format(**paths), json.dumps(body)
     # What changes nothing costs less: `#` is another number each time.
-    bodies = [json.loads(text.replace("#", str(number))) for number in range(8)]
+    bodies = [json.loads(text.replace("#", str(number))) for number in range(24)]
     for warm in bodies[:2]:  # Preparing a statement takes a trip, once; so does looking up a key.
         api.request(method, address, json=warm)
-    # The server looks twice a second for credentials that have changed, and publishes behind its answer, perhaps just
-    # now: the least counts.
-    counted = [trips_of(api, method, address, body, database, redis) for body in bodies[2:]]
-    least = tuple(min(trips) for trips in zip(*counted, strict=True))
-    assert least == (trips, 0 if "health" in path else 1)
+    # What a node does by itself may still come between: the least of six counts, and of more where it is too many.
+    expected, counted = (trips, 0 if "health" in path else 1), []
+    for body in bodies[2:]:
+        counted.append(trips_of(api, method, address, body, database, redis))
+        least = tuple(map(min, zip(*counted, strict=True)))
+        if len(counted) >= 6 and least <= expected:
+            break
+    assert least == expected
 
 
 def trips_of(
     api: httpx.Client, method: str, address: str, body: object, database: RoundTrips, redis: RoundTrips
 ) -> tuple[int, int]:
-    time.sleep(0.05)  # What the request before has told is published meanwhile.
     before = database.count, redis.count
     assert api.request(method, address, json=body).status_code < 300
     return database.count - before[0], redis.count - before[1]

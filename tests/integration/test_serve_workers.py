@@ -121,13 +121,23 @@ def test_processes_do_not_outlive_their_parent(several: Several) -> None:
 def test_the_same_signal_again_does_not_wait(several: Several) -> None:
     serving = several.serving
     several.process.send_signal(signal.SIGTERM)
-    until(lambda: httpx.get(f"{several.url}/health/ready").status_code == 503)
+    until(lambda: "draining" in httpx.get(f"{several.url}/health/ready", timeout=30).text)
     time.sleep(0.5)
     assert several.process.poll() is None
     several.process.send_signal(signal.SIGTERM)
     assert several.process.wait(20) == 1
     assert not any(psutil.pid_exists(pid) for pid in serving)
     del several.environment["AI_AGENT_DRAIN_DELAY_SECONDS"]
+    several.start()
+
+
+def test_a_stop_that_meets_a_start_is_no_failure(several: Several) -> None:
+    parent = psutil.Process(several.process.pid)
+    before = parent.children()
+    os.kill(max(several.serving), signal.SIGKILL)
+    until(lambda: not set(parent.children()) <= set(before))
+    several.process.send_signal(signal.SIGTERM)
+    assert several.process.wait(20) == 0, several.log.read_text()
     several.start()
 
 
@@ -139,7 +149,7 @@ def test_a_stop_drains_them_all(several: Several) -> None:
         for socket in sockets:
             frames, code, _ = socket.closed()
             assert ([frame["t"] for frame in frames], code) == (["drain", "bye"], 4420)
-    assert several.process.wait(20) == 0
+    assert several.process.wait(20) == 0, several.log.read_text()
     assert not any(psutil.pid_exists(pid) for pid in serving)
     assert several.directories == []
     assert "Traceback" not in several.log.read_text()

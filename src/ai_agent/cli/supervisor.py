@@ -77,7 +77,8 @@ class _Supervisor(Multiprocess):
     def supervise(self) -> int:
         multiprocess.Process = _Process  # type: ignore[misc]  # The supervisor has no other place to name it.
         self.run()
-        return int(any(process.exitcode for process in self.processes))
+        # One that the signal meets before it listens to it, as it starts, has nothing to finish.
+        return int(any(process.exitcode not in (0, -signal.SIGTERM) for process in self.processes))
 
     def keep_subprocess_alive(self) -> None:
         before = list(self.processes)
@@ -94,10 +95,11 @@ class _Supervisor(Multiprocess):
         super().terminate_all()
 
     def join_all(self) -> None:
-        """Hands a signal on that comes again, which ends them at once."""
+        """A signal that comes again ends them at once."""
         while any(process.process.is_alive() for process in self.processes):
             if {signal.SIGINT, signal.SIGTERM} & set(self.signal_queue):
                 self.signal_queue.clear()
-                super().terminate_all()
+                for process in self.processes:
+                    process.kill()  # A second SIGTERM may be lost on one that has not heard of the first.
             time.sleep(0.05)
         super().join_all()
