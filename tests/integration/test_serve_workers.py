@@ -96,8 +96,10 @@ def test_a_process_that_dies_is_started_again_and_leaves_what_it_has_counted(sev
     told = Told(several.url)
     read(several, 30)
     before = several.serving
-    os.kill(victim := max(before), signal.SIGKILL)
-    until(lambda: len(several.serving) == PROCESSES and victim not in several.serving)
+    os.kill(victim := max(before), signal.SIGSTOP)
+    time.sleep(1.5)  # The parent has asked it by now whether it is well.
+    os.kill(victim, signal.SIGKILL)
+    until(lambda: len(several.serving) == PROCESSES and victim not in several.serving, 20)
     assert len(several.serving & before) == PROCESSES - 1
     told.grows(lambda by: by.get(READS) == 30)
     (directory,) = several.directories

@@ -1,6 +1,7 @@
 """Several processes on one socket: uvicorn's supervisor, which starts one that died again."""
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
 import socket
@@ -60,6 +61,16 @@ class _Process(multiprocess.Process):
             run(make(settings), settings, sockets[0], "")
         except ConfigurationError as error:
             fail(error.message, error.hint)
+
+    def is_alive(self, timeout: float = SILENT_SECONDS) -> bool:
+        """Whether it answers in time. One that dies meanwhile is not waited for, as the library's would be."""
+        try:
+            self.parent_conn.send(b"ping")
+            multiprocessing.connection.wait([self.parent_conn, self.process.sentinel], timeout)
+            answered = self.parent_conn.poll() and self.parent_conn.recv() is not None
+        except (OSError, EOFError):
+            return False
+        return answered and self.process.is_alive()
 
 
 def _stop_with_the_parent() -> None:
