@@ -48,7 +48,8 @@ def test_streams_are_read_however_they_are_cut_up() -> None:
 def test_it_loses_and_doubles_nothing_when_connections_are_cut(server: Server, model: ModelServer) -> None:
     model.script(*[SLOWLY] * 10)
     test = CLIENT / "test" / "live.test.mjs"
-    passes(node_tools.node("--test", test, AI_AGENT_URL=server.url, AI_AGENT_API_KEY=KEY))
+    # A test that fails leaves its connections open, and nobody would be told.
+    passes(node_tools.node("--test", "--test-force-exit", test, AI_AGENT_URL=server.url, AI_AGENT_API_KEY=KEY))
 
 
 def test_the_example_of_its_readme_is_type_checked_and_runs(server: Server, model: ModelServer, tmp_path: Path) -> None:

@@ -156,7 +156,8 @@ test("who is in a session and types is seen by others, also behind a cut", async
   assert.deepEqual((await told.next()).value.data, { user_id: "admin", typing: true });
   proxy.cut();
   assert.deepEqual((await told.next()).value.data, { user_id: "admin", typing: false });
-  await here.typing(session.id);
+  // Others may hear of the cut before who was cut: a command that was under way fails then.
+  await here.typing(session.id).catch((error) => (assert.equal(error.code, "disconnected"), here.typing(session.id)));
   assert.deepEqual((await told.next()).value.data, { user_id: "admin", typing: true });
   assert.deepEqual(await there.presence(session.id), [present]);
   here.close();
